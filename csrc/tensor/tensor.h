@@ -1,0 +1,71 @@
+/* A tensor: an element type, a shape, strides, and a reference into a storage that views share.
+ * Strides count elements and may be 0 (broadcast); they are never negative.
+ * Reference counts belong to the one Lua thread; kernels in the pool never touch them. */
+#ifndef TD_TENSOR_H
+#define TD_TENSOR_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/dtype.h"
+#include "base/error.h"
+
+/* Bytes that one or more tensors look at. `release`, when set, gives back memory that is not the allocator's
+ * (a memory-mapped file). `version` counts writes in place, so that a gradient can tell a spoiled operand. */
+typedef struct td_storage {
+  void *data;
+  size_t bytes;
+  int refs;
+  uint32_t version;
+  void (*release)(struct td_storage *s);
+  void *owner;
+} td_storage;
+
+struct td_node;  /* the tape's, see graph/tape.h; this folder only carries the pointer */
+
+typedef struct td_tensor {
+  int refs;
+  td_dtype dtype;
+  int ndim;
+  int slot;               /* which output of `node` this is */
+  uint32_t version;       /* the storage's version when the tape kept this operand */
+  td_storage *storage;    /* NULL: shape only (an operand whose values the tape did not keep) */
+  char *data;             /* first element */
+  size_t numel;
+  size_t shape[TD_MAX_DIMS];
+  size_t stride[TD_MAX_DIMS];
+  struct td_node *node;   /* NULL: no gradient flows through this tensor */
+} td_tensor;
+
+/* Constructors give one reference, or NULL and a message. Contents are uninitialised unless said. */
+td_tensor *td_tensor_new(td_dtype d, int ndim, const size_t *shape);
+td_tensor *td_tensor_zeros(td_dtype d, int ndim, const size_t *shape);
+td_tensor *td_tensor_scalar(td_dtype d, double value);
+td_tensor *td_tensor_from_storage(td_storage *s, td_dtype d, int ndim, const size_t *shape, size_t byte_offset);
+/* A second tensor on t's storage; offset counts elements from t's first. No gradient is carried over. */
+td_tensor *td_tensor_view(const td_tensor *t, int ndim, const size_t *shape, const size_t *stride, size_t offset);
+/* Same shape, no storage, carrying t's node: what the tape keeps of an operand whose values it does not need. */
+td_tensor *td_tensor_shape_only(const td_tensor *t);
+
+td_tensor *td_tensor_retain(td_tensor *t);
+void td_tensor_release(td_tensor *t);  /* NULL is ignored */
+
+/* A storage over memory that is given back by `release(s)`, which finds what it needs in s->owner. */
+td_storage *td_storage_wrap(void *data, size_t bytes, void (*release)(td_storage *), void *owner);
+void td_storage_release(td_storage *s);
+
+bool td_tensor_is_contiguous(const td_tensor *t);
+bool td_tensor_same_shape(const td_tensor *a, const td_tensor *b);
+/* t itself (one more reference) when contiguous, else a contiguous copy; no gradient is recorded. */
+td_tensor *td_tensor_contiguous(td_tensor *t);
+/* Element-wise copy with conversion and broadcasting of src to dst's shape; counts as a write in place. */
+td_status td_tensor_copy(td_tensor *dst, const td_tensor *src);
+void td_tensor_fill(td_tensor *t, double value);
+double td_tensor_get(const td_tensor *t, const size_t *index);
+/* The element at t->data read as a number: for tensors of one element. */
+double td_tensor_item(const td_tensor *t);
+
+/* "3×4" and "(3×4)"-like texts for messages, valid until the eighth next call. */
+const char *td_shape_string(int ndim, const size_t *shape);
+const char *td_tensor_shape_string(const td_tensor *t);
+
+#endif
