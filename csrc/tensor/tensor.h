@@ -27,7 +27,7 @@ typedef struct td_tensor {
   td_dtype dtype;
   int ndim;
   int slot;               /* which output of `node` this is */
-  uint32_t version;       /* the storage's version when the tape kept this operand */
+  bool weak;              /* a Lua number: never decides an element type that a tensor can decide */
   td_storage *storage;    /* NULL: shape only (an operand whose values the tape did not keep) */
   char *data;             /* first element */
   size_t numel;
@@ -39,32 +39,46 @@ typedef struct td_tensor {
 /* Constructors give one reference, or NULL and a message. Contents are uninitialised unless said. */
 td_tensor *td_tensor_new(td_dtype d, int ndim, const size_t *shape);
 td_tensor *td_tensor_zeros(td_dtype d, int ndim, const size_t *shape);
-td_tensor *td_tensor_scalar(td_dtype d, double value);
+/* A 0-d tensor that holds a number; `weak` as above. */
+td_tensor *td_tensor_number(td_dtype d, double value, bool weak);
+/* A contiguous tensor on an existing storage, of which it takes one more reference. */
 td_tensor *td_tensor_from_storage(td_storage *s, td_dtype d, int ndim, const size_t *shape, size_t byte_offset);
 /* A second tensor on t's storage; offset counts elements from t's first. No gradient is carried over. */
 td_tensor *td_tensor_view(const td_tensor *t, int ndim, const size_t *shape, const size_t *stride, size_t offset);
+/* Same shape and storage, no gradient. */
+td_tensor *td_tensor_alias(const td_tensor *t);
 /* Same shape, no storage, carrying t's node: what the tape keeps of an operand whose values it does not need. */
 td_tensor *td_tensor_shape_only(const td_tensor *t);
 
 td_tensor *td_tensor_retain(td_tensor *t);
 void td_tensor_release(td_tensor *t);  /* NULL is ignored */
+/* Called with a tensor's node when the tensor goes; set once by the tape. */
+extern void (*td_tensor_node_release)(struct td_node *);
+extern void (*td_tensor_node_retain)(struct td_node *);
 
 /* A storage over memory that is given back by `release(s)`, which finds what it needs in s->owner. */
 td_storage *td_storage_wrap(void *data, size_t bytes, void (*release)(td_storage *), void *owner);
 void td_storage_release(td_storage *s);
 
+/* Fills stride with the row-major strides of shape. */
+void td_strides(int ndim, const size_t *shape, size_t *stride);
+/* The product of shape's sizes, or a TD_ENOMEM failure when it overflows. */
+td_status td_count(int ndim, const size_t *shape, size_t *count);
+
 bool td_tensor_is_contiguous(const td_tensor *t);
 bool td_tensor_same_shape(const td_tensor *a, const td_tensor *b);
 /* t itself (one more reference) when contiguous, else a contiguous copy; no gradient is recorded. */
 td_tensor *td_tensor_contiguous(td_tensor *t);
+/* A contiguous copy, always. */
+td_tensor *td_tensor_clone(const td_tensor *t);
 /* Element-wise copy with conversion and broadcasting of src to dst's shape; counts as a write in place. */
 td_status td_tensor_copy(td_tensor *dst, const td_tensor *src);
-void td_tensor_fill(td_tensor *t, double value);
-double td_tensor_get(const td_tensor *t, const size_t *index);
-/* The element at t->data read as a number: for tensors of one element. */
-double td_tensor_item(const td_tensor *t);
+td_status td_tensor_fill(td_tensor *t, double value);
+/* The element at a position in elements from the first, following no strides: for contiguous tensors. */
+double td_tensor_get(const td_tensor *t, size_t position);
+void td_tensor_set(td_tensor *t, size_t position, double value);
 
-/* "3×4" and "(3×4)"-like texts for messages, valid until the eighth next call. */
+/* "3×4" or "()" for messages, valid until the eighth next call. */
 const char *td_shape_string(int ndim, const size_t *shape);
 const char *td_tensor_shape_string(const td_tensor *t);
 
