@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 typedef struct {
-  size_t live;      /* bytes handed out and not yet freed */
+  size_t live;      /* bytes of the blocks handed out and not yet freed, slack included */
   size_t cached;    /* bytes kept for reuse */
   size_t peak;      /* greatest `live` since the last td_alloc_reset_peak */
   uint64_t calls;   /* number of td_alloc calls */
@@ -22,7 +22,7 @@ void td_free(void *p, size_t bytes);
 void td_alloc_trim(void);
 void td_alloc_reset_peak(void);
 td_alloc_stats td_alloc_statistics(void);
-/* a*b, or 0 and a TD_ENOMEM message when it overflows (returned through ok). */
+/* True and *product = a*b; when that overflows false, *product = 0 and a TD_ENOMEM message. */
 int td_size_mul(size_t a, size_t b, size_t *product);
 
 #endif

@@ -1,0 +1,261 @@
+/* The caching allocator. A request is rounded up to a size class: four classes to each doubling, so at most a
+ * fifth of a block is slack. Each class keeps its free blocks in a list threaded through the blocks
+ * themselves, last freed first out. A hit is a lock, a pop and four sums; system calls run outside the lock.
+ *
+ * The cache is bounded by what the program has lately needed: blocks held (live and cached) stay below
+ * 256 MB more than what is live, or a quarter more than the recent peak, whichever is greater. A training step that
+ * drops two gigabytes at its end finds them again in the next one; a peak that does not return is
+ * forgotten after a while, and the classes unused for longest go back to the system first. */
+#define _GNU_SOURCE
+#include "base/alloc.h"
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "base/error.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define CACHING 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CACHING 0
+#endif
+#endif
+#ifndef CACHING
+#define CACHING 1 /* 0: every block comes from the system, so that a use after td_free is seen */
+#endif
+
+enum {
+  LINE = 64,
+  CLASS_COUNT = 4 + 4 * 56, /* 4 of whole lines, then 4 for each power of two from 2^8 */
+};
+static const size_t huge_bytes = (size_t)2 << 20;      /* size and alignment of a huge page */
+static const size_t spare_bytes = (size_t)256 << 20;   /* what the cache may always keep */
+static const uint64_t window_calls = 1 << 18;          /* a peak is forgotten after one to two windows */
+
+typedef struct free_block {
+  struct free_block *next;
+} free_block;
+
+typedef struct {
+  free_block *top;
+  uint64_t used; /* td_alloc_stats.calls when the class was last used */
+} size_class;
+
+static struct {
+  size_class classes[CLASS_COUNT];
+  td_alloc_stats stats;
+  size_t recent_peak[2]; /* greatest `live` in this window and in the last one */
+  uint64_t window_end;
+  bool locked;
+} heap;
+
+/* ---- The lock: held for some nanoseconds, so it spins ------------------------------------------------------- */
+
+static void lock(void) {
+  while (__atomic_test_and_set(&heap.locked, __ATOMIC_ACQUIRE))
+    while (__atomic_load_n(&heap.locked, __ATOMIC_RELAXED)) {
+#if defined(__x86_64__) || defined(__i386__)
+      __builtin_ia32_pause();
+#endif
+    }
+}
+
+static void unlock(void) { __atomic_clear(&heap.locked, __ATOMIC_RELEASE); }
+
+/* A child process must not find the lock held by a thread that it does not have. */
+__attribute__((constructor)) static void survive_fork(void) { pthread_atfork(lock, unlock, unlock); }
+
+/* ---- Size classes ------------------------------------------------------------------------------------------- */
+
+/* The class that holds `bytes`, and the size of its blocks. bytes <= SIZE_MAX/2. */
+static unsigned class_of(size_t bytes, size_t *block) {
+  size_t top = bytes ? bytes - 1 : 0;
+  if (top < 4 * LINE) {
+    *block = (top / LINE + 1) * LINE;
+    return (unsigned)(top / LINE);
+  }
+  unsigned e = 63u - (unsigned)__builtin_clzll(top);       /* 2^e <= top < 2^(e+1), e >= 8 */
+  unsigned quarter = (unsigned)(top >> (e - 2)) & 3;
+  *block = (size_t)(5 + quarter) << (e - 2);
+  return 4 + 4 * (e - 8) + quarter;
+}
+
+static size_t class_bytes(unsigned c) {
+  return c < 4 ? (size_t)(c + 1) * LINE : (size_t)(5 + (c - 4) % 4) << ((c - 4) / 4 + 6);
+}
+
+/* ---- The system --------------------------------------------------------------------------------------------- */
+
+/* A fresh mapping aligned to a huge page: one page more is mapped, and the ends are given back. */
+static void *map_huge(size_t block) {
+  char *p = mmap(NULL, block + huge_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) return NULL;
+  size_t before = -(uintptr_t)p & (huge_bytes - 1);
+  if (before) munmap(p, before);
+  munmap(p + before + block, huge_bytes - before);
+#ifdef MADV_HUGEPAGE
+  madvise(p + before, block, MADV_HUGEPAGE);
+#endif
+  return p + before;
+}
+
+/* `bytes` were asked for, of a class of `block`: only a sanitizer's allocator gives no more than asked for. */
+static void *system_alloc(size_t bytes, size_t block) {
+  void *p = NULL;
+  if (!CACHING) return posix_memalign(&p, LINE, bytes ? bytes : 1) == 0 ? p : NULL;
+  if (block >= huge_bytes) return map_huge(block);
+  return posix_memalign(&p, LINE, block) == 0 ? p : NULL;
+}
+
+static void system_free(void *p, size_t block) {
+  if (CACHING && block >= huge_bytes)
+    munmap(p, block);
+  else
+    free(p);
+}
+
+static void system_free_list(free_block *list, size_t block) {
+  while (list) {
+    free_block *next = list->next;
+    system_free(list, block);
+    list = next;
+  }
+}
+
+/* ---- The bound on the cache --------------------------------------------------------------------------------- */
+
+/* Locked. Keeps the recent peak up to date when `live` has grown. */
+static void note_live(void) {
+  td_alloc_stats *s = &heap.stats;
+  if (s->live > s->peak) s->peak = s->live;
+  if (s->live > heap.recent_peak[0]) heap.recent_peak[0] = s->live;
+  if (s->calls >= heap.window_end) { /* next window? */
+    heap.recent_peak[1] = heap.recent_peak[0];
+    heap.recent_peak[0] = s->live;
+    heap.window_end = s->calls + window_calls;
+  }
+}
+
+/* Locked. How many bytes may be held now, live and cached. */
+static size_t held_limit(void) {
+  size_t peak = heap.recent_peak[heap.recent_peak[1] > heap.recent_peak[0]];
+  size_t by_peak = peak + peak / 4, by_live = heap.stats.live + spare_bytes;
+  return by_peak > by_live ? by_peak : by_live;
+}
+
+/* Locked. Takes a free list off the class that was used longest ago; false when all are empty. */
+static bool take_oldest_list(free_block **list, size_t *block) {
+  unsigned oldest = CLASS_COUNT;
+  for (unsigned c = 0; c < CLASS_COUNT; c++)
+    if (heap.classes[c].top &&
+        (oldest == CLASS_COUNT || heap.classes[c].used < heap.classes[oldest].used))
+      oldest = c;
+  if (oldest == CLASS_COUNT) return false;
+  *list = heap.classes[oldest].top;
+  *block = class_bytes(oldest);
+  heap.classes[oldest].top = NULL;
+  for (free_block *b = *list; b; b = b->next) heap.stats.cached -= *block;
+  return true;
+}
+
+/* Gives lists back to the system, oldest class first, until no more than the limit is held; all of them when
+ * `all`. Not locked. */
+static void shrink_cache(bool all) {
+  free_block *list;
+  size_t block;
+  for (;;) {
+    lock();
+    bool over = all || heap.stats.live + heap.stats.cached > held_limit();
+    bool took = over && take_oldest_list(&list, &block);
+    unlock();
+    if (!took) return;
+    system_free_list(list, block);
+  }
+}
+
+/* ---- The interface ------------------------------------------------------------------------------------------ */
+
+static void *refuse(size_t bytes) {
+  static const char *const unit[] = {"bytes", "KB", "MB", "GB", "TB", "PB", "EB"};
+  double size = (double)bytes, live = (double)heap.stats.live;
+  int u = 0, v = 0;
+  for (; size >= 1024 && u < 6; u++) size /= 1024;
+  for (; live >= 1024 && v < 6; v++) live /= 1024;
+  td_fail(TD_ENOMEM, "out of memory: %.4g %s asked for, with %.4g %s in use", size, unit[u], live, unit[v]);
+  return NULL;
+}
+
+/* A block that the cache does not have; when the system refuses it, it is asked again without the cache's own. */
+static void *alloc_miss(size_t bytes, size_t block) {
+  void *p = system_alloc(bytes, block);
+  if (!p) {
+    td_alloc_trim();
+    p = system_alloc(bytes, block);
+  }
+  if (!p) return refuse(bytes);
+  lock();
+  heap.stats.system++;
+  heap.stats.live += block;
+  note_live();
+  unlock();
+  return p;
+}
+
+void *td_alloc(size_t bytes) {
+  size_t block;
+  if (bytes > SIZE_MAX / 2) return refuse(bytes);
+  size_class *c = &heap.classes[class_of(bytes, &block)];
+  lock();
+  c->used = ++heap.stats.calls;
+  free_block *b = c->top;
+  if (b) {
+    c->top = b->next;
+    heap.stats.cached -= block;
+    heap.stats.live += block;
+    note_live();
+  }
+  unlock();
+  return b ? (void *)b : alloc_miss(bytes, block);
+}
+
+void td_free(void *p, size_t bytes) {
+  if (!p) return;
+  size_t block;
+  size_class *c = &heap.classes[class_of(bytes, &block)];
+  lock();
+  heap.stats.live -= block;
+  if (CACHING) {
+    ((free_block *)p)->next = c->top;
+    c->top = p;
+    c->used = heap.stats.calls;
+    heap.stats.cached += block;
+  }
+  bool over = heap.stats.live + heap.stats.cached > held_limit();
+  unlock();
+  if (!CACHING) system_free(p, block);
+  if (over) shrink_cache(false);
+}
+
+/* Also when the library is unloaded. */
+__attribute__((destructor)) void td_alloc_trim(void) { shrink_cache(true); }
+
+void td_alloc_reset_peak(void) {
+  lock();
+  heap.stats.peak = heap.stats.live;
+  unlock();
+}
+
+td_alloc_stats td_alloc_statistics(void) {
+  lock();
+  td_alloc_stats s = heap.stats;
+  unlock();
+  return s;
+}
+
+int td_size_mul(size_t a, size_t b, size_t *product) {
+  if (!__builtin_mul_overflow(a, b, product)) return 1;
+  *product = 0;
+  td_fail(TD_ENOMEM, "size overflows: %zu times %zu", a, b);
+  return 0;
+}

@@ -1,0 +1,360 @@
+/* The thread pool. A fork and join takes well under a microsecond when calls follow each other closely: each worker
+ * spins on a mailbox of its own for some tens of microseconds before it sleeps, and the caller does a share of the work.
+ *
+ * A worker's mailbox is one word that says who acts next:
+ *   IDLE     the worker spins, or its task is done;       ASLEEP   the worker sleeps on the word;
+ *   WORK     the task in the mailbox is to be run;        AWAITED  the same, and the caller sleeps on the word;
+ *   STOP     the worker is to end.
+ *
+ * A waking thread is often put on the processor of the one that woke it, which is the one processor sure to be
+ * busy here: the caller spins there, and both wait for the scheduler's next tick (4 ms, twice). So
+ * workers are kept off the caller's processor by their affinity; the caller's own is never touched. */
+#define _GNU_SOURCE
+#include "base/threads.h"
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#endif
+
+enum { IDLE, ASLEEP, WORK, AWAITED, STOP };
+enum { MAX_THREADS = 64, LINE = 64 };
+enum { WORKER_SPIN_NS = 40000, CALLER_SPIN_NS = 200000 };
+
+typedef struct {
+  _Alignas(2 * LINE) _Atomic uint32_t state; /* two lines: processors fetch them in pairs */
+  int index;
+  td_task task;
+  void *ctx;
+  size_t begin, end;
+  pthread_t thread;
+#if !defined(__linux__)
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+#endif
+} worker;
+
+static struct {
+  atomic_bool busy;   /* held by the thread that uses or changes the pool; who cannot have it works alone */
+  atomic_int wanted;  /* number of threads asked for; 0 is not known yet */
+  int count;          /* workers that run: worker[1] to worker[count] */
+  atomic_bool spin;   /* a processor for every thread? if not, waiting threads give way at once */
+  int avoided;        /* the processor that workers are kept off, or -1 */
+#if defined(__linux__)
+  cpu_set_t allowed;  /* processors of this process, when the workers were started */
+#endif
+  worker worker[MAX_THREADS];
+} pool = {.avoided = -1};
+
+static _Thread_local int thread_index;
+
+/* ---- Waiting ------------------------------------------------------------------------------------------------ */
+
+static void cpu_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+static int64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Spins while the word is `value`, for at most `ns`; gives what it read last. */
+static uint32_t spin_while(worker *w, uint32_t value, int64_t ns) {
+  uint32_t s = atomic_load_explicit(&w->state, memory_order_acquire);
+  if (s != value) return s;
+  int64_t until = 0;
+  for (unsigned i = 1;; i++) {
+    s = atomic_load_explicit(&w->state, memory_order_acquire);
+    if (s != value) return s;
+    if (atomic_load_explicit(&pool.spin, memory_order_relaxed))
+      cpu_relax();
+    else
+      sched_yield();
+    if (i % 32) continue;
+    int64_t now = now_ns();
+    if (!until) until = now + ns;
+    if (now >= until) return s;
+  }
+}
+
+#if defined(__linux__)
+static void sleep_while(worker *w, uint32_t value) {
+  while (atomic_load_explicit(&w->state, memory_order_acquire) == value)
+    syscall(SYS_futex, &w->state, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void wake(worker *w) { syscall(SYS_futex, &w->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
+#else
+static void sleep_while(worker *w, uint32_t value) {
+  pthread_mutex_lock(&w->mutex);
+  while (atomic_load(&w->state) == value) pthread_cond_wait(&w->changed, &w->mutex);
+  pthread_mutex_unlock(&w->mutex);
+}
+
+static void wake(worker *w) {
+  pthread_mutex_lock(&w->mutex);
+  pthread_cond_broadcast(&w->changed);
+  pthread_mutex_unlock(&w->mutex);
+}
+#endif
+
+/* ---- Processors --------------------------------------------------------------------------------------------- */
+
+#if defined(__linux__)
+static int processor_count(void) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  return (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+static void learn_processors(void) {
+  if (sched_getaffinity(0, sizeof pool.allowed, &pool.allowed) != 0) CPU_ZERO(&pool.allowed);
+  pool.spin = CPU_COUNT(&pool.allowed) > pool.count;
+  pool.avoided = -1;
+}
+
+/* Keeps the workers off the caller's processor, when there are processors enough: a system call for each worker when
+ * the caller has moved, else a comparison. */
+static void avoid_caller(void) {
+  if (!pool.spin) return;
+  int cpu = sched_getcpu();
+  if (cpu == pool.avoided || cpu < 0) return;
+  cpu_set_t set = pool.allowed;
+  if (cpu < CPU_SETSIZE) CPU_CLR((size_t)cpu, &set);
+  for (int i = 1; i <= pool.count; i++)
+    pthread_setaffinity_np(pool.worker[i].thread, sizeof set, &set);
+  pool.avoided = cpu;
+}
+#else
+static int processor_count(void) { return (int)sysconf(_SC_NPROCESSORS_ONLN); }
+static void learn_processors(void) { pool.spin = processor_count() > pool.count; }
+static void avoid_caller(void) {}
+#endif
+
+/* ---- Scratch memory ----------------------------------------------------------------------------------------- */
+
+static _Thread_local struct {
+  void *p;
+  size_t bytes;
+} scratch;
+
+/* Its value in a thread is the thread's scratch memory, so that the end of any thread frees it. */
+static pthread_key_t scratch_key;
+static bool scratch_key_made;
+
+__attribute__((constructor)) static void make_scratch_key(void) {
+  scratch_key_made = pthread_key_create(&scratch_key, free) == 0;
+}
+
+static void free_scratch(void) {
+  free(scratch.p);
+  scratch.p = NULL;
+  scratch.bytes = 0;
+  if (scratch_key_made) pthread_setspecific(scratch_key, NULL);
+}
+
+/* Grows by a quarter at least, in steps of 64 KB, so that slowly rising demands do not ask the system each time. */
+void *td_scratch(size_t bytes) {
+  const size_t step = (size_t)1 << 16, huge = (size_t)1 << 21;
+  if (bytes <= scratch.bytes && scratch.p) return scratch.p;
+  if (bytes > SIZE_MAX / 2) return NULL;
+  size_t size = scratch.bytes + scratch.bytes / 4;
+  size = ((size > bytes ? size : bytes) + step) / step * step;
+  free_scratch();
+  if (posix_memalign(&scratch.p, size >= huge ? huge : LINE, size) != 0) {
+    scratch.p = NULL;
+    return NULL;
+  }
+#if defined(MADV_HUGEPAGE)
+  if (size >= huge) madvise(scratch.p, size, MADV_HUGEPAGE);
+#endif
+  scratch.bytes = size;
+  if (scratch_key_made) pthread_setspecific(scratch_key, scratch.p);
+  return scratch.p;
+}
+
+/* ---- Workers ------------------------------------------------------------------------------------------------ */
+
+/* Waits for the next WORK or STOP. */
+static uint32_t next_order(worker *w) {
+  for (;;) {
+    uint32_t s = spin_while(w, IDLE, WORKER_SPIN_NS);
+    if (s == IDLE && atomic_compare_exchange_strong(&w->state, &s, ASLEEP)) {
+      sleep_while(w, ASLEEP);
+      s = atomic_load(&w->state);
+    }
+    if (s == WORK || s == AWAITED || s == STOP) return s;
+  }
+}
+
+static void *worker_main(void *arg) {
+  worker *w = arg;
+  thread_index = w->index;
+  while (next_order(w) != STOP) {
+    w->task(w->ctx, w->begin, w->end);
+    if (atomic_exchange(&w->state, IDLE) == AWAITED) wake(w);
+  }
+  free_scratch();
+  return NULL;
+}
+
+static bool start_worker(int index) {
+  worker *w = &pool.worker[index];
+  w->index = index;
+  atomic_store(&w->state, IDLE);
+#if !defined(__linux__)
+  pthread_mutex_init(&w->mutex, NULL);
+  pthread_cond_init(&w->changed, NULL);
+#endif
+  return pthread_create(&w->thread, NULL, worker_main, w) == 0;
+}
+
+static void stop_worker(int index) {
+  worker *w = &pool.worker[index];
+  if (atomic_exchange(&w->state, STOP) == ASLEEP) wake(w);
+  pthread_join(w->thread, NULL);
+}
+
+/* Pool held. Makes `count` workers run, or as many as the system gives. Signals stay
+ * with the threads of the program. */
+static void resize(int count) {
+  sigset_t all, before;
+  sigfillset(&all);
+  while (pool.count > count) stop_worker(pool.count--);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  while (pool.count < count && start_worker(pool.count + 1)) pool.count++;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (pool.count < count) atomic_store(&pool.wanted, pool.count + 1); /* as many as there can be */
+  learn_processors();
+}
+
+/* ---- A parallel call ---------------------------------------------------------------------------------------- */
+
+static void send(worker *w, td_task f, void *ctx, size_t begin, size_t end) {
+  w->task = f;
+  w->ctx = ctx;
+  w->begin = begin;
+  w->end = end;
+  if (atomic_exchange(&w->state, WORK) == ASLEEP) wake(w);
+}
+
+/* Waits until the worker's task is done: spinning first, since pieces are of one size and end together. */
+static void await(worker *w) {
+  uint32_t s = spin_while(w, WORK, CALLER_SPIN_NS);
+  if (s == WORK && atomic_compare_exchange_strong(&w->state, &s, AWAITED)) sleep_while(w, AWAITED);
+}
+
+/* Pool held. Piece i of `pieces` is [n·i/pieces, n·(i+1)/pieces), without the overflow. */
+static void run_pieces(size_t n, size_t pieces, td_task f, void *ctx) {
+  size_t each = n / pieces, more = n % pieces; /* the first `more` pieces have one item more */
+  size_t first = each + (more > 0), begin = first;
+  avoid_caller();
+  for (size_t i = 1; i < pieces; i++) {
+    size_t end = begin + each + (i < more);
+    send(&pool.worker[i], f, ctx, begin, end);
+    begin = end;
+  }
+  f(ctx, 0, first);
+  for (size_t i = 1; i < pieces; i++) await(&pool.worker[i]);
+}
+
+static bool take_pool(void) {
+  return !atomic_load_explicit(&pool.busy, memory_order_relaxed) &&
+         !atomic_exchange_explicit(&pool.busy, true, memory_order_acquire);
+}
+
+static void release_pool(void) { atomic_store_explicit(&pool.busy, false, memory_order_release); }
+
+void td_parallel(size_t n, size_t grain, td_task f, void *ctx) {
+  if (n == 0) return;
+  size_t pieces = n / (grain ? grain : 1), threads = (size_t)td_threads();
+  if (pieces > threads) pieces = threads;
+  if (pieces <= 1 || !take_pool()) { /* little work, or inside a task */
+    f(ctx, 0, n);
+    return;
+  }
+  if (pool.count + 1 != (int)threads) resize((int)threads - 1);
+  if (pieces > (size_t)pool.count + 1) pieces = (size_t)pool.count + 1;
+  run_pieces(n, pieces, f, ctx);
+  release_pool();
+}
+
+/* ---- Number of threads -------------------------------------------------------------------------------------- */
+
+/* OMP_NUM_THREADS (the first number of its list) when it is a number above 0, else the processors. */
+static int default_threads(void) {
+  const char *text = getenv("OMP_NUM_THREADS");
+  if (text) {
+    char *end;
+    long n = strtol(text, &end, 10);
+    while (*end == ' ') end++;
+    if (end != text && (*end == '\0' || *end == ',') && n >= 1)
+      return n < MAX_THREADS ? (int)n : MAX_THREADS;
+  }
+  int n = processor_count();
+  return n < 1 ? 1 : n < MAX_THREADS ? n : MAX_THREADS;
+}
+
+int td_threads(void) {
+  int n = atomic_load_explicit(&pool.wanted, memory_order_relaxed);
+  if (n == 0) {
+    int unknown = 0;
+    n = default_threads();
+    if (!atomic_compare_exchange_strong(&pool.wanted, &unknown, n)) n = unknown;
+  }
+  return n;
+}
+
+/* The pool takes its new size now, or at the next parallel call when it is in use. It is not grown before it is used. */
+void td_threads_set(int n) {
+  n = n < 1 ? 1 : n < MAX_THREADS ? n : MAX_THREADS;
+  atomic_store(&pool.wanted, n);
+  if (!take_pool()) return;
+  if (pool.count > n - 1) resize(n - 1);
+  release_pool();
+}
+
+int td_thread_index(void) { return thread_index; }
+
+/* ---- The end, and other beginnings -------------------------------------------------------------------------- */
+
+/* The child of a fork has no workers: it makes its own at its first parallel call. */
+static void forget_pool(void) {
+  for (int i = 1; i <= pool.count; i++) atomic_store(&pool.worker[i].state, IDLE);
+  pool.count = 0;
+  pool.avoided = -1;
+  thread_index = 0;
+  release_pool();
+}
+
+__attribute__((constructor)) static void survive_fork(void) { pthread_atfork(NULL, NULL, forget_pool); }
+
+/* Workers end before the code they run is unloaded. When a task still runs (the program ends inside it), they are left. */
+void td_threads_stop(void) {
+  if (!take_pool()) return;
+  resize(0);
+  release_pool();
+}
+
+__attribute__((destructor)) static void unload(void) {
+  td_threads_stop();
+  free_scratch();
+  if (scratch_key_made) pthread_key_delete(scratch_key);
+  scratch_key_made = false;
+}
