@@ -31,6 +31,7 @@ enum {
 };
 static const size_t huge_bytes = (size_t)2 << 20;      /* size and alignment of a huge page */
 static const size_t spare_bytes = (size_t)256 << 20;   /* what the cache may always keep */
+static const size_t absurd_bytes = CACHING ? SIZE_MAX / 2 : (size_t)1 << 39; /* the sanitizer aborts at more */
 static const uint64_t window_calls = 1 << 18;          /* a peak is forgotten after one to two windows */
 
 typedef struct free_block {
@@ -178,7 +179,7 @@ static void shrink_cache(bool all) {
 
 static void *refuse(size_t bytes) {
   static const char *const unit[] = {"bytes", "KB", "MB", "GB", "TB", "PB", "EB"};
-  double size = (double)bytes, live = (double)heap.stats.live;
+  double size = (double)bytes, live = (double)td_alloc_statistics().live;
   int u = 0, v = 0;
   for (; size >= 1024 && u < 6; u++) size /= 1024;
   for (; live >= 1024 && v < 6; v++) live /= 1024;
@@ -204,7 +205,7 @@ static void *alloc_miss(size_t bytes, size_t block) {
 
 void *td_alloc(size_t bytes) {
   size_t block;
-  if (bytes > SIZE_MAX / 2) return refuse(bytes);
+  if (bytes > absurd_bytes) return refuse(bytes);
   size_class *c = &heap.classes[class_of(bytes, &block)];
   lock();
   c->used = ++heap.stats.calls;

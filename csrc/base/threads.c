@@ -2,13 +2,16 @@
  * spins on a mailbox of its own for some tens of microseconds before it sleeps, and the caller does a share of the work.
  *
  * A worker's mailbox is one word that says who acts next:
- *   IDLE     the worker spins, or its task is done;       ASLEEP   the worker sleeps on the word;
- *   WORK     the task in the mailbox is to be run;        AWAITED  the same, and the caller sleeps on the word;
+ *   IDLE     nothing to do, or the task is done; the worker spins;     ASLEEP   the worker sleeps on the word;
+ *   WORK     the task in the mailbox may be taken, by the worker or, when it comes late, by the caller;
+ *   RUNNING  the worker has taken it;                                  AWAITED  and the caller sleeps on the word;
  *   STOP     the worker is to end.
+ * Since the caller takes back what no worker has begun, a parallel call is never much slower than a serial one,
+ * however late the workers wake: on a busy machine, or for a task shorter than a wake-up (30 to 100 us).
  *
  * A waking thread is often put on the processor of the one that woke it, which is the one processor sure to be
- * busy here: the caller spins there, and both wait for the scheduler's next tick (4 ms, twice). So
- * workers are kept off the caller's processor by their affinity; the caller's own is never touched. */
+ * busy here: the caller works and spins there, and the worker waits for the scheduler's next tick (4 ms, twice).
+ * So workers are kept off the caller's processor by their affinity; the caller's own is never touched. */
 #define _GNU_SOURCE
 #include "base/threads.h"
 #include <errno.h>
@@ -27,7 +30,7 @@
 #include <sys/syscall.h>
 #endif
 
-enum { IDLE, ASLEEP, WORK, AWAITED, STOP };
+enum { IDLE, ASLEEP, WORK, RUNNING, AWAITED, STOP };
 enum { MAX_THREADS = 64, LINE = 64 };
 enum { WORKER_SPIN_NS = 40000, CALLER_SPIN_NS = 200000 };
 
@@ -191,22 +194,20 @@ void *td_scratch(size_t bytes) {
 
 /* ---- Workers ------------------------------------------------------------------------------------------------ */
 
-/* Waits for the next WORK or STOP. */
-static uint32_t next_order(worker *w) {
+/* Waits for a task, takes it and gives true; false when it is time to stop. */
+static bool take_task(worker *w) {
   for (;;) {
     uint32_t s = spin_while(w, IDLE, WORKER_SPIN_NS);
-    if (s == IDLE && atomic_compare_exchange_strong(&w->state, &s, ASLEEP)) {
-      sleep_while(w, ASLEEP);
-      s = atomic_load(&w->state);
-    }
-    if (s == WORK || s == AWAITED || s == STOP) return s;
+    if (s == WORK && atomic_compare_exchange_strong(&w->state, &s, RUNNING)) return true;
+    if (s == IDLE && atomic_compare_exchange_strong(&w->state, &s, ASLEEP)) sleep_while(w, ASLEEP);
+    if (s == STOP) return false;
   }
 }
 
 static void *worker_main(void *arg) {
   worker *w = arg;
   thread_index = w->index;
-  while (next_order(w) != STOP) {
+  while (take_task(w)) {
     w->task(w->ctx, w->begin, w->end);
     if (atomic_exchange(&w->state, IDLE) == AWAITED) wake(w);
   }
@@ -254,15 +255,21 @@ static void send(worker *w, td_task f, void *ctx, size_t begin, size_t end) {
   if (atomic_exchange(&w->state, WORK) == ASLEEP) wake(w);
 }
 
-/* Waits until the worker's task is done: spinning first, since pieces are of one size and end together. */
-static void await(worker *w) {
-  uint32_t s = spin_while(w, WORK, CALLER_SPIN_NS);
-  if (s == WORK && atomic_compare_exchange_strong(&w->state, &s, AWAITED)) sleep_while(w, AWAITED);
+/* Runs here the task that the worker has not begun yet. */
+static void take_back(worker *w) {
+  uint32_t s = WORK;
+  if (atomic_compare_exchange_strong(&w->state, &s, IDLE)) w->task(w->ctx, w->begin, w->end);
 }
 
-/* Pool held. Piece i of `pieces` is [n·i/pieces, n·(i+1)/pieces), without the overflow. */
+/* Waits until the worker's task is done: spinning first, since pieces are of one size and end together. */
+static void await(worker *w) {
+  uint32_t s = spin_while(w, RUNNING, CALLER_SPIN_NS);
+  if (s == RUNNING && atomic_compare_exchange_strong(&w->state, &s, AWAITED)) sleep_while(w, AWAITED);
+}
+
+/* Pool held. Splits [0, n) evenly; the first pieces have the items that are left over. */
 static void run_pieces(size_t n, size_t pieces, td_task f, void *ctx) {
-  size_t each = n / pieces, more = n % pieces; /* the first `more` pieces have one item more */
+  size_t each = n / pieces, more = n % pieces;
   size_t first = each + (more > 0), begin = first;
   avoid_caller();
   for (size_t i = 1; i < pieces; i++) {
@@ -271,6 +278,7 @@ static void run_pieces(size_t n, size_t pieces, td_task f, void *ctx) {
     begin = end;
   }
   f(ctx, 0, first);
+  for (size_t i = pieces; --i > 0;) take_back(&pool.worker[i]); /* the first one woken has had most time */
   for (size_t i = 1; i < pieces; i++) await(&pool.worker[i]);
 }
 

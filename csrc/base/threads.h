@@ -8,7 +8,7 @@ typedef void (*td_task)(void *ctx, size_t begin, size_t end);
 
 /* Splits [0, n) into at most td_threads() contiguous pieces of at least `grain` items, runs them side by side
  * and returns when all are done. Runs serially when n <= grain, with one thread, when called from inside a task, or while
- * another thread of the program uses the pool.
+ * another thread of the program uses the pool. A thread may be given several pieces, one call each.
  * A kernel whose result must not depend on the number of threads makes items of a fixed size itself. */
 void td_parallel(size_t n, size_t grain, td_task f, void *ctx);
 
