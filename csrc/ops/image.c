@@ -1,0 +1,403 @@
+/* Convolution, pooling and upsampling of images N×H×W×C. Convolution is three operations closed under
+ * differentiation; pooling and upsampling are linear maps, each paired with its transpose. */
+#include <string.h>
+#include "ops/ops.h"
+
+/* Attribute slots shared by this file. Convolution: stride, padding, dilation (pairs), groups, then for the input's
+ * gradient its height and width. Windows: kernel, stride, padding (pairs), then height and width. */
+enum { STRIDE, PAD = 2, DILATION = 4, GROUPS = 6, HEIGHT = 7, WIDTH = 8 };
+
+static td_status want_images(const td_call *c, int i) {
+  td_status s = td_want_real(c, i);
+  if (s) return s;
+  if (c->in[i]->ndim != 4)
+    return td_fail(TD_ESHAPE, "%s: operand %d has shape (%s), expected N×H×W×C", c->op->name, i + 1,
+                   td_tensor_shape_string(c->in[i]));
+  if (c->in[i]->dtype != c->in[0]->dtype)
+    return td_fail(TD_EDTYPE, "%s: operand %d is %s, operand 1 %s", c->op->name, i + 1,
+                   td_dtype_name(c->in[i]->dtype), td_dtype_name(c->in[0]->dtype));
+  return TD_OK;
+}
+
+/* Stride, padding, dilation and groups into g, checked. */
+static td_status conv_options(const td_call *c, td_conv *g) {
+  const int64_t *i = c->a->i;
+  for (int k = 0; k < 2; k++) {
+    if (i[STRIDE + k] < 1 || i[PAD + k] < 0 || i[DILATION + k] < 1 || i[GROUPS] < 1)
+      return td_fail(TD_EARG, "%s: stride %lld, padding %lld, dilation %lld, groups %lld: expected at least 1, 0, 1, 1",
+                     c->op->name, (long long)i[STRIDE + k], (long long)i[PAD + k], (long long)i[DILATION + k],
+                     (long long)i[GROUPS]);
+    g->stride[k] = (size_t)i[STRIDE + k];
+    g->pad[k] = (size_t)i[PAD + k];
+    g->dilation[k] = (size_t)i[DILATION + k];
+  }
+  g->groups = (size_t)i[GROUPS];
+  return TD_OK;
+}
+
+/* Sizes of the result of a window of k elements, dilated by d; a failure names the operation. */
+static td_status window_count(const td_call *c, size_t size, size_t k, size_t stride, size_t pad, size_t d, size_t *out) {
+  size_t span = d * (k - 1) + 1;
+  if (k == 0 || size + 2 * pad < span)
+    return td_fail(TD_ESHAPE, "%s: a window of %zu does not fit into %zu + 2·%zu", c->op->name, span, size, pad);
+  *out = (size + 2 * pad - span) / stride + 1;
+  return TD_OK;
+}
+
+/* The geometry from an input shape and a weight shape kh×kw×c/groups×o. */
+static td_status conv_geometry(const td_call *c, const size_t *x, const size_t *w, td_conv *g) {
+  td_status s = conv_options(c, g);
+  if (s) return s;
+  g->n = x[0], g->h = x[1], g->w = x[2], g->c = x[3];
+  g->kh = w[0], g->kw = w[1], g->o = w[3];
+  if (g->c % g->groups || g->o % g->groups || w[2] != g->c / g->groups)
+    return td_fail(TD_ESHAPE, "%s: weight (%s) does not fit %zu channels in %zu group%s, expected kh×kw×%zu×o", c->op->name,
+                   td_shape_string(4, w), g->c, g->groups, g->groups == 1 ? "" : "s", g->c / g->groups);
+  s = window_count(c, g->h, g->kh, g->stride[0], g->pad[0], g->dilation[0], &g->oh);
+  return s ? s : window_count(c, g->w, g->kw, g->stride[1], g->pad[1], g->dilation[1], &g->ow);
+}
+
+/* Contiguous operands, released together. */
+static td_status contiguous_all(const td_call *c, td_tensor **t) {
+  for (int i = 0; i < c->nin; i++) {
+    t[i] = td_tensor_contiguous(c->in[i]);
+    if (t[i]) continue;
+    while (i-- > 0) td_tensor_release(t[i]);
+    return td_last_status();
+  }
+  return TD_OK;
+}
+static void release_all(const td_call *c, td_tensor **t) {
+  for (int i = 0; i < c->nin; i++) td_tensor_release(t[i]);
+}
+
+#define CONV_OPTIONS "stride:pair=1, padding:pair=0, dilation:pair=1, groups:int=1"
+
+static td_status conv2d_shape(td_call *c) {
+  td_conv g;
+  td_status s = want_images(c, 0);
+  if (!s) s = want_images(c, 1);
+  if (!s) s = conv_geometry(c, c->in[0]->shape, c->in[1]->shape, &g);
+  if (!s && c->nin == 3 && (c->in[2]->ndim != 1 || c->in[2]->numel != g.o || c->in[2]->dtype != c->in[0]->dtype))
+    s = td_fail(TD_ESHAPE, "conv2d: bias is %s of shape (%s), expected %zu of %s", td_dtype_name(c->in[2]->dtype),
+                td_tensor_shape_string(c->in[2]), g.o, td_dtype_name(c->in[0]->dtype));
+  if (!s) td_meta_set(c, 0, c->in[0]->dtype, 4, (const size_t[]){g.n, g.oh, g.ow, g.o});
+  return s;
+}
+static td_status conv2d_run(td_call *c) {
+  td_conv g;
+  td_tensor *t[3];
+  td_status s = contiguous_all(c, t);
+  if (s) return s;
+  conv_geometry(c, t[0]->shape, t[1]->shape, &g);
+  if (c->out[0]->numel)
+    td_k(t[0]->dtype)->conv2d(c->out[0]->data, t[0]->data, t[1]->data, c->nin == 3 ? t[2]->data : NULL, &g);
+  release_all(c, t);
+  return TD_OK;
+}
+/* The three rules of convolution: y = x*w is bilinear, so each derivative is one of the other two. */
+static td_tensor *input_grad(const td_attrs *a, td_tensor *dy, td_tensor *w, const td_tensor *x) {
+  td_attrs b = *a;
+  b.i[HEIGHT] = (int64_t)x->shape[1];
+  b.i[WIDTH] = (int64_t)x->shape[2];
+  return td_do(&td_op_conv2d_input_grad, &b, 2, dy, w);
+}
+static td_tensor *weight_grad(const td_attrs *a, td_tensor *x, td_tensor *dy, const td_tensor *w) {
+  td_attrs b = *a;
+  b.i[HEIGHT] = (int64_t)w->shape[0];
+  b.i[WIDTH] = (int64_t)w->shape[1];
+  return td_do(&td_op_conv2d_weight_grad, &b, 2, x, dy);
+}
+static void conv2d_vjp(td_rule *r) {
+  td_tensor *x = r->in[0], *w = r->in[1], *dy = r->dout[0];
+  if (r->need[0]) r->din[0] = input_grad(r->a, dy, w, x);
+  if (r->need[1]) r->din[1] = weight_grad(r->a, x, dy, w);
+  if (r->nin == 3 && r->need[2]) r->din[2] = td_sum(dy, 7, false);
+}
+const td_op td_op_conv2d = {.name = "conv2d", .signature = "x, w, bias?, " CONV_OPTIONS, .shape = conv2d_shape,
+                            .run = conv2d_run, .vjp = conv2d_vjp, .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1),
+                            .doc = "convolution (cross-correlation) of N×H×W×C images with weights kh×kw×(C/groups)×O"};
+
+static td_status conv2d_input_grad_shape(td_call *c) {
+  td_conv g;
+  td_status s = want_images(c, 0);
+  if (!s) s = want_images(c, 1);
+  if (s) return s;
+  const size_t *dy = c->in[0]->shape, *w = c->in[1]->shape;
+  size_t x[4] = {dy[0], (size_t)c->a->i[HEIGHT], (size_t)c->a->i[WIDTH], w[2] * (size_t)c->a->i[GROUPS]};
+  s = conv_geometry(c, x, w, &g);
+  if (!s && (g.oh != dy[1] || g.ow != dy[2] || g.o != dy[3]))
+    s = td_fail(TD_ESHAPE, "conv2d_input_grad: dy has shape (%s), expected (%s)", td_shape_string(4, dy),
+                td_shape_string(4, (const size_t[]){g.n, g.oh, g.ow, g.o}));
+  if (!s) td_meta_set(c, 0, c->in[0]->dtype, 4, x);
+  return s;
+}
+static td_status conv2d_input_grad_run(td_call *c) {
+  td_conv g;
+  td_tensor *t[2];
+  td_status s = contiguous_all(c, t);
+  if (s) return s;
+  conv_geometry(c, c->out[0]->shape, t[1]->shape, &g);
+  if (c->out[0]->numel) td_k(t[0]->dtype)->conv2d_input_grad(c->out[0]->data, t[0]->data, t[1]->data, &g);
+  release_all(c, t);
+  return TD_OK;
+}
+static void conv2d_input_grad_vjp(td_rule *r) {
+  td_tensor *ddx = r->dout[0];
+  td_attrs a = *r->a;
+  if (r->need[0]) r->din[0] = td_do(&td_op_conv2d, &a, 2, ddx, r->in[1]);
+  if (r->need[1]) r->din[1] = weight_grad(&a, ddx, r->in[0], r->in[1]);
+}
+const td_op td_op_conv2d_input_grad = {
+  .name = "conv2d_input_grad", .signature = "dy, w, " CONV_OPTIONS ", height:int, width:int",
+  .shape = conv2d_input_grad_shape, .run = conv2d_input_grad_run, .vjp = conv2d_input_grad_vjp,
+  .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1),
+  .doc = "transpose of conv2d in its images: what a transposed convolution computes"};
+
+static td_status conv2d_weight_grad_shape(td_call *c) {
+  td_conv g;
+  td_status s = want_images(c, 0);
+  if (!s) s = want_images(c, 1);
+  if (s) return s;
+  const size_t *x = c->in[0]->shape, *dy = c->in[1]->shape;
+  size_t groups = c->a->i[GROUPS] > 0 ? (size_t)c->a->i[GROUPS] : 1;
+  size_t w[4] = {(size_t)c->a->i[HEIGHT], (size_t)c->a->i[WIDTH], x[3] / groups, dy[3]};
+  s = conv_geometry(c, x, w, &g);
+  if (!s && (g.n != dy[0] || g.oh != dy[1] || g.ow != dy[2]))
+    s = td_fail(TD_ESHAPE, "conv2d_weight_grad: dy has shape (%s), expected (%s)", td_shape_string(4, dy),
+                td_shape_string(4, (const size_t[]){g.n, g.oh, g.ow, g.o}));
+  if (!s) td_meta_set(c, 0, c->in[0]->dtype, 4, w);
+  return s;
+}
+static td_status conv2d_weight_grad_run(td_call *c) {
+  td_conv g;
+  td_tensor *t[2];
+  td_status s = contiguous_all(c, t);
+  if (s) return s;
+  conv_geometry(c, t[0]->shape, c->out[0]->shape, &g);
+  if (c->out[0]->numel) td_k(t[0]->dtype)->conv2d_weight_grad(c->out[0]->data, t[0]->data, t[1]->data, &g);
+  release_all(c, t);
+  return TD_OK;
+}
+static void conv2d_weight_grad_vjp(td_rule *r) {
+  td_tensor *ddw = r->dout[0];
+  td_attrs a = *r->a;
+  if (r->need[0]) r->din[0] = input_grad(&a, r->in[1], ddw, r->in[0]);
+  if (r->need[1]) r->din[1] = td_do(&td_op_conv2d, &a, 2, r->in[0], ddw);
+}
+const td_op td_op_conv2d_weight_grad = {
+  .name = "conv2d_weight_grad", .signature = "x, dy, " CONV_OPTIONS ", kernel_height:int, kernel_width:int",
+  .shape = conv2d_weight_grad_shape, .run = conv2d_weight_grad_run, .vjp = conv2d_weight_grad_vjp,
+  .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1), .doc = "transpose of conv2d in its weights"};
+
+/* ---- Pooling: attributes kernel, stride, padding (pairs), height, width of the unpooled image ---- */
+enum { KERNEL = 0, POOL_STRIDE = 2, POOL_PAD = 4, POOL_HEIGHT = 6, POOL_WIDTH = 7 };
+
+/* The geometry over an unpooled image of shape x; a stride of 0 means the kernel's size. */
+static td_status pool_geometry(const td_call *c, const size_t *x, td_conv *g) {
+  const int64_t *i = c->a->i;
+  *g = (td_conv){.n = x[0], .h = x[1], .w = x[2], .c = x[3], .o = x[3], .groups = 1, .dilation = {1, 1}};
+  for (int k = 0; k < 2; k++) {
+    int64_t kernel = i[KERNEL + k], stride = i[POOL_STRIDE + k] ? i[POOL_STRIDE + k] : kernel, pad = i[POOL_PAD + k];
+    if (kernel < 1 || stride < 1 || pad < 0 || pad > kernel / 2)
+      return td_fail(TD_EARG, "%s: kernel %lld, stride %lld, padding %lld: expected at least 1, 1 and 0..kernel/2",
+                     c->op->name, (long long)kernel, (long long)stride, (long long)pad);
+    g->stride[k] = (size_t)stride;
+    g->pad[k] = (size_t)pad;
+    *(k ? &g->kw : &g->kh) = (size_t)kernel;
+  }
+  td_status s = window_count(c, g->h, g->kh, g->stride[0], g->pad[0], 1, &g->oh);
+  return s ? s : window_count(c, g->w, g->kw, g->stride[1], g->pad[1], 1, &g->ow);
+}
+
+/* Output and unpooled sizes are attributes: for adaptive pooling and upsampling. */
+static td_status resize_geometry(const td_call *c, const size_t *x, size_t oh, size_t ow, td_conv *g) {
+  *g = (td_conv){.n = x[0], .h = x[1], .w = x[2], .c = x[3], .o = x[3], .oh = oh, .ow = ow, .kh = 1, .kw = 1,
+                 .stride = {1, 1}, .dilation = {1, 1}, .groups = 1};
+  if (!oh || !ow || !g->h || !g->w || oh > 1u << 24 || ow > 1u << 24)
+    return td_fail(TD_ESHAPE, "%s: from %zu×%zu to %zu×%zu: sizes must be positive", c->op->name, g->h, g->w, oh, ow);
+  return TD_OK;
+}
+
+/* The unpooled image's shape, from the transposed operation's own operand and attributes. */
+static void unpooled(const td_call *c, int height_slot, size_t x[4]) {
+  const size_t *dy = c->in[0]->shape;
+  x[0] = dy[0], x[1] = (size_t)c->a->i[height_slot], x[2] = (size_t)c->a->i[height_slot + 1], x[3] = dy[3];
+}
+
+typedef void (*image_map)(void *y, const void *x, const td_conv *g);
+
+/* Runs a linear image map on operand 0. */
+static td_status run_map(td_call *c, image_map k, const td_conv *g) {
+  td_tensor *x = td_tensor_contiguous(c->in[0]);
+  if (!x) return td_last_status();
+  if (c->out[0]->numel) k(c->out[0]->data, x->data, g);
+  td_tensor_release(x);
+  return TD_OK;
+}
+
+static td_status max_pool2d_shape(td_call *c) {
+  td_conv g;
+  td_status s = want_images(c, 0);
+  if (!s) s = pool_geometry(c, c->in[0]->shape, &g);
+  if (s) return s;
+  size_t y[4] = {g.n, g.oh, g.ow, g.c};
+  td_meta_set(c, 0, c->in[0]->dtype, 4, y);
+  td_meta_set(c, 1, TD_I64, 4, y);
+  return TD_OK;
+}
+static td_status max_pool2d_run(td_call *c) {
+  td_conv g;
+  td_tensor *x = td_tensor_contiguous(c->in[0]);
+  if (!x) return td_last_status();
+  pool_geometry(c, x->shape, &g);
+  if (c->out[0]->numel)
+    td_k(x->dtype)->max_pool2d(c->out[0]->data, (int64_t *)(void *)c->out[1]->data, x->data, &g);
+  td_tensor_release(x);
+  return TD_OK;
+}
+extern const td_op td_op_max_pool2d_grad, td_op_max_pool2d_gather;
+static td_attrs with_size(const td_attrs *a, int slot, const td_tensor *x) {
+  td_attrs b = *a;
+  b.i[slot] = (int64_t)x->shape[1];
+  b.i[slot + 1] = (int64_t)x->shape[2];
+  return b;
+}
+static void max_pool2d_vjp(td_rule *r) {
+  td_attrs a = with_size(r->a, POOL_HEIGHT, r->in[0]);
+  r->din[0] = td_do(&td_op_max_pool2d_grad, &a, 2, r->dout[0], r->out[1]);
+}
+#define POOL_OPTIONS "kernel:pair, stride:pair=0, padding:pair=0"
+const td_op td_op_max_pool2d = {.name = "max_pool2d", .signature = "x, " POOL_OPTIONS, .nout = 2,
+                                .shape = max_pool2d_shape, .run = max_pool2d_run, .vjp = max_pool2d_vjp,
+                                .keep = TD_KEEP_OUT(1), .ints = 2,
+                                .doc = "greatest element of each window, and its 0-based place h·W + w; stride 0 is the kernel's size"};
+
+static td_status max_pool2d_grad_shape(td_call *c) {
+  size_t x[4];
+  td_conv g;
+  td_status s = want_images(c, 0);
+  if (s) return s;
+  unpooled(c, POOL_HEIGHT, x);
+  s = pool_geometry(c, x, &g);
+  td_meta_set(c, 0, c->in[0]->dtype, 4, x);
+  return s;
+}
+static td_status with_places(td_call *c, bool back) {
+  td_conv g;
+  td_tensor *t[2];
+  td_status s = contiguous_all(c, t);
+  if (s) return s;
+  pool_geometry(c, back ? c->out[0]->shape : t[0]->shape, &g);
+  const td_kernels *k = td_k(t[0]->dtype);
+  const int64_t *at = (const int64_t *)(const void *)t[1]->data;
+  if (c->out[0]->numel) (back ? k->max_pool2d_grad : k->max_pool2d_gather)(c->out[0]->data, t[0]->data, at, &g);
+  release_all(c, t);
+  return TD_OK;
+}
+static td_status max_pool2d_grad_run(td_call *c) { return with_places(c, true); }
+static td_status max_pool2d_gather_run(td_call *c) { return with_places(c, false); }
+static td_status max_pool2d_gather_shape(td_call *c) {
+  td_meta_set(c, 0, c->in[0]->dtype, 4, c->in[1]->shape);
+  return want_images(c, 0);
+}
+static void max_pool2d_grad_vjp(td_rule *r) {
+  r->din[0] = td_do(&td_op_max_pool2d_gather, r->a, 2, r->dout[0], r->in[1]);
+}
+static void max_pool2d_gather_vjp(td_rule *r) {
+  td_attrs a = with_size(r->a, POOL_HEIGHT, r->in[0]);
+  r->din[0] = td_do(&td_op_max_pool2d_grad, &a, 2, r->dout[0], r->in[1]);
+}
+const td_op td_op_max_pool2d_grad = {.name = "max_pool2d_grad", .keep = TD_KEEP_IN(1),
+                                     .signature = "dy, at, " POOL_OPTIONS ", height:int, width:int",
+                                     .shape = max_pool2d_grad_shape, .run = max_pool2d_grad_run,
+                                     .vjp = max_pool2d_grad_vjp, .doc = "dy put where max_pool2d found its maxima"};
+const td_op td_op_max_pool2d_gather = {.name = "max_pool2d_gather", .signature = "x, at, " POOL_OPTIONS,
+                                       .keep = TD_KEEP_IN(1), .shape = max_pool2d_gather_shape,
+                                       .run = max_pool2d_gather_run, .vjp = max_pool2d_gather_vjp,
+                                       .doc = "x at the places where max_pool2d found its maxima"};
+
+/* A linear map and its transpose, for which the table needs only shapes and kernels. */
+static td_status avg_pool2d_shape(td_call *c) {
+  td_conv g;
+  td_status s = want_images(c, 0);
+  if (!s) s = pool_geometry(c, c->in[0]->shape, &g);
+  if (!s) td_meta_set(c, 0, c->in[0]->dtype, 4, (const size_t[]){g.n, g.oh, g.ow, g.c});
+  return s;
+}
+static td_status avg_pool2d_run(td_call *c) {
+  td_conv g;
+  pool_geometry(c, c->in[0]->shape, &g);
+  return run_map(c, td_k(c->in[0]->dtype)->avg_pool2d, &g);
+}
+static td_status avg_pool2d_grad_run(td_call *c) {
+  td_conv g;
+  pool_geometry(c, c->out[0]->shape, &g);
+  return run_map(c, td_k(c->in[0]->dtype)->avg_pool2d_grad, &g);
+}
+extern const td_op td_op_avg_pool2d_grad;
+static void avg_pool2d_vjp(td_rule *r) {
+  td_attrs a = with_size(r->a, POOL_HEIGHT, r->in[0]);
+  r->din[0] = td_do(&td_op_avg_pool2d_grad, &a, 1, r->dout[0]);
+}
+const td_op td_op_avg_pool2d = {.name = "avg_pool2d", .signature = "x, " POOL_OPTIONS, .shape = avg_pool2d_shape,
+                                .run = avg_pool2d_run, .vjp = avg_pool2d_vjp,
+                                .doc = "mean of each window, padding not counted; stride 0 is the kernel's size"};
+static void avg_pool2d_grad_vjp(td_rule *r) { r->din[0] = td_do(&td_op_avg_pool2d, r->a, 1, r->dout[0]); }
+const td_op td_op_avg_pool2d_grad = {.name = "avg_pool2d_grad",
+                                     .signature = "dy, " POOL_OPTIONS ", height:int, width:int",
+                                     .shape = max_pool2d_grad_shape, .run = avg_pool2d_grad_run,
+                                     .vjp = avg_pool2d_grad_vjp, .doc = "transpose of avg_pool2d"};
+
+/* Resizing maps: attributes out_height, out_width, and for the transpose height, width. */
+static td_status resize_shape(td_call *c) {
+  td_conv g;
+  td_status s = want_images(c, 0);
+  if (!s) s = resize_geometry(c, c->in[0]->shape, (size_t)c->a->i[0], (size_t)c->a->i[1], &g);
+  if (!s) td_meta_set(c, 0, c->in[0]->dtype, 4, (const size_t[]){g.n, g.oh, g.ow, g.c});
+  return s;
+}
+static td_status resize_grad_shape(td_call *c) {
+  size_t x[4];
+  td_conv g;
+  td_status s = want_images(c, 0);
+  if (s) return s;
+  unpooled(c, 2, x);
+  s = resize_geometry(c, x, c->in[0]->shape[1], c->in[0]->shape[2], &g);
+  td_meta_set(c, 0, c->in[0]->dtype, 4, x);
+  return s;
+}
+#define RESIZE(name_, doc_)                                                                              \
+  extern const td_op td_op_##name_##_grad;                                                               \
+  static td_status name_##_run(td_call *c) {                                                             \
+    td_conv g;                                                                                           \
+    const size_t *y = c->out[0]->shape;                                                                  \
+    resize_geometry(c, c->in[0]->shape, y[1], y[2], &g);                                                 \
+    return run_map(c, td_k(c->in[0]->dtype)->name_, &g);                                                 \
+  }                                                                                                      \
+  static td_status name_##_grad_run(td_call *c) {                                                        \
+    td_conv g;                                                                                           \
+    const size_t *dy = c->in[0]->shape;                                                                  \
+    resize_geometry(c, c->out[0]->shape, dy[1], dy[2], &g);                                              \
+    return run_map(c, td_k(c->in[0]->dtype)->name_##_grad, &g);                                          \
+  }                                                                                                      \
+  static void name_##_vjp(td_rule *r) {                                                                  \
+    td_attrs a = with_size(r->a, 2, r->in[0]);                                                           \
+    r->din[0] = td_do(&td_op_##name_##_grad, &a, 1, r->dout[0]);                                       \
+  }                                                                                                      \
+  const td_op td_op_##name_ = {.name = #name_, .signature = "x, size:pair", .shape = resize_shape,       \
+                               .run = name_##_run, .vjp = name_##_vjp, .doc = doc_};                     \
+  static void name_##_grad_vjp(td_rule *r) { r->din[0] = td_do(&td_op_##name_, r->a, 1, r->dout[0]); } \
+  const td_op td_op_##name_##_grad = {.name = #name_ "_grad", .signature = "dy, size:pair, height:int, width:int", \
+                                      .shape = resize_grad_shape, .run = name_##_grad_run,               \
+                                      .vjp = name_##_grad_vjp, .doc = "transpose of " #name_};
+RESIZE(adaptive_avg_pool2d, "means over windows that cut the image into size[1]×size[2] parts")
+RESIZE(upsample_nearest, "images of size[1]×size[2] by the nearest pixel")
+RESIZE(upsample_bilinear, "images of size[1]×size[2], linear between pixel centres (corners not aligned)")
+
+const td_op *const td_ops_image[] = {
+  &td_op_conv2d, &td_op_conv2d_input_grad, &td_op_conv2d_weight_grad, &td_op_max_pool2d, &td_op_max_pool2d_grad,
+  &td_op_max_pool2d_gather, &td_op_avg_pool2d, &td_op_avg_pool2d_grad, &td_op_adaptive_avg_pool2d,
+  &td_op_adaptive_avg_pool2d_grad, &td_op_upsample_nearest, &td_op_upsample_nearest_grad, &td_op_upsample_bilinear,
+  &td_op_upsample_bilinear_grad, NULL,
+};
