@@ -87,7 +87,7 @@ static td_status matmul_run(td_call *c) {
     return td_last_status();
   }
   size_t m = y->shape[y->ndim - 2], n = y->shape[y->ndim - 1], k = a->shape[a->ndim - 1];
-  size_t batch = m * n ? y->numel / (m * n) : 0, size = td_dtype_size(y->dtype);
+  size_t batch = m && n ? y->numel / (m * n) : 0, size = td_dtype_size(y->dtype);
   const td_kernels *kernels = td_k(y->dtype);
   bool flat = b->ndim == 2 && a->ndim > 2 && td_tensor_is_contiguous(a);  /* one tall product */
   if (flat) {

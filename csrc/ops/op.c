@@ -154,7 +154,7 @@ static td_dtype wider(td_dtype a, td_dtype b) {
 }
 
 td_dtype td_promote(td_tensor *const *in, int nin) {
-  td_dtype best[3];
+  td_dtype best[3] = {TD_U8, TD_U8, TD_U8};
   bool have[3] = {false, false, false};
   for (int i = 0; i < nin; i++) {
     int r = rank_of(in[i]);

@@ -1,0 +1,429 @@
+/* The reverse pass: nodes in the reverse order of their recording, each rule turning cotangents of results into
+ * cotangents of operands. Rules are ordinary operations, so with recording on the pass is itself differentiable. */
+#include <stdlib.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "graph/tape.h"
+#include "ops/ops.h"
+
+/* ---- A growing array of pointers ---- */
+typedef struct {
+  void **item;
+  size_t count, capacity;
+} list;
+
+static td_status list_push(list *l, void *p) {
+  if (l->count == l->capacity) {
+    size_t wanted = l->capacity ? 2 * l->capacity : 64;
+    void **grown = td_alloc(wanted * sizeof *grown);
+    if (!grown) return td_last_status();
+    if (l->count) memcpy(grown, l->item, l->count * sizeof *grown);
+    td_free(l->item, l->capacity * sizeof *grown);
+    l->item = grown;
+    l->capacity = wanted;
+  }
+  l->item[l->count++] = p;
+  return TD_OK;
+}
+static void list_free(list *l) { td_free(l->item, l->capacity * sizeof *l->item); }
+
+/* ---- Collecting the graph ---- */
+
+static uint64_t pass_number;
+
+/* The state of one pass. Nodes are sorted by seq. For node k, grads of its results are grad[first[k] + slot], and its
+ * operand i comes from node source[in_first[k] + i] (SIZE_MAX: not followed). */
+typedef struct {
+  list nodes;
+  size_t *first, *in_first, *source;
+  td_tensor **grad;
+  bool *wanted;
+  size_t ngrad, nsource;
+} pass;
+
+static int by_seq(const void *a, const void *b) {
+  uint64_t x = (*(td_node *const *)a)->seq, y = (*(td_node *const *)b)->seq;
+  return x < y ? -1 : x > y;
+}
+
+/* Every node that the outputs depend on and that was recorded at `since` or later, in order of recording. */
+static td_status collect(list *nodes, td_tensor *const *outputs, int noutputs, uint64_t since) {
+  uint64_t mark = ++pass_number;
+  for (int i = 0; i < noutputs; i++) {
+    td_node *n = outputs[i]->node;
+    if (!n || n->mark == mark || n->seq < since) continue;
+    n->mark = mark;
+    if (list_push(nodes, n)) return td_last_status();
+  }
+  for (size_t k = 0; k < nodes->count; k++) {
+    td_node *n = nodes->item[k];
+    for (int i = 0; i < n->nin; i++) {
+      td_node *m = n->need[i] && n->in[i] ? n->in[i]->node : NULL;
+      if (!m || m->mark == mark || m->seq < since) continue;
+      m->mark = mark;
+      if (list_push(nodes, m)) return td_last_status();
+    }
+  }
+  bool sorted = true;  /* usually found newest first */
+  for (size_t k = 1; k < nodes->count && sorted; k++)
+    sorted = by_seq(&nodes->item[k - 1], &nodes->item[k]) > 0;
+  if (sorted)
+    for (size_t k = 0; k < nodes->count / 2; k++) {
+      void *swap = nodes->item[k];
+      nodes->item[k] = nodes->item[nodes->count - 1 - k];
+      nodes->item[nodes->count - 1 - k] = swap;
+    }
+  else
+    qsort(nodes->item, nodes->count, sizeof *nodes->item, by_seq);
+  for (size_t k = 0; k < nodes->count; k++) ((td_node *)nodes->item[k])->place = k;
+  return TD_OK;
+}
+
+static void pass_free(pass *p) {
+  size_t n = p->nodes.count;
+  if (p->grad)
+    for (size_t i = 0; i < p->ngrad; i++) td_tensor_release(p->grad[i]);
+  for (size_t i = 0; i < n; i++) td_node_release(p->nodes.item[i]);
+  td_free(p->grad, p->ngrad * sizeof *p->grad);
+  td_free(p->first, n * sizeof *p->first);
+  td_free(p->in_first, n * sizeof *p->in_first);
+  td_free(p->source, p->nsource * sizeof *p->source);
+  td_free(p->wanted, n * sizeof *p->wanted);
+  list_free(&p->nodes);
+}
+
+/* Lays out the pass. Afterwards no mark or place is read again, so rules may run passes of their own. */
+static td_status pass_prepare(pass *p, td_tensor *const *outputs, int noutputs, uint64_t since) {
+  td_status s = collect(&p->nodes, outputs, noutputs, since);
+  size_t n = p->nodes.count;
+  for (size_t k = 0; k < n; k++) td_node_retain(p->nodes.item[k]);
+  if (s) return s;
+  for (size_t k = 0; k < n; k++) {
+    p->ngrad += (size_t)((td_node *)p->nodes.item[k])->nout;
+    p->nsource += (size_t)((td_node *)p->nodes.item[k])->nin;
+  }
+  p->first = td_alloc(n * sizeof *p->first);
+  p->in_first = td_alloc(n * sizeof *p->in_first);
+  p->source = td_alloc(p->nsource * sizeof *p->source);
+  p->grad = td_alloc(p->ngrad * sizeof *p->grad);
+  p->wanted = td_alloc(n * sizeof *p->wanted);
+  if (!p->first || !p->in_first || !p->source || !p->grad || !p->wanted) return td_last_status();
+  memset(p->grad, 0, p->ngrad * sizeof *p->grad);
+  memset(p->wanted, 0, n * sizeof *p->wanted);
+  for (size_t k = 0, g = 0, e = 0; k < n; k++) {
+    td_node *node = p->nodes.item[k];
+    p->first[k] = g;
+    p->in_first[k] = e;
+    g += (size_t)node->nout;
+    for (int i = 0; i < node->nin; i++, e++) {
+      td_node *m = node->need[i] && node->in[i] ? node->in[i]->node : NULL;
+      p->source[e] = m && m->mark == pass_number && m->seq >= since ? m->place : SIZE_MAX;
+    }
+  }
+  return TD_OK;
+}
+
+/* ---- Adding gradients ---- */
+
+/* May g be written in place: nobody else looks at it? */
+static bool is_ours(const td_tensor *g) {
+  return g->refs == 1 && g->storage && g->storage->refs == 1 && !g->node && td_tensor_is_contiguous(g) && !g->weak;
+}
+
+/* *sum += g. */
+static td_status accumulate(td_tensor **sum, td_tensor *g) {
+  if (!*sum) {
+    *sum = td_tensor_retain(g);
+    return TD_OK;
+  }
+  td_tensor *both[2] = {*sum, g}, *out[TD_MAX_OUT];
+  if (!td_recording && is_ours(*sum)) return td_apply_inplace(&td_op_add, both, 2, NULL);
+  td_status s = td_apply(&td_op_add, both, 2, NULL, out);
+  if (s) return s;
+  td_tensor_release(*sum);
+  *sum = out[0];
+  return TD_OK;
+}
+
+static td_status add_to_leaf(td_node *leaf, td_tensor *g) {
+  if (leaf->grad || td_recording) return accumulate(&leaf->grad, g);
+  bool private = g->storage->refs == 1 && td_tensor_is_contiguous(g) && g->refs <= 2;
+  leaf->grad = private ? td_tensor_retain(g) : td_tensor_clone(g);
+  return leaf->grad ? TD_OK : td_last_status();
+}
+
+/* ---- One node ---- */
+
+static td_status run_hooks(td_node *n, td_tensor **grad) {
+  for (td_hook *h = n->hooks; h; h = h->next) {
+    if (!grad[h->slot]) continue;
+    td_clear_error();
+    td_tensor *replaced = h->call(h->data, grad[h->slot]);
+    if (td_last_status()) {
+      td_tensor_release(replaced);
+      return td_last_status();
+    }
+    if (!replaced) continue;
+    td_tensor_release(grad[h->slot]);
+    grad[h->slot] = replaced;
+  }
+  return TD_OK;
+}
+
+static td_status check_usable(const td_node *n) {
+  if (n->used)
+    return td_fail(TD_EGRAD, "backward: the graph through %s was freed by an earlier backward; pass retain_graph = true "
+                   "to that one", n->op->name);
+  for (int i = 0; i < n->nin; i++)
+    if (n->version[i] != UINT32_MAX && n->in[i]->storage && n->in[i]->storage->version != n->version[i])
+      return td_fail(TD_EGRAD, "backward: operand %d of %s was written in place after it was used; its gradient is lost",
+                     i + 1, n->op->name);
+  return TD_OK;
+}
+
+/* Results as the rule sees them: with the node attached again, so that a recorded rule is differentiable. */
+static td_status lend_outputs(td_node *n, td_tensor **out) {
+  for (int i = 0; i < n->nout; i++) {
+    out[i] = NULL;
+    if (!n->out[i]) continue;
+    out[i] = td_auto(td_tensor_alias(n->out[i]));
+    if (!out[i]) return td_last_status();
+    if (td_recording) {
+      out[i]->node = td_node_retain(n);
+      out[i]->slot = i;
+    }
+  }
+  return TD_OK;
+}
+
+/* A cotangent in its operand's own shape and type. */
+static td_tensor *fitted(td_tensor *g, const td_tensor *operand) {
+  if (!td_tensor_same_shape(g, operand)) {
+    if (g->ndim < operand->ndim) g = td_expand(g, operand->ndim, operand->shape);
+    else g = td_sum_to(g, operand->ndim, operand->shape);
+    if (g && !td_tensor_same_shape(g, operand)) g = td_expand(g, operand->ndim, operand->shape);
+  }
+  return td_cast(g, operand->dtype);
+}
+
+/* Runs node k's rule and adds what it gives to the operands' gradients. */
+static td_status step_back(pass *p, size_t k) {
+  td_node *n = p->nodes.item[k];
+  td_tensor *out[TD_MAX_OUT], **dout = p->grad + p->first[k];
+  td_status s = check_usable(n);
+  if (!s) s = lend_outputs(n, out);
+  if (s) return s;
+  enum { USUAL = 8 };
+  td_tensor *few[USUAL], **din = few;
+  bool few_need[USUAL], *need = few_need;
+  size_t nin = (size_t)n->nin;
+  if (nin > USUAL) {
+    din = td_alloc(nin * sizeof *din);
+    need = td_alloc(nin * sizeof *need);
+    if (!din || !need) return td_last_status();
+  }
+  for (size_t i = 0; i < nin; i++) {
+    size_t m = p->source[p->in_first[k] + i];
+    need[i] = m != SIZE_MAX && p->wanted[m];
+    din[i] = NULL;
+  }
+  td_rule r = {.op = n->op, .a = &n->a, .nin = n->nin, .nout = n->nout, .in = n->in, .out = out, .dout = dout,
+               .need = need, .din = din, .data = n->data};
+  td_clear_error();
+  n->op->vjp(&r);
+  s = td_last_status();
+  for (size_t i = 0; i < nin && !s; i++) {
+    if (!need[i] || !din[i]) continue;
+    td_tensor *g = fitted(din[i], n->in[i]);
+    size_t m = p->source[p->in_first[k] + i];
+    s = g ? accumulate(&p->grad[p->first[m] + (size_t)n->in[i]->slot], g) : td_last_status();
+  }
+  if (nin > USUAL) {
+    td_free(din, nin * sizeof *din);
+    td_free(need, nin * sizeof *need);
+  }
+  return s;
+}
+
+/* What a used node kept is freed at once; the node itself lives as long as tensors point at it. */
+static void free_used(td_node *n) {
+  n->used = true;
+  for (int i = 0; i < n->nin; i++) {
+    td_tensor_release(n->in[i]);
+    n->in[i] = NULL;
+    n->need[i] = false;
+  }
+  for (int i = 0; i < n->nout; i++) {
+    td_tensor_release(n->out[i]);
+    n->out[i] = NULL;
+  }
+  if (n->data_free) n->data_free(n->data);
+  n->data = NULL;
+  n->data_free = NULL;
+}
+
+/* ---- The pass ---- */
+
+static td_status seed(pass *p, td_tensor *output, td_tensor *cotangent) {
+  if (!output->node) return td_fail(TD_EGRAD, "backward: no gradient flows through the output; nothing it was made "
+                                    "from requires_grad, or it was made under no_grad");
+  if (!cotangent && output->numel != 1)
+    return td_fail(TD_ESHAPE, "backward: the output has shape (%s), expected one element, or a cotangent of that shape",
+                   td_tensor_shape_string(output));
+  if (cotangent && !td_tensor_same_shape(cotangent, output))
+    return td_fail(TD_ESHAPE, "backward: the cotangent has shape (%s), the output (%s)",
+                   td_tensor_shape_string(cotangent), td_tensor_shape_string(output));
+  td_tensor *g = cotangent ? td_cast(cotangent, output->dtype) : td_ones_like(output);
+  if (!g) return td_last_status();
+  return accumulate(&p->grad[p->first[output->node->place] + (size_t)output->slot], g);
+}
+
+/* Which nodes lead to an input; without inputs, all. */
+static void mark_wanted(pass *p, td_tensor *const *inputs, int ninputs, const size_t *input_place) {
+  size_t n = p->nodes.count;
+  for (size_t k = 0; k < n; k++) p->wanted[k] = ninputs == 0;
+  for (int i = 0; i < ninputs; i++)
+    if (inputs[i]->node && input_place[i] != SIZE_MAX) p->wanted[input_place[i]] = true;
+  for (size_t k = 0; k < n && ninputs; k++) {
+    td_node *node = p->nodes.item[k];
+    for (int i = 0; i < node->nin && !p->wanted[k]; i++) {
+      size_t m = p->source[p->in_first[k] + (size_t)i];
+      p->wanted[k] = m != SIZE_MAX && p->wanted[m];
+    }
+  }
+}
+
+static bool has_gradient(const pass *p, size_t k) {
+  const td_node *n = p->nodes.item[k];
+  for (int i = 0; i < n->nout; i++)
+    if (p->grad[p->first[k] + (size_t)i]) return true;
+  return false;
+}
+
+/* The nodes newest first. An input's own node is passed on only if something wanted lies behind it. */
+static td_status sweep(pass *p, bool to_leaves, bool keep_graph) {
+  for (size_t k = p->nodes.count; k-- > 0;) {
+    td_node *n = p->nodes.item[k];
+    if (!p->wanted[k] || !has_gradient(p, k)) continue;
+    td_status s = run_hooks(n, p->grad + p->first[k]);
+    if (s) return s;
+    if (!n->op) {
+      if (to_leaves) s = add_to_leaf(n, p->grad[p->first[k]]);
+    } else {
+      bool behind = false;
+      for (int i = 0; i < n->nin && !behind; i++) {
+        size_t m = p->source[p->in_first[k] + (size_t)i];
+        behind = m != SIZE_MAX && p->wanted[m];
+      }
+      if (behind || n->used) {
+        size_t mark = td_auto_mark();
+        s = step_back(p, k);
+        td_auto_release(mark);
+        if (!s && !keep_graph) free_used(n);
+      }
+    }
+    if (s) return s;
+    if (to_leaves)  /* gradients inside the graph are not asked for */
+      for (int i = 0; i < n->nout; i++) {
+        td_tensor_release(p->grad[p->first[k] + (size_t)i]);
+        p->grad[p->first[k] + (size_t)i] = NULL;
+      }
+  }
+  return TD_OK;
+}
+
+static td_status backward(td_tensor *const *outputs, td_tensor *const *cotangents, int noutputs,
+                          td_tensor *const *inputs, int ninputs, td_tensor **grads, bool keep_graph) {
+  pass p = {0};
+  uint64_t since = 0;
+  for (int i = 0; i < ninputs; i++)
+    if (inputs[i]->node && (since == 0 || inputs[i]->node->seq < since)) since = inputs[i]->node->seq;
+  td_status s = pass_prepare(&p, outputs, noutputs, since);
+  size_t *place = ninputs ? td_alloc((size_t)ninputs * sizeof *place) : NULL;
+  for (int i = 0; i < ninputs && place; i++)
+    place[i] = inputs[i]->node && inputs[i]->node->mark == pass_number ? inputs[i]->node->place : SIZE_MAX;
+  for (int i = 0; i < noutputs && !s; i++) s = seed(&p, outputs[i], cotangents ? cotangents[i] : NULL);
+  if (!s) mark_wanted(&p, inputs, ninputs, place);
+  if (!s) s = sweep(&p, ninputs == 0, keep_graph);
+  for (int i = 0; i < ninputs; i++)
+    grads[i] = !s && place[i] != SIZE_MAX ? td_tensor_retain(p.grad[p.first[place[i]] + (size_t)inputs[i]->slot]) : NULL;
+  td_free(place, (size_t)ninputs * sizeof *place);
+  pass_free(&p);
+  return s;
+}
+
+td_status td_backward(td_tensor *const *outputs, td_tensor *const *cotangents, int noutputs, td_tensor *const *inputs,
+                      int ninputs, td_tensor **grads, bool create_graph, bool retain) {
+  bool was = td_recording;
+  size_t mark = td_auto_mark();
+  td_recording = create_graph;
+  td_status s = backward(outputs, cotangents, noutputs, inputs, ninputs, grads, create_graph || retain);
+  td_recording = was;
+  td_auto_release(mark);
+  return s;
+}
+
+/* ---- What a function closed over ---- */
+
+td_status td_tape_externals(td_tensor *const *outputs, int noutputs, uint64_t since, td_tensor ***found, size_t *count,
+                            size_t *capacity) {
+  list nodes = {0}, out = {0};
+  td_status s = collect(&nodes, outputs, noutputs, since);
+  for (size_t k = 0; k < nodes.count && !s; k++) {
+    td_node *n = nodes.item[k];
+    for (int i = 0; i < n->nin && !s; i++) {
+      td_tensor *t = n->need[i] ? n->in[i] : NULL;
+      if (!t || !t->node || t->node->seq >= since) continue;
+      bool known = false;
+      for (size_t j = 0; j < out.count && !known; j++) {
+        td_tensor *o = out.item[j];
+        known = o->node == t->node && o->slot == t->slot;
+      }
+      if (!known && !(s = list_push(&out, t))) td_tensor_retain(t);
+    }
+  }
+  for (int i = 0; i < noutputs && !s; i++)  /* an output may be such a tensor itself */
+    if (outputs[i]->node && outputs[i]->node->seq < since) {
+      bool known = false;
+      for (size_t j = 0; j < out.count && !known; j++)
+        known = ((td_tensor *)out.item[j])->node == outputs[i]->node && ((td_tensor *)out.item[j])->slot == outputs[i]->slot;
+      if (!known && !(s = list_push(&out, outputs[i]))) td_tensor_retain(outputs[i]);
+    }
+  list_free(&nodes);
+  *found = (td_tensor **)out.item;
+  *count = out.count;
+  *capacity = out.capacity;
+  return s;
+}
+
+/* ---- Derivatives through a twin ---- */
+
+/* Operands are passed through an identity (when recording) or made leaves, so that the same tensor used twice has two
+ * places; then the twin's derivative is the rule's answer. */
+static void rule_by_twin(td_rule *r, td_twin twin) {
+  bool was = td_recording;
+  td_tensor *in[TD_MAX_OUT], *want[TD_MAX_OUT], *grads[TD_MAX_OUT];
+  int which[TD_MAX_OUT], n = 0;
+  td_recording = true;
+  for (int i = 0; i < r->nin; i++) {
+    td_tensor *t = r->in[i];
+    in[i] = td_auto(td_tensor_alias(t));
+    if (in[i] && r->need[i]) {
+      if (was) in[i] = td_do(td_op_find("contiguous"), NULL, 1, t);
+      else if (td_requires_grad(in[i], true)) in[i] = NULL;
+      which[n] = i;
+      want[n++] = in[i];
+    }
+    if (!in[i]) {
+      td_recording = was;
+      return;
+    }
+  }
+  td_tensor *y = twin(r, in), *dy = r->dout[0];
+  td_recording = was;
+  if (!y || td_backward(&y, &dy, 1, want, n, grads, was, false)) return;
+  for (int i = 0; i < n; i++) r->din[which[i]] = td_auto(grads[i]);
+}
+
+void td_backward_init(void);
+void td_backward_init(void) { td_rule_by_twin = rule_by_twin; }
