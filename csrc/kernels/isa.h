@@ -16,11 +16,11 @@
 #include "base/threads.h"
 #include "kernels/kernels.h"
 
-#if defined(__clang__)
+#if defined(__clang__)  /* wants every push popped in the same file: the build gives -mavx2 and such instead */
 #pragma clang fp contract(fast)
-#if TD_KISA == 1
+#if TD_KISA == 1 && !defined(__AVX2__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#elif TD_KISA == 2
+#elif TD_KISA == 2 && !defined(__AVX512F__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))), apply_to = function)
 #endif
 #else

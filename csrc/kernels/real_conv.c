@@ -1,0 +1,59 @@
+/* conv2d and its two gradients: chooses the way that suits the geometry. Images are n×h×w×c, weights
+ * kh×kw×(c/groups)×o (kernels.h). */
+#include "kernels/isa.h"
+#include "kernels/real_conv.h"
+
+static bool is_empty(const td_conv *g) { return !g->n || !g->oh || !g->ow || !g->o; }
+
+static bool is_depthwise(const td_conv *g) { return g->groups == g->c && g->groups == g->o && g->c > 1; }
+
+/* A 1×1 convolution sees no neighbours, so the pixels of all images may be cut into any rows. Gives images of
+ * rows that hold a tile, when the true rows are too short for one, and as many rows as images had. */
+static td_conv flatten(const td_conv *g) {
+  td_conv f = *g;
+  bool pointwise = g->kh == 1 && g->kw == 1 && g->stride[0] == 1 && g->stride[1] == 1 && !g->pad[0] && !g->pad[1];
+  if (!pointwise || g->w >= 28) return f;
+  size_t pixels = g->n * g->h * g->w, row = 0;
+  for (size_t d = 28; d <= 84 && !row; d++)
+    if (pixels % d == 0) row = d;
+  if (!row && pixels < 84) row = pixels;
+  if (!row && g->h * g->w >= 8 && g->h * g->w <= 1024) row = g->h * g->w;
+  if (!row) return f;
+  f.n = pixels / row;
+  f.h = f.oh = 1;
+  f.w = f.ow = row;
+  return f;
+}
+
+void TD_K(conv2d)(void *y, const void *x, const void *w, const void *bias, const td_conv *g) {
+  if (is_empty(g)) return;
+  td_conv f = flatten(g);
+  bool done = is_depthwise(&f) ? TD_K(conv_depthwise)(y, x, w, bias, &f) : TD_K(conv_direct)(y, x, w, bias, &f);
+  if (!done) TD_K(conv_plain)(y, x, w, bias, &f);
+}
+
+void TD_K(conv2d_input_grad)(void *dx, const void *dy, const void *w, const td_conv *g) {
+  size_t count = g->n * g->h * g->w * g->c;
+  if (!count) return;
+  if (is_empty(g)) {
+    memset(dx, 0, count * sizeof(real));
+    return;
+  }
+  td_conv f = flatten(g);
+  bool done = is_depthwise(&f) ? TD_K(conv_depthwise_input_grad)(dx, dy, w, &f)
+                               : TD_K(conv_direct_input_grad)(dx, dy, w, &f);
+  if (!done) TD_K(conv_plain_input_grad)(dx, dy, w, &f);
+}
+
+void TD_K(conv2d_weight_grad)(void *dw, const void *x, const void *dy, const td_conv *g) {
+  size_t count = g->groups ? g->kh * g->kw * (g->c / g->groups) * g->o : 0;
+  if (!count) return;
+  if (is_empty(g) || !g->h || !g->w) {
+    memset(dw, 0, count * sizeof(real));
+    return;
+  }
+  td_conv f = flatten(g);
+  bool done = is_depthwise(&f) ? TD_K(conv_depthwise_weight_grad)(dw, x, dy, &f)
+                               : TD_K(conv_direct_weight_grad)(dw, x, dy, &f);
+  if (!done) TD_K(conv_plain_weight_grad)(dw, x, dy, &f);
+}

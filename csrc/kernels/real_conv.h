@@ -1,0 +1,30 @@
+/* What the convolution files share: the ways a convolution can be done, among which real_conv.c chooses. Each
+ * function has the arguments and shapes of the kernel it serves (kernels.h) and returns false, with its output in
+ * an undefined state, when scratch memory was refused. A Winograd way would be one more such set. */
+#ifndef TD_KERNELS_REAL_CONV_H
+#define TD_KERNELS_REAL_CONV_H
+
+/* Any geometry, by register tiles: real_conv_direct.c and real_conv_weight.c. */
+bool TD_K(conv_direct)(real *y, const real *x, const real *w, const real *bias, const td_conv *g);
+bool TD_K(conv_direct_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g);
+bool TD_K(conv_direct_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
+
+/* groups = c = o, vectors along the channels: real_conv_depthwise.c. */
+bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const real *bias, const td_conv *g);
+bool TD_K(conv_depthwise_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g);
+bool TD_K(conv_depthwise_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
+
+/* Written-out sums that need no memory: real_conv_plain.c. */
+void TD_K(conv_plain)(real *y, const real *x, const real *w, const real *bias, const td_conv *g);
+void TD_K(conv_plain_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g);
+void TD_K(conv_plain_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
+
+static inline size_t conv_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+static inline size_t conv_round_up(size_t a, size_t b) { return conv_ceil_div(a, b) * b; }
+static inline size_t conv_min(size_t a, size_t b) { return a < b ? a : b; }
+static inline size_t conv_max(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Scratch sizes are rounded to whole cache lines, so that every part of a block starts on one. */
+static inline size_t conv_align(size_t bytes) { return conv_round_up(bytes, 64); }
+
+#endif

@@ -1,0 +1,130 @@
+/* Depthwise convolution (one input and one output channel in a group): pixels are rows of c channels, weights kh×kw×c,
+ * and everything is products of rows, element by element, so the vectors run along the channels. */
+#include "kernels/isa.h"
+#include "kernels/real_conv.h"
+
+enum { MIN_TASK = 1 << 15, MAX_PARTS = 32, MIN_PART = 1 << 18 };
+
+/* The arrays of a call; a NULL array is not part of it. */
+typedef struct {
+  const td_conv *g;
+  real *out;
+  const real *x, *w, *dy, *bias;
+  size_t parts;
+  real *sums;
+} job;
+
+/* to[c] += a[c]·b[c] */
+static void add_product(real *restrict to, const real *restrict a, const real *restrict b, size_t n) {
+  size_t c = 0;
+  for (; c + 2 * TD_LANES <= n; c += 2 * TD_LANES) {
+    td_store(to + c, td_load(to + c) + td_load(a + c) * td_load(b + c));
+    real *to2 = to + TD_LANES;
+    td_store(to2 + c, td_load(to2 + c) + td_load(a + TD_LANES + c) * td_load(b + TD_LANES + c));
+  }
+  for (; c < n; c++) to[c] += a[c] * b[c];
+}
+
+/* The input coordinate that output `out` sees through a tap; at least the image's size when outside. */
+static size_t seen(const td_conv *g, int axis, size_t out, size_t tap) {
+  return out * g->stride[axis] + tap * g->dilation[axis] - g->pad[axis];
+}
+
+/* The output coordinate that sees input `in` through a tap; at least `size` when there is none. */
+static size_t seer(const td_conv *g, int axis, size_t in, size_t tap, size_t size) {
+  size_t at = in + g->pad[axis], shift = tap * g->dilation[axis];
+  if (at < shift || (at - shift) % g->stride[axis]) return size;
+  return (at - shift) / g->stride[axis];
+}
+
+/* Output rows, counted over all images. */
+static void forward_rows(void *ctx, size_t begin, size_t end) {
+  const job *p = ctx;
+  const td_conv *g = p->g;
+  for (size_t r = begin; r < end; r++)
+    for (size_t ow = 0; ow < g->ow; ow++) {
+      real *y = p->out + (r * g->ow + ow) * g->c;
+      if (p->bias) memcpy(y, p->bias, g->c * sizeof(real));
+      else memset(y, 0, g->c * sizeof(real));
+      for (size_t i = 0; i < g->kh; i++) {
+        size_t h = seen(g, 0, r % g->oh, i);
+        if (h >= g->h) continue;
+        for (size_t j = 0; j < g->kw; j++) {
+          size_t v = seen(g, 1, ow, j);
+          if (v >= g->w) continue;
+          const real *x = p->x + ((r / g->oh * g->h + h) * g->w + v) * g->c;
+          add_product(y, x, p->w + (i * g->kw + j) * g->c, g->c);
+        }
+      }
+    }
+}
+
+/* Input rows, counted over all images. */
+static void input_rows(void *ctx, size_t begin, size_t end) {
+  const job *p = ctx;
+  const td_conv *g = p->g;
+  for (size_t r = begin; r < end; r++)
+    for (size_t v = 0; v < g->w; v++) {
+      real *dx = p->out + (r * g->w + v) * g->c;
+      memset(dx, 0, g->c * sizeof(real));
+      for (size_t i = 0; i < g->kh; i++) {
+        size_t oh = seer(g, 0, r % g->h, i, g->oh);
+        if (oh >= g->oh) continue;
+        for (size_t j = 0; j < g->kw; j++) {
+          size_t ow = seer(g, 1, v, j, g->ow);
+          if (ow >= g->ow) continue;
+          const real *dy = p->dy + ((r / g->h * g->oh + oh) * g->ow + ow) * g->c;
+          add_product(dx, dy, p->w + (i * g->kw + j) * g->c, g->c);
+        }
+      }
+    }
+}
+
+/* Parts of the output rows of all images, each into its own sums. */
+static void weight_parts(void *ctx, size_t begin, size_t end) {
+  const job *p = ctx;
+  const td_conv *g = p->g;
+  size_t rows = g->n * g->oh, size = g->kh * g->kw * g->c;
+  for (size_t part = begin; part < end; part++) {
+    real *sums = p->sums + part * size;
+    memset(sums, 0, size * sizeof(real));
+    for (size_t r = rows * part / p->parts; r < rows * (part + 1) / p->parts; r++)
+      for (size_t i = 0; i < g->kh; i++) {
+        size_t h = seen(g, 0, r % g->oh, i);
+        if (h >= g->h) continue;
+        for (size_t ow = 0; ow < g->ow; ow++)
+          for (size_t j = 0; j < g->kw; j++) {
+            size_t v = seen(g, 1, ow, j);
+            if (v >= g->w) continue;
+            const real *x = p->x + ((r / g->oh * g->h + h) * g->w + v) * g->c;
+            add_product(sums + (i * g->kw + j) * g->c, x, p->dy + (r * g->ow + ow) * g->c, g->c);
+          }
+      }
+  }
+}
+
+static size_t grain(const td_conv *g, size_t width) { return 1 + MIN_TASK / (width * g->c * g->kh * g->kw); }
+
+bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const real *bias, const td_conv *g) {
+  job p = {.g = g, .out = y, .x = x, .w = w, .bias = bias};
+  td_parallel(g->n * g->oh, grain(g, g->ow), forward_rows, &p);
+  return true;
+}
+
+bool TD_K(conv_depthwise_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g) {
+  job p = {.g = g, .out = dx, .dy = dy, .w = w};
+  td_parallel(g->n * g->h, grain(g, g->w), input_rows, &p);
+  return true;
+}
+
+bool TD_K(conv_depthwise_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g) {
+  size_t rows = g->n * g->oh, size = g->kh * g->kw * g->c;
+  size_t parts = conv_min(conv_min(MAX_PARTS, rows), 1 + rows * g->ow * size / MIN_PART);
+  job p = {.g = g, .x = x, .dy = dy, .parts = parts, .sums = td_scratch(parts * size * sizeof(real))};
+  if (!p.sums) return false;
+  td_parallel(parts, 1, weight_parts, &p);
+  memcpy(dw, p.sums, size * sizeof(real));
+  for (size_t part = 1; part < parts; part++)
+    for (size_t i = 0; i < size; i++) dw[i] += p.sums[part * size + i];
+  return true;
+}
