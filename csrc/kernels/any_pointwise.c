@@ -1,0 +1,515 @@
+/* The element-wise machine: runs a td_pw program over arrays of any layout and element type.
+ *
+ * A call first makes a plan. Dimensions that every operand walks through alike are merged, so that most calls become one
+ * long row. The index space is then cut into blocks (tiles) small enough for all registers of the program to live in the
+ * first-level cache, and a block is run step by step. Inside a block an operand is
+ *   DIRECT  contiguous and of the table's type: the steps work on its memory;
+ *   SPLAT   one number: a vector full of it, read again and again;
+ *   STAGED  anything else: copied, and converted, into (or out of) a buffer.
+ * Loops run over whole vectors only. The last, partial vector of a block with direct operands goes through a copy of its own;
+ * buffers have room to round up. Blocks are independent, so threads share them as they like. */
+#include "kernels/isa.h"
+#include "kernels/pointwise_convert.h"
+#include "kernels/pointwise_loops.h"
+
+enum {
+  WORK_BYTES = 16384,    /* buffers of one block: half of a small first-level cache */
+  BLOCK_MAX = 1024,      /* elements in a block with buffers ... */
+  BLOCK_DIRECT = 4096,   /* ... and without */
+  GRAIN = 32768,         /* elements that are worth a thread, for an operation as cheap as addition */
+  TILE_SIDE = 32         /* elements along each side of a tile that is transposed */
+};
+static const td_dtype REAL_DTYPE = TD_KREAL == 0 ? TD_F32 : TD_KREAL == 1 ? TD_F64 : TD_I64;
+
+typedef enum { DIRECT, SPLAT, STAGED } kind;
+enum { NONE = -1 };
+
+typedef struct {
+  char *data;
+  ptrdiff_t stride[TD_MAX_DIMS];  /* in elements, of the plan's dimensions */
+  kind kind;
+  td_dtype dtype;
+  int buffer;                     /* of a STAGED input */
+} operand;
+
+/* Dimension 0 of a plan is the innermost. */
+typedef struct {
+  const td_pw *p;
+  int ndim, nstep;
+  size_t shape[TD_MAX_DIMS], tile[TD_MAX_DIMS];
+  size_t blocks, capacity;        /* elements in a buffer, a multiple of TD_LANES */
+  bool any_direct, transposed;
+  operand in[TD_PW_MAX_IN], out[TD_PW_MAX_OUT];
+  int8_t home_out[TD_PW_MAX_REG]; /* the output whose memory holds the register, or NONE ... */
+  int8_t buffer[TD_PW_MAX_REG];   /* ... and then the register's buffer */
+  uint8_t out_reg[TD_PW_MAX_OUT];
+} plan;
+
+/* ---- Planning ---------------------------------------------------------------------------------------------- */
+
+static inline ptrdiff_t distance(ptrdiff_t stride) { return stride < 0 ? -stride : stride; }
+
+/* The dimensions of more than one element, innermost first: as they come, or by the first output's strides where
+ * those are not already in order, so that results are written one after the other. */
+static int order_dims(const td_pw *p, int *order) {
+  int n = 0;
+  for (int d = p->ndim - 1; d >= 0; d--) {
+    if (p->shape[d] == 1) continue;
+    int at = n++;
+    ptrdiff_t step = distance(p->out[0].stride[d]);
+    for (; at > 0 && step < distance(p->out[0].stride[order[at - 1]]); at--) order[at] = order[at - 1];
+    order[at] = d;
+  }
+  return n;
+}
+
+/* Can dimension d be walked as a continuation of the plan's last one? */
+static bool continues(const plan *l, int d) {
+  const td_pw *p = l->p;
+  int last = l->ndim - 1;
+  ptrdiff_t n = (ptrdiff_t)l->shape[last];
+  for (int i = 0; i < p->nin; i++)
+    if (p->in[i].stride[d] != l->in[i].stride[last] * n) return false;
+  for (int i = 0; i < p->nout; i++)
+    if (p->out[i].stride[d] != l->out[i].stride[last] * n) return false;
+  return true;
+}
+
+/* Fills in shape and strides, merged. */
+static void merge_dims(plan *l) {
+  const td_pw *p = l->p;
+  int order[TD_MAX_DIMS], n = order_dims(p, order);
+  l->ndim = 0;
+  for (int k = 0; k < n; k++) {
+    int d = order[k];
+    if (l->ndim > 0 && continues(l, d)) {
+      l->shape[l->ndim - 1] *= p->shape[d];
+      continue;
+    }
+    l->shape[l->ndim] = p->shape[d];
+    for (int i = 0; i < p->nin; i++) l->in[i].stride[l->ndim] = p->in[i].stride[d];
+    for (int i = 0; i < p->nout; i++) l->out[i].stride[l->ndim] = p->out[i].stride[d];
+    l->ndim++;
+  }
+  if (l->ndim == 0) { /* one element */
+    l->ndim = 1;
+    l->shape[0] = 1;
+    for (int i = 0; i < p->nin; i++) l->in[i].stride[0] = 1;
+    for (int i = 0; i < p->nout; i++) l->out[i].stride[0] = 1;
+  }
+}
+
+/* Is the operand one row of consecutive elements, or one number, over the whole index space? */
+static bool is_flat(const plan *l, const operand *o) {
+  return l->ndim == 1 && (o->stride[0] == 0 || (o->stride[0] == 1 && o->dtype == REAL_DTYPE));
+}
+
+/* An upper bound of the number of buffers that a block needs. */
+static int count_buffers(const plan *l, const bool *written) {
+  int count = 0;
+  for (int i = 0; i < l->p->nin; i++) count += !is_flat(l, &l->in[i]);
+  for (int r = l->p->nin; r < TD_PW_MAX_REG; r++) count += written[r] && l->home_out[r] == NONE;
+  return count;
+}
+
+static size_t gcd(size_t a, size_t b) {
+  while (b) {
+    size_t r = a % b;
+    a = b;
+    b = r;
+  }
+  return a;
+}
+
+/* The dimension along which some input that strides along dimension 0 is contiguous; 0 if there is none. */
+static int transposed_dim(const plan *l) {
+  for (int i = 0; i < l->p->nin; i++)
+    if (distance(l->in[i].stride[0]) > 1)
+      for (int d = 1; d < l->ndim; d++)
+        if (distance(l->in[i].stride[d]) == 1) return d;
+  return 0;
+}
+
+static inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+/* Cuts the index space into tiles of at most `limit` elements: whole inner dimensions and a piece of the next; or
+ * about square ones where an input is transposed. */
+static void choose_tile(plan *l, size_t limit) {
+  for (int d = 0; d < l->ndim; d++) l->tile[d] = 1;
+  int across = l->ndim > 1 ? transposed_dim(l) : 0;
+  l->transposed = across != 0;
+  if (across) {
+    size_t side = least(l->shape[0], TILE_SIDE);
+    while (side * TILE_SIDE > limit && side > 1) side /= 2;
+    l->tile[across] = least(l->shape[across], limit / side);
+    if (l->tile[across] > TILE_SIDE && side == TILE_SIDE) l->tile[across] = least(l->tile[across], TILE_SIDE);
+    l->tile[0] = least(l->shape[0], limit / l->tile[across]);
+  } else {
+    size_t inner = 1;
+    for (int d = 0; d < l->ndim; d++) {
+      size_t room = limit / inner;
+      if (room < 2) break;
+      if (l->shape[d] <= room) {
+        l->tile[d] = l->shape[d];
+        inner *= l->shape[d];
+        continue;
+      }
+      size_t whole = TD_LANES / gcd(inner, TD_LANES);  /* rows that fill vectors */
+      l->tile[d] = room >= whole ? room - room % whole : room;
+      break;
+    }
+  }
+  l->blocks = 1;
+  for (int d = 0; d < l->ndim; d++) l->blocks *= (l->shape[d] + l->tile[d] - 1) / l->tile[d];
+}
+
+/* How a block sees the operand; see the head of this file. */
+static kind choose_kind(const plan *l, const operand *o, bool input) {
+  bool splat = input, direct = o->dtype == REAL_DTYPE, whole = true;
+  ptrdiff_t expected = 1;
+  for (int d = 0; d < l->ndim; d++) {
+    if (l->tile[d] == 1) continue;
+    splat = splat && o->stride[d] == 0;
+    direct = direct && whole && o->stride[d] == expected;
+    expected *= (ptrdiff_t)l->tile[d];
+    whole = whole && l->tile[d] == l->shape[d];
+  }
+  return direct ? DIRECT : splat ? SPLAT : STAGED;
+}
+
+/* Gives each register that is stored in a flat or otherwise direct output that output's memory for a home, unless a step would
+ * then overwrite an input that a later step still reads. */
+static void choose_homes(plan *l, bool *written) {
+  const td_pw *p = l->p;
+  uint8_t last[TD_PW_MAX_REG], count[TD_PW_MAX_REG];
+  memset(l->home_out, NONE, sizeof l->home_out);
+  memset(written, 0, TD_PW_MAX_REG * sizeof *written);
+  memset(count, 0, sizeof count);
+  for (int s = 0; s < l->nstep; s++) {
+    written[p->step[s].dst] = true;
+    last[p->step[s].dst] = (uint8_t)s;
+    count[p->step[s].dst]++;
+  }
+  for (int i = 0; i < p->nout; i++) {
+    int r = l->out_reg[i];
+    if (!written[r] || l->home_out[r] != NONE) continue;
+    bool safe = count[r] == 1 && last[r] == l->nstep - 1;
+    for (int j = 0; j < p->nout; j++) safe = safe && l->out_reg[j] >= p->nin;
+    if (!safe) {
+      safe = true;
+      for (int j = 0; j < p->nin; j++) safe = safe && p->in[j].data != p->out[i].data;
+    }
+    if (safe) l->home_out[r] = (int8_t)i;
+  }
+}
+
+/* Makes the plan of a program that has elements. */
+static void make_plan(plan *l, const td_pw *p) {
+  l->p = p;
+  l->nstep = p->nstep;
+  for (int i = 0; i < p->nin; i++) {
+    l->in[i].data = p->in[i].data;
+    l->in[i].dtype = p->in[i].dtype;
+  }
+  for (int i = 0; i < p->nout; i++) {
+    l->out[i].data = p->out[i].data;
+    l->out[i].dtype = p->out[i].dtype;
+    l->out_reg[i] = p->out_reg[i];
+  }
+  if (p->nstep == 1 && p->nout == 1 && p->step[0].op == TD_PW_copy && p->step[0].dst == p->out_reg[0]) {
+    l->nstep = 0; /* a copy needs no step: the output stores the input's register */
+    l->out_reg[0] = p->step[0].src[0];
+  }
+  merge_dims(l);
+
+  bool written[TD_PW_MAX_REG];
+  choose_homes(l, written);
+  int buffers = count_buffers(l, written);
+  for (int i = 0; i < p->nout; i++)
+    if (!is_flat(l, &l->out[i])) buffers++; /* its register may have to move to a buffer */
+  size_t limit = buffers ? least(BLOCK_MAX, WORK_BYTES / (sizeof(real) * (size_t)buffers)) : BLOCK_DIRECT;
+  l->capacity = limit - limit % TD_LANES;
+  choose_tile(l, l->capacity);
+
+  int buffer = 0;
+  l->any_direct = false;
+  for (int i = 0; i < p->nin; i++) {
+    operand *o = &l->in[i];
+    o->kind = choose_kind(l, o, true);
+    l->any_direct |= o->kind == DIRECT;
+    if (o->kind == STAGED) o->buffer = buffer++;
+  }
+  for (int i = 0; i < p->nout; i++) {
+    l->out[i].kind = choose_kind(l, &l->out[i], false);
+    l->any_direct |= l->out[i].kind == DIRECT;
+  }
+  for (int r = p->nin; r < TD_PW_MAX_REG; r++) {
+    if (!written[r]) continue;
+    if (l->home_out[r] != NONE && l->out[l->home_out[r]].kind != DIRECT) l->home_out[r] = NONE;
+    if (l->home_out[r] == NONE) l->buffer[r] = (int8_t)buffer++;
+  }
+}
+
+/* ---- Moving blocks between arrays and buffers -------------------------------------------------------------- */
+
+typedef struct {
+  size_t n;
+  ptrdiff_t packed, strided;  /* strides of the buffer and of the array, in elements */
+} axis;
+
+/* The axes of a block of extents `ext`, longest run of the array's memory innermost. */
+static int block_axes(const plan *l, const operand *o, const size_t *ext, axis *a) {
+  int n = 0;
+  ptrdiff_t packed = 1;
+  for (int d = 0; d < l->ndim; d++) {
+    if (ext[d] > 1) {
+      a[n++] = (axis){ext[d], packed, o->stride[d]};
+      if (n > 1 && distance(o->stride[d]) == 1 && distance(a[0].strided) > 1) {
+        axis t = a[0];
+        a[0] = a[n - 1];
+        a[n - 1] = t;
+      }
+    }
+    packed *= (ptrdiff_t)ext[d];
+  }
+  if (n == 0) a[n++] = (axis){1, 1, 1};
+  return n;
+}
+
+static void stage_axes(real *d, const char *s, size_t size, td_row_move move, const axis *a, int n) {
+  if (n == 1) {
+    move(d, a->packed, s, a->strided, a->n);
+    return;
+  }
+  const axis *outer = &a[n - 1];
+  for (size_t i = 0; i < outer->n; i++)
+    stage_axes(d + (ptrdiff_t)i * outer->packed, s + (ptrdiff_t)i * outer->strided * (ptrdiff_t)size, size, move, a,
+               n - 1);
+}
+
+static void unstage_axes(char *d, const real *s, size_t size, td_row_move move, const axis *a, int n, bool splat) {
+  if (n == 1) {
+    move(d, a->strided, s, splat ? 0 : a->packed, a->n);
+    return;
+  }
+  const axis *outer = &a[n - 1];
+  for (size_t i = 0; i < outer->n; i++)
+    unstage_axes(d + (ptrdiff_t)i * outer->strided * (ptrdiff_t)size, splat ? s : s + (ptrdiff_t)i * outer->packed,
+                 size, move, a, n - 1, splat);
+}
+
+/* Copies the block at s into the packed d. */
+static void stage(const plan *l, const operand *o, real *d, const char *s, const size_t *ext) {
+  axis a[TD_MAX_DIMS];
+  int n = block_axes(l, o, ext, a);
+  stage_axes(d, s, td_dtype_size(o->dtype), td_row_load[o->dtype], a, n);
+}
+
+/* Copies the packed s, or when `splat` the number at s, into the block at d. */
+static void unstage(const plan *l, const operand *o, char *d, const real *s, bool splat, const size_t *ext) {
+  axis a[TD_MAX_DIMS];
+  int n = block_axes(l, o, ext, a);
+  unstage_axes(d, s, td_dtype_size(o->dtype), td_row_store[o->dtype], a, n, splat);
+}
+
+/* Copies r < TD_LANES elements. */
+static inline void copy_part(real *d, const real *s, size_t r) {
+  size_t bytes = r * sizeof(real);
+  char *to = (char *)d;
+  const char *from = (const char *)s;
+#define TD_COPY_BIT(bit)          \
+  if (TD_VBYTES > bit && bytes & bit) { \
+    memcpy(to, from, bit);        \
+    to += bit;                    \
+    from += bit;                  \
+  }
+  TD_COPY_BIT(32)
+  TD_COPY_BIT(16)
+  TD_COPY_BIT(8)
+  TD_COPY_BIT(4)
+#undef TD_COPY_BIT
+}
+
+/* ---- Running ----------------------------------------------------------------------------------------------- */
+
+/* What a thread has in hand: its registers' places in the current block, and its buffers. */
+typedef struct {
+  const plan *l;
+  real *work;
+  td_pw_arg reg[TD_PW_MAX_REG];
+  char *in[TD_PW_MAX_IN], *out[TD_PW_MAX_OUT]; /* of the block */
+  const char *held[TD_PW_MAX_IN];              /* block whose content a splat or buffer holds already ... */
+  size_t held_n[TD_PW_MAX_IN];                 /* ... and its elements */
+  vreal splat[TD_PW_MAX_IN], part_in[TD_PW_MAX_IN], part_out[TD_PW_MAX_OUT];
+} frame;
+
+static inline real *buffer_at(const frame *f, int buffer) { return f->work + (size_t)buffer * f->l->capacity; }
+
+static void run_steps(frame *f, size_t n) {
+  const td_pw_step *step = f->l->p->step;
+  for (int s = 0; s < f->l->nstep; s++, step++) {
+    unsigned arity = td_pw_arity[step->op];
+    td_pw_arg a[3];
+    a[0] = f->reg[step->src[0]];
+    if (arity > 1) a[1] = f->reg[step->src[1]];
+    if (arity > 2) a[2] = f->reg[step->src[2]];
+    td_pw_loops[step->op]((real *)f->reg[step->dst].p, a, n);
+  }
+}
+
+/* Makes splats and staged inputs ready for a block of n elements. */
+static void fetch_inputs(frame *f, const size_t *ext, size_t n) {
+  const plan *l = f->l;
+  for (int i = 0; i < l->p->nin; i++) {
+    const operand *o = &l->in[i];
+    if (o->kind == DIRECT) continue;
+    bool held = f->held[i] == f->in[i] && (o->kind == SPLAT || (n <= f->held_n[i] && !l->transposed));
+    if (o->kind == SPLAT) {
+      real x;
+      if (!held) {
+        td_row_load[o->dtype](&x, 1, f->in[i], 1, 1);
+        f->splat[i] = td_splat(x);
+        f->reg[i] = (td_pw_arg){(const real *)&f->splat[i], 0};
+      }
+    } else if (!held) {
+      real *b = buffer_at(f, o->buffer);
+      stage(l, o, b, f->in[i], ext);
+      for (size_t j = n; j % TD_LANES; j++) b[j] = 0;
+    }
+    f->held[i] = f->in[i];
+    f->held_n[i] = held ? f->held_n[i] : n;
+  }
+}
+
+/* Runs the steps on elements [0, n) of the block, all of whole vectors or of buffers, and fills direct outputs. */
+static void run_whole(frame *f, size_t n) {
+  const plan *l = f->l;
+  for (int i = 0; i < l->p->nin; i++)
+    if (l->in[i].kind != SPLAT)
+      f->reg[i] = (td_pw_arg){
+        l->in[i].kind == DIRECT ? (const real *)f->in[i] : buffer_at(f, l->in[i].buffer), TD_LANES};
+  for (int s = 0; s < l->nstep; s++) {
+    int r = l->p->step[s].dst, home = l->home_out[r];
+    f->reg[r] = (td_pw_arg){home != NONE ? (const real *)f->out[home] : buffer_at(f, l->buffer[r]), TD_LANES};
+  }
+  run_steps(f, n);
+  for (int i = 0; i < l->p->nout; i++)
+    if (l->out[i].kind == DIRECT && l->home_out[l->out_reg[i]] != i)
+      loop_copy((real *)f->out[i], &f->reg[l->out_reg[i]], n);
+}
+
+/* Runs the steps on the last r < TD_LANES elements, from position `at` of the block. */
+static void run_part(frame *f, size_t at, size_t r) {
+  const plan *l = f->l;
+  for (int i = 0; i < l->p->nin; i++) {
+    if (l->in[i].kind == DIRECT) {
+      f->part_in[i] = (vreal){0};
+      copy_part((real *)&f->part_in[i], (const real *)f->in[i] + at, r);
+      f->reg[i] = (td_pw_arg){(const real *)&f->part_in[i], TD_LANES};
+    } else if (l->in[i].kind == STAGED) {
+      f->reg[i] = (td_pw_arg){buffer_at(f, l->in[i].buffer) + at, TD_LANES};
+    }
+  }
+  for (int s = 0; s < l->nstep; s++) {
+    int d = l->p->step[s].dst, home = l->home_out[d];
+    f->reg[d] = (td_pw_arg){
+      home != NONE ? (const real *)&f->part_out[home] : buffer_at(f, l->buffer[d]) + at, TD_LANES};
+  }
+  run_steps(f, r);
+  for (int i = 0; i < l->p->nout; i++)
+    if (l->out[i].kind == DIRECT) copy_part((real *)f->out[i] + at, f->reg[l->out_reg[i]].p, r);
+}
+
+/* Stores the outputs that are not direct; their registers hold all n elements when run_whole's places are restored. */
+static void store_outputs(frame *f, const size_t *ext) {
+  const plan *l = f->l;
+  for (int i = 0; i < l->p->nout; i++) {
+    if (l->out[i].kind == DIRECT) continue;
+    int r = l->out_reg[i];
+    const real *from;
+    bool splat = false;
+    if (r < l->p->nin) {
+      splat = l->in[r].kind == SPLAT;
+      from = splat ? (const real *)&f->splat[r]
+             : l->in[r].kind == DIRECT ? (const real *)f->in[r] : buffer_at(f, l->in[r].buffer);
+    } else {
+      from = l->home_out[r] != NONE ? (const real *)f->out[l->home_out[r]] : buffer_at(f, l->buffer[r]);
+    }
+    unstage(l, &l->out[i], f->out[i], from, splat, ext);
+  }
+}
+
+/* The position and extents of a block, the operands' first elements there, and its number of elements. */
+static size_t locate(frame *f, size_t block, size_t *ext) {
+  const plan *l = f->l;
+  for (int i = 0; i < l->p->nin; i++) f->in[i] = l->in[i].data;
+  for (int i = 0; i < l->p->nout; i++) f->out[i] = l->out[i].data;
+  size_t n = 1;
+  for (int d = 0; d < l->ndim; d++) {
+    size_t tile = l->tile[d], origin = 0;
+    if (tile < l->shape[d]) {
+      size_t tiles = (l->shape[d] + tile - 1) / tile;
+      origin = l->ndim == 1 ? block * tile : block % tiles * tile;
+      block /= tiles;
+    }
+    ext[d] = least(tile, l->shape[d] - origin);
+    n *= ext[d];
+    if (origin == 0) continue;
+    for (int i = 0; i < l->p->nin; i++)
+      f->in[i] += (ptrdiff_t)origin * l->in[i].stride[d] * (ptrdiff_t)td_dtype_size(l->in[i].dtype);
+    for (int i = 0; i < l->p->nout; i++)
+      f->out[i] += (ptrdiff_t)origin * l->out[i].stride[d] * (ptrdiff_t)td_dtype_size(l->out[i].dtype);
+  }
+  return n;
+}
+
+/* A block of a program that only copies one input to one output, without a buffer; false when it needs one. */
+static bool copy_block(frame *f, const size_t *ext, size_t n) {
+  const plan *l = f->l;
+  if (l->nstep != 0 || l->p->nout != 1) return false;
+  int r = l->out_reg[0];
+  kind from = l->in[r].kind, to = l->out[0].kind;
+  if (from == DIRECT && to == DIRECT)
+    memmove(f->out[0], f->in[r], n * sizeof(real));
+  else if (from == STAGED && to == DIRECT)
+    stage(l, &l->in[r], (real *)f->out[0], f->in[r], ext);
+  else if (from == DIRECT)
+    unstage(l, &l->out[0], f->out[0], (const real *)f->in[r], false, ext);
+  else
+    return false;
+  return true;
+}
+
+/* The task: blocks [begin, end) of the plan. */
+static void run_blocks(void *ctx, size_t begin, size_t end) {
+  _Alignas(64) char work[WORK_BYTES];
+  frame f;
+  f.l = ctx;
+  f.work = (real *)(void *)work;
+  for (int i = 0; i < f.l->p->nin; i++) f.held[i] = NULL;
+  for (size_t b = begin; b < end; b++) {
+    size_t ext[TD_MAX_DIMS], n = locate(&f, b, ext);
+    if (copy_block(&f, ext, n)) continue;
+    fetch_inputs(&f, ext, n);
+    size_t part = f.l->any_direct ? n % TD_LANES : 0;
+    if (n > part) run_whole(&f, n - part);
+    if (part) run_part(&f, n - part, part);
+    store_outputs(&f, ext);
+  }
+}
+
+void TD_K(pointwise)(const td_pw *p) {
+  for (int d = 0; d < p->ndim; d++)
+    if (p->shape[d] == 0) return;
+  plan l;
+  make_plan(&l, p);
+  if (l.blocks == 1) {
+    run_blocks(&l, 0, 1);
+    return;
+  }
+  size_t cost = 1, size = 1;
+  for (int s = 0; s < l.nstep; s++) cost += td_pw_cost(p->step[s].op);
+  for (int d = 0; d < l.ndim; d++) size *= l.tile[d];
+  size_t grain = GRAIN / cost * 2 / size;
+  td_parallel(l.blocks, grain ? grain : 1, run_blocks, &l);
+}
