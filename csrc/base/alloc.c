@@ -1,11 +1,13 @@
-/* The caching allocator. A request is rounded up to a size class: four classes to each doubling, so at most a
- * fifth of a block is slack. Each class keeps its free blocks in a list threaded through the blocks
- * themselves, last freed first out. A hit is a lock, a pop and four sums; system calls run outside the lock.
+/* The caching allocator. A request is rounded up to a size class: four classes to each doubling,
+ * so at most a fifth of a block is slack. Each class keeps its free blocks in a list threaded
+ * through the blocks themselves, last freed first out. A hit is a lock, a pop and four sums;
+ * system calls run outside the lock.
  *
- * The cache is bounded by what the program has lately needed: blocks held (live and cached) stay below
- * 256 MB more than what is live, or a quarter more than the recent peak, whichever is greater. A training step that
- * drops two gigabytes at its end finds them again in the next one; a peak that does not return is
- * forgotten after a while, and the classes unused for longest go back to the system first. */
+ * The cache is bounded by what the program has lately needed: blocks held (live and cached) stay
+ * below 256 MB more than what is live, or a quarter more than the recent peak, whichever is
+ * greater. A training step that drops two gigabytes at its end finds them again in the next one;
+ * a peak that does not return is forgotten after a while, and the classes unused for longest go
+ * back to the system first. */
 #define _GNU_SOURCE
 #include "base/alloc.h"
 #include <pthread.h>
@@ -31,8 +33,9 @@ enum {
 };
 static const size_t huge_bytes = (size_t)2 << 20;      /* size and alignment of a huge page */
 static const size_t spare_bytes = (size_t)256 << 20;   /* what the cache may always keep */
-static const size_t absurd_bytes = CACHING ? SIZE_MAX / 2 : (size_t)1 << 39; /* the sanitizer aborts at more */
-static const uint64_t window_calls = 1 << 18;          /* a peak is forgotten after one to two windows */
+/* What is refused unasked: sizes that overflow, or at which a sanitizer would abort. */
+static const size_t absurd_bytes = CACHING ? SIZE_MAX / 2 : (size_t)1 << 39;
+static const uint64_t window_calls = 1 << 18; /* a peak is forgotten after one to two windows */
 
 typedef struct free_block {
   struct free_block *next;
@@ -51,7 +54,7 @@ static struct {
   bool locked;
 } heap;
 
-/* ---- The lock: held for some nanoseconds, so it spins ------------------------------------------------------- */
+/* ---- The lock: held for some nanoseconds, so it spins ---------------------------------------- */
 
 static void lock(void) {
   while (__atomic_test_and_set(&heap.locked, __ATOMIC_ACQUIRE))
@@ -65,9 +68,11 @@ static void lock(void) {
 static void unlock(void) { __atomic_clear(&heap.locked, __ATOMIC_RELEASE); }
 
 /* A child process must not find the lock held by a thread that it does not have. */
-__attribute__((constructor)) static void survive_fork(void) { pthread_atfork(lock, unlock, unlock); }
+__attribute__((constructor)) static void survive_fork(void) {
+  pthread_atfork(lock, unlock, unlock);
+}
 
-/* ---- Size classes ------------------------------------------------------------------------------------------- */
+/* ---- Size classes ---------------------------------------------------------------------------- */
 
 /* The class that holds `bytes`, and the size of its blocks. bytes <= SIZE_MAX/2. */
 static unsigned class_of(size_t bytes, size_t *block) {
@@ -86,11 +91,12 @@ static size_t class_bytes(unsigned c) {
   return c < 4 ? (size_t)(c + 1) * LINE : (size_t)(5 + (c - 4) % 4) << ((c - 4) / 4 + 6);
 }
 
-/* ---- The system --------------------------------------------------------------------------------------------- */
+/* ---- The system ------------------------------------------------------------------------------ */
 
 /* A fresh mapping aligned to a huge page: one page more is mapped, and the ends are given back. */
 static void *map_huge(size_t block) {
-  char *p = mmap(NULL, block + huge_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+  char *p = mmap(NULL, block + huge_bytes, protection, flags, -1, 0);
   if (p == MAP_FAILED) return NULL;
   size_t before = -(uintptr_t)p & (huge_bytes - 1);
   if (before) munmap(p, before);
@@ -101,7 +107,8 @@ static void *map_huge(size_t block) {
   return p + before;
 }
 
-/* `bytes` were asked for, of a class of `block`: only a sanitizer's allocator gives no more than asked for. */
+/* `bytes` were asked for, of a class of `block`: only a sanitizer's allocator gives no more than
+ * asked for. */
 static void *system_alloc(size_t bytes, size_t block) {
   void *p = NULL;
   if (!CACHING) return posix_memalign(&p, LINE, bytes ? bytes : 1) == 0 ? p : NULL;
@@ -124,7 +131,7 @@ static void system_free_list(free_block *list, size_t block) {
   }
 }
 
-/* ---- The bound on the cache --------------------------------------------------------------------------------- */
+/* ---- The bound on the cache ------------------------------------------------------------------ */
 
 /* Locked. Keeps the recent peak up to date when `live` has grown. */
 static void note_live(void) {
@@ -160,8 +167,8 @@ static bool take_oldest_list(free_block **list, size_t *block) {
   return true;
 }
 
-/* Gives lists back to the system, oldest class first, until no more than the limit is held; all of them when
- * `all`. Not locked. */
+/* Gives lists back to the system, oldest class first, until no more than the limit is held; all
+ * of them when `all`. Not locked. */
 static void shrink_cache(bool all) {
   free_block *list;
   size_t block;
@@ -175,7 +182,7 @@ static void shrink_cache(bool all) {
   }
 }
 
-/* ---- The interface ------------------------------------------------------------------------------------------ */
+/* ---- The interface --------------------------------------------------------------------------- */
 
 static void *refuse(size_t bytes) {
   static const char *const unit[] = {"bytes", "KB", "MB", "GB", "TB", "PB", "EB"};
@@ -183,11 +190,13 @@ static void *refuse(size_t bytes) {
   int u = 0, v = 0;
   for (; size >= 1024 && u < 6; u++) size /= 1024;
   for (; live >= 1024 && v < 6; v++) live /= 1024;
-  td_fail(TD_ENOMEM, "out of memory: %.4g %s asked for, with %.4g %s in use", size, unit[u], live, unit[v]);
+  td_fail(TD_ENOMEM, "out of memory: %.4g %s asked for, with %.4g %s in use", size, unit[u], live,
+          unit[v]);
   return NULL;
 }
 
-/* A block that the cache does not have; when the system refuses it, it is asked again without the cache's own. */
+/* A block that the cache does not have; when the system refuses it, it is asked again without
+ * the cache's own. */
 static void *alloc_miss(size_t bytes, size_t block) {
   void *p = system_alloc(bytes, block);
   if (!p) {

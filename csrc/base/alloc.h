@@ -1,6 +1,6 @@
-/* The caching allocator that all tensor storage comes from. Blocks are 64-byte aligned, rounded to a size
- * class, and kept for reuse when freed: a training loop in steady state asks the system for nothing.
- * Large blocks are aligned to 2 MB and advised to be huge pages. */
+/* The caching allocator that all tensor storage comes from. Blocks are 64-byte aligned, rounded
+ * to a size class, and kept for reuse when freed: a training loop in steady state asks the
+ * system for nothing. Large blocks are aligned to 2 MB and advised to be huge pages. */
 #ifndef TD_BASE_ALLOC_H
 #define TD_BASE_ALLOC_H
 #include <stddef.h>
@@ -14,7 +14,8 @@ typedef struct {
   uint64_t system;  /* number of blocks asked from the system (cache misses) */
 } td_alloc_stats;
 
-/* Uninitialised block of at least `bytes` (> 0 or one line is given); NULL and a message when refused. */
+/* Uninitialised block of at least `bytes` (> 0 or one line is given); NULL and a message when
+ * refused. */
 void *td_alloc(size_t bytes);
 /* Gives a block back; `bytes` is what td_alloc was asked for. NULL is ignored. */
 void td_free(void *p, size_t bytes);

@@ -5,7 +5,8 @@
 
 static const char *const isa_name[TD_ISA_COUNT] = {"base", "avx2", "avx512"};
 
-/* The build lists the instruction sets that it compiled; without the list, those of the architecture. */
+/* The build lists the instruction sets that it compiled; without the list, those of the
+ * architecture. */
 #ifndef TD_ISAS
 #if defined(__x86_64__)
 #define TD_ISAS "base avx2 avx512"
@@ -14,8 +15,8 @@ static const char *const isa_name[TD_ISA_COUNT] = {"base", "avx2", "avx512"};
 #endif
 #endif
 
-/* The features asked for here are those of the target pragmas in kernels/isa.h, each of them: a processor or
- * a virtual machine may offer some of AVX-512 and not the rest. */
+/* The features asked for here are those of the target pragmas in kernels/isa.h, each of them: a
+ * processor or a virtual machine may offer some of AVX-512 and not the rest. */
 static td_isa supported_isa(void) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -29,7 +30,8 @@ static td_isa supported_isa(void) {
 #endif
 }
 
-/* True when `name` is one of the space-separated words of `list`. No name is a part of another one. */
+/* True when `name` is one of the space-separated words of `list`. No name is a part of another
+ * one. */
 static int is_compiled(const char *list, const char *name) { return strstr(list, name) != NULL; }
 
 /* What TIDE_ISA allows; an unknown value, or none, allows everything. */

@@ -4,7 +4,8 @@
 
 typedef enum { TD_ISA_BASE, TD_ISA_AVX2, TD_ISA_AVX512, TD_ISA_COUNT } td_isa;
 
-/* The best instruction set that was compiled in and runs here; TIDE_ISA=base|avx2|avx512 lowers it. */
+/* The best instruction set that was compiled in and runs here; TIDE_ISA=base|avx2|avx512 lowers
+ * it. */
 td_isa td_cpu_isa(void);
 const char *td_isa_name(td_isa isa);
 

@@ -9,7 +9,8 @@ enum { MESSAGE_BYTES = 1024 };
 static _Thread_local td_status last_status;
 static _Thread_local char last_message[MESSAGE_BYTES];
 
-/* A longer message is cut. The arguments may contain td_last_message(), to put a prefix before it. */
+/* A longer message is cut. The arguments may contain td_last_message(), to put a prefix before
+ * it. */
 td_status td_fail(td_status code, const char *fmt, ...) {
   char text[MESSAGE_BYTES];
   va_list args;

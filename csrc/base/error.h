@@ -1,5 +1,5 @@
-/* Errors. A function that can fail returns a td_status and leaves one message, lower case, which says
- * what was expected and what came. Only csrc/lua/ turns a status into a Lua error. */
+/* Errors. A function that can fail returns a td_status and leaves one message, lower case, which
+ * says what was expected and what came. Only csrc/lua/ turns a status into a Lua error. */
 #ifndef TD_BASE_ERROR_H
 #define TD_BASE_ERROR_H
 
@@ -15,10 +15,12 @@ typedef enum {
   TD_ECALL    /* a callback failed and keeps its own error; pass it on untouched */
 } td_status;
 
-/* Leaves the formatted message and gives `code` back, so that callers write `return td_fail(...)`. */
+/* Leaves the formatted message and gives `code` back, so that callers write `return
+ * td_fail(...)`. */
 td_status td_fail(td_status code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* The status and the message left by the last td_fail of this thread; TD_OK and "" when there is none. */
+/* The status and the message left by the last td_fail of this thread; TD_OK and "" when there is
+ * none. */
 td_status td_last_status(void);
 const char *td_last_message(void);
 void td_clear_error(void);

@@ -3,8 +3,8 @@
 
 enum { ROUNDS = 10 };
 
-/* One round (section 4.3 of the paper, constants of its table 2): two 32×32→64 bit products, whose high
- * halves are mixed with the other words and the key. */
+/* One round (section 4.3 of the paper, constants of its table 2): two 32×32→64 bit products,
+ * whose high halves are mixed with the other words and the key. */
 static void philox_round(uint32_t x[4], uint32_t key0, uint32_t key1) {
   uint64_t p0 = (uint64_t)0xD2511F53u * x[0];
   uint64_t p1 = (uint64_t)0xCD9E8D57u * x[2];

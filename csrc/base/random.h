@@ -1,5 +1,6 @@
-/* Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011). A value depends on the
- * seed, the stream position and the element's index alone, never on the machine or the number of threads. */
+/* Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011). A value
+ * depends on the seed, the stream position and the element's index alone, never on the machine
+ * or the number of threads. */
 #ifndef TD_BASE_RANDOM_H
 #define TD_BASE_RANDOM_H
 #include <stdint.h>

@@ -1,17 +1,22 @@
-/* The thread pool. A fork and join takes well under a microsecond when calls follow each other closely: each worker
- * spins on a mailbox of its own for some tens of microseconds before it sleeps, and the caller does a share of the work.
+/* The thread pool. A fork and join takes well under a microsecond when calls follow each other
+ * closely: each worker spins on a mailbox of its own for some tens of microseconds before it
+ * sleeps, and the caller does a share of the work.
  *
  * A worker's mailbox is one word that says who acts next:
- *   IDLE     nothing to do, or the task is done; the worker spins;     ASLEEP   the worker sleeps on the word;
- *   WORK     the task in the mailbox may be taken, by the worker or, when it comes late, by the caller;
- *   RUNNING  the worker has taken it;                                  AWAITED  and the caller sleeps on the word;
- *   STOP     the worker is to end.
- * Since the caller takes back what no worker has begun, a parallel call is never much slower than a serial one,
- * however late the workers wake: on a busy machine, or for a task shorter than a wake-up (30 to 100 us).
+ *   IDLE     nothing to do, or the task is done; the worker spins
+ *   ASLEEP   the same, and the worker sleeps on the word
+ *   WORK     the task in the mailbox may be taken: by the worker, or by the caller if that is late
+ *   RUNNING  the worker has taken it
+ *   AWAITED  the same, and the caller sleeps on the word
+ *   STOP     the worker is to end
+ * Since the caller takes back what no worker has begun, a parallel call is never much slower
+ * than a serial one, however late the workers wake: on a busy machine, or for a task shorter
+ * than a wake-up (30 to 100 us).
  *
- * A waking thread is often put on the processor of the one that woke it, which is the one processor sure to be
- * busy here: the caller works and spins there, and the worker waits for the scheduler's next tick (4 ms, twice).
- * So workers are kept off the caller's processor by their affinity; the caller's own is never touched. */
+ * A waking thread is often put on the processor of the one that woke it, which is the one
+ * processor sure to be busy here: the caller works and spins there, and the worker waits for the
+ * scheduler's next tick (4 ms, twice). So workers are kept off the caller's processor by their
+ * affinity; the caller's own is never touched. */
 #define _GNU_SOURCE
 #include "base/threads.h"
 #include <errno.h>
@@ -48,7 +53,7 @@ typedef struct {
 } worker;
 
 static struct {
-  atomic_bool busy;   /* held by the thread that uses or changes the pool; who cannot have it works alone */
+  atomic_bool busy;   /* held by the thread that uses or changes the pool; others work alone */
   atomic_int wanted;  /* number of threads asked for; 0 is not known yet */
   int count;          /* workers that run: worker[1] to worker[count] */
   atomic_bool spin;   /* a processor for every thread? if not, waiting threads give way at once */
@@ -61,7 +66,7 @@ static struct {
 
 static _Thread_local int thread_index;
 
-/* ---- Waiting ------------------------------------------------------------------------------------------------ */
+/* ---- Waiting --------------------------------------------------------------------------------- */
 
 static void cpu_relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -117,7 +122,7 @@ static void wake(worker *w) {
 }
 #endif
 
-/* ---- Processors --------------------------------------------------------------------------------------------- */
+/* ---- Processors ------------------------------------------------------------------------------ */
 
 #if defined(__linux__)
 static int processor_count(void) {
@@ -132,8 +137,8 @@ static void learn_processors(void) {
   pool.avoided = -1;
 }
 
-/* Keeps the workers off the caller's processor, when there are processors enough: a system call for each worker when
- * the caller has moved, else a comparison. */
+/* Keeps the workers off the caller's processor, when there are processors enough: a system call
+ * for each worker when the caller has moved, else a comparison. */
 static void avoid_caller(void) {
   if (!pool.spin) return;
   int cpu = sched_getcpu();
@@ -150,7 +155,7 @@ static void learn_processors(void) { pool.spin = processor_count() > pool.count;
 static void avoid_caller(void) {}
 #endif
 
-/* ---- Scratch memory ----------------------------------------------------------------------------------------- */
+/* ---- Scratch memory -------------------------------------------------------------------------- */
 
 static _Thread_local struct {
   void *p;
@@ -172,7 +177,8 @@ static void free_scratch(void) {
   if (scratch_key_made) pthread_setspecific(scratch_key, NULL);
 }
 
-/* Grows by a quarter at least, in steps of 64 KB, so that slowly rising demands do not ask the system each time. */
+/* Grows by a quarter at least, in steps of 64 KB, so that slowly rising demands do not ask the
+ * system each time. */
 void *td_scratch(size_t bytes) {
   const size_t step = (size_t)1 << 16, huge = (size_t)1 << 21;
   if (bytes <= scratch.bytes && scratch.p) return scratch.p;
@@ -192,7 +198,7 @@ void *td_scratch(size_t bytes) {
   return scratch.p;
 }
 
-/* ---- Workers ------------------------------------------------------------------------------------------------ */
+/* ---- Workers --------------------------------------------------------------------------------- */
 
 /* Waits for a task, takes it and gives true; false when it is time to stop. */
 static bool take_task(worker *w) {
@@ -245,7 +251,7 @@ static void resize(int count) {
   learn_processors();
 }
 
-/* ---- A parallel call ---------------------------------------------------------------------------------------- */
+/* ---- A parallel call ------------------------------------------------------------------------- */
 
 static void send(worker *w, td_task f, void *ctx, size_t begin, size_t end) {
   w->task = f;
@@ -261,10 +267,12 @@ static void take_back(worker *w) {
   if (atomic_compare_exchange_strong(&w->state, &s, IDLE)) w->task(w->ctx, w->begin, w->end);
 }
 
-/* Waits until the worker's task is done: spinning first, since pieces are of one size and end together. */
+/* Waits until the worker's task is done: spinning first, since pieces are of one size and end
+ * together. */
 static void await(worker *w) {
   uint32_t s = spin_while(w, RUNNING, CALLER_SPIN_NS);
-  if (s == RUNNING && atomic_compare_exchange_strong(&w->state, &s, AWAITED)) sleep_while(w, AWAITED);
+  if (s == RUNNING && atomic_compare_exchange_strong(&w->state, &s, AWAITED))
+    sleep_while(w, AWAITED);
 }
 
 /* Pool held. Splits [0, n) evenly; the first pieces have the items that are left over. */
@@ -278,7 +286,7 @@ static void run_pieces(size_t n, size_t pieces, td_task f, void *ctx) {
     begin = end;
   }
   f(ctx, 0, first);
-  for (size_t i = pieces; --i > 0;) take_back(&pool.worker[i]); /* the first one woken has had most time */
+  for (size_t i = pieces; --i > 0;) take_back(&pool.worker[i]); /* the last one woken first */
   for (size_t i = 1; i < pieces; i++) await(&pool.worker[i]);
 }
 
@@ -303,9 +311,10 @@ void td_parallel(size_t n, size_t grain, td_task f, void *ctx) {
   release_pool();
 }
 
-/* ---- Number of threads -------------------------------------------------------------------------------------- */
+/* ---- Number of threads ----------------------------------------------------------------------- */
 
-/* OMP_NUM_THREADS (the first number of its list) when it is a number above 0, else the processors. */
+/* OMP_NUM_THREADS (the first number of its list) when it is a number above 0, else the
+ * processors. */
 static int default_threads(void) {
   const char *text = getenv("OMP_NUM_THREADS");
   if (text) {
@@ -329,7 +338,8 @@ int td_threads(void) {
   return n;
 }
 
-/* The pool takes its new size now, or at the next parallel call when it is in use. It is not grown before it is used. */
+/* The pool takes its new size now, or at the next parallel call when it is in use. It is not
+ * grown before it is used. */
 void td_threads_set(int n) {
   n = n < 1 ? 1 : n < MAX_THREADS ? n : MAX_THREADS;
   atomic_store(&pool.wanted, n);
@@ -340,7 +350,7 @@ void td_threads_set(int n) {
 
 int td_thread_index(void) { return thread_index; }
 
-/* ---- The end, and other beginnings -------------------------------------------------------------------------- */
+/* ---- The end, and other beginnings ----------------------------------------------------------- */
 
 /* The child of a fork has no workers: it makes its own at its first parallel call. */
 static void forget_pool(void) {
@@ -351,9 +361,12 @@ static void forget_pool(void) {
   release_pool();
 }
 
-__attribute__((constructor)) static void survive_fork(void) { pthread_atfork(NULL, NULL, forget_pool); }
+__attribute__((constructor)) static void survive_fork(void) {
+  pthread_atfork(NULL, NULL, forget_pool);
+}
 
-/* Workers end before the code they run is unloaded. When a task still runs (the program ends inside it), they are left. */
+/* Workers end before the code they run is unloaded. When a task still runs (the program ends
+ * inside it), they are left. */
 void td_threads_stop(void) {
   if (!take_pool()) return;
   resize(0);

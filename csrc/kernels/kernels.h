@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/dtype.h"
+#include "base/error.h"
 #include "base/random.h"
 
 /* ---- Element-wise programs -------------------------------------------------------------------------------
@@ -146,7 +147,36 @@ typedef struct {
   X(void, sgd_step, (void *p, void *velocity, const void *g, size_t n, double lr, double momentum,              \
                      double dampening, double decay, bool nesterov, bool first))                                \
   /* largest |x - y| and such, for tests and printing: finite minimum, maximum, mean, standard deviation */     \
-  X(void, statistics, (const void *x, size_t n, double out[4], size_t *nans, size_t *infs))
+  X(void, statistics, (const void *x, size_t n, double out[4], size_t *nans, size_t *infs))                     \
+  /* Linear algebra over `batch` matrices, row-major. A failure leaves a message that names the first matrix that     \
+   * failed: TD_ESOLVE when it is singular, not finite, or an iteration did not converge; TD_EARG when it is too      \
+   * large; TD_ENOMEM. The results of the other matrices are good all the same. x may be b where both exist.       \
+   * P·a = L·U, a n×n, L (unit) and U in one matrix; row i was exchanged with row pivots[i] (0-based), in order.  \
+   * A singular matrix is factored to the end and reported. */                                                     \
+  X(td_status, lu, (void *lu, int64_t *pivots, const void *a, size_t batch, size_t n))                          \
+  /* op(a)·x = b, x and b n×k, op the transpose or nothing; from the factors, or from a itself */               \
+  X(td_status, lu_solve, (void *x, const void *lu, const int64_t *pivots, const void *b, size_t batch,          \
+                          size_t n, size_t k, bool trans))                                                      \
+  X(td_status, solve, (void *x, const void *a, const void *b, size_t batch, size_t n, size_t k, bool trans))    \
+  /* op(t)·x = b; only one triangle of t is read, without its diagonal (then 1) when `unit` */                  \
+  X(td_status, triangular_solve, (void *x, const void *t, const void *b, size_t batch, size_t n, size_t k,      \
+                                  bool upper, bool trans, bool unit))                                           \
+  X(td_status, inverse, (void *y, const void *a, size_t batch, size_t n))                                       \
+  /* determinant = sign·exp(log_abs); 0 and -infinity for a singular matrix, which is no failure */             \
+  X(td_status, slogdet, (void *sign, void *log_abs, const void *a, size_t batch, size_t n))                     \
+  /* a = l·lᵀ, l lower with zeros above; only the lower triangle of a is read */                                \
+  X(td_status, cholesky, (void *l, const void *a, size_t batch, size_t n))                                      \
+  /* a = q·r; q m×k with orthonormal columns, r k×n upper, k = min(m, n) */                                     \
+  X(td_status, qr, (void *q, void *r, const void *a, size_t batch, size_t m, size_t n))                         \
+  /* a = u·diag(s)·vt; u m×k, s k descending, vt k×n; u and vt may be NULL, both */                             \
+  X(td_status, svd, (void *u, void *s, void *vt, const void *a, size_t batch, size_t m, size_t n))              \
+  /* a = v·diag(w)·vᵀ, w ascending, eigenvectors in v's columns; only the lower triangle is read; v may be NULL */ \
+  X(td_status, eigh, (void *w, void *v, const void *a, size_t batch, size_t n))                                 \
+  /* the shortest x (n×k) of those that minimise |a·x - b| in each column, a m×n, b m×k; singular values below rcond \
+   * times the largest count as 0 (rcond < 0: the unit roundoff times max(m, n)); rank: one a matrix, or NULL */ \
+  X(td_status, lstsq, (void *x, int64_t *rank, const void *a, const void *b, size_t batch, size_t m, size_t n,  \
+                       size_t k, double rcond))                                                                 \
+  X(td_status, expm, (void *y, const void *a, size_t batch, size_t n))
 
 #define TD_KERNEL_FIELD(ret, name, params) ret(*name) params;
 typedef struct {
