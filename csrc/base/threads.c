@@ -286,7 +286,7 @@ static void run_pieces(size_t n, size_t pieces, td_task f, void *ctx) {
     begin = end;
   }
   f(ctx, 0, first);
-  for (size_t i = pieces; --i > 0;) take_back(&pool.worker[i]); /* the last one woken first */
+  for (size_t i = pieces; --i > 0;) take_back(&pool.worker[i]); /* last woken, last begun */
   for (size_t i = 1; i < pieces; i++) await(&pool.worker[i]);
 }
 

@@ -111,4 +111,50 @@ static inline bool all_finite(const real *x, size_t n) {
   return sum == 0;
 }
 
+/* ---- LAPACK's world -------------------------------------------------------------------------- */
+
+#if TD_KREAL == 0
+#define LA(name) s##name##_
+#else
+#define LA(name) d##name##_
+#endif
+
+/* Fortran passes everything by address, and the lengths of strings behind all other arguments. */
+typedef const int *la_int;
+typedef const char *la_char;
+enum { LA_BLOCK = 64 }; /* columns that LAPACK works on at a time, at most */
+
+static inline size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
+static inline size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Cuts `bytes` off the front of a workspace; every part starts on a cache line. */
+static inline void *cut(void **work, size_t bytes) {
+  char *p = *work;
+  *work = p + (bytes + 63) / 64 * 64;
+  return p;
+}
+
+static inline size_t part(size_t count, size_t size) { return (count * size + 63) / 64 * 64; }
+
+/* y (cols×rows) = xᵀ, x is rows×cols: in tiles, so that both sides stay in the cache. */
+static inline void transpose(real *restrict y, const real *restrict x, size_t rows, size_t cols) {
+  enum { TILE = 16 };
+  for (size_t i0 = 0; i0 < rows; i0 += TILE)
+    for (size_t j0 = 0; j0 < cols; j0 += TILE)
+      for (size_t i = i0; i < rows && i < i0 + TILE; i++)
+        for (size_t j = j0; j < cols && j < j0 + TILE; j++) y[j * rows + i] = x[i * cols + j];
+}
+
+static inline void transpose_square(real *x, size_t n) {
+  enum { TILE = 16 };
+  for (size_t i0 = 0; i0 < n; i0 += TILE)
+    for (size_t j0 = 0; j0 <= i0; j0 += TILE)
+      for (size_t i = i0; i < n && i < i0 + TILE; i++)
+        for (size_t j = j0; j < i && j < j0 + TILE; j++) {
+          real t = x[i * n + j];
+          x[i * n + j] = x[j * n + i];
+          x[j * n + i] = t;
+        }
+}
+
 #endif
