@@ -312,24 +312,6 @@ static void unstage(const plan *l, const operand *o, char *d, const real *s, boo
   unstage_axes(d, s, td_dtype_size(o->dtype), td_row_store[o->dtype], a, n, splat);
 }
 
-/* Copies r < TD_LANES elements. */
-static inline void copy_part(real *d, const real *s, size_t r) {
-  size_t bytes = r * sizeof(real);
-  char *to = (char *)d;
-  const char *from = (const char *)s;
-#define TD_COPY_BIT(bit)          \
-  if (TD_VBYTES > bit && bytes & bit) { \
-    memcpy(to, from, bit);        \
-    to += bit;                    \
-    from += bit;                  \
-  }
-  TD_COPY_BIT(32)
-  TD_COPY_BIT(16)
-  TD_COPY_BIT(8)
-  TD_COPY_BIT(4)
-#undef TD_COPY_BIT
-}
-
 /* ---- Running ----------------------------------------------------------------------------------------------- */
 
 /* What a thread has in hand: its registers' places in the current block, and its buffers. */
@@ -403,8 +385,7 @@ static void run_part(frame *f, size_t at, size_t r) {
   const plan *l = f->l;
   for (int i = 0; i < l->p->nin; i++) {
     if (l->in[i].kind == DIRECT) {
-      f->part_in[i] = (vreal){0};
-      copy_part((real *)&f->part_in[i], (const real *)f->in[i] + at, r);
+      f->part_in[i] = td_load_part((const real *)f->in[i] + at, r);
       f->reg[i] = (td_pw_arg){(const real *)&f->part_in[i], TD_LANES};
     } else if (l->in[i].kind == STAGED) {
       f->reg[i] = (td_pw_arg){buffer_at(f, l->in[i].buffer) + at, TD_LANES};
@@ -417,7 +398,7 @@ static void run_part(frame *f, size_t at, size_t r) {
   }
   run_steps(f, r);
   for (int i = 0; i < l->p->nout; i++)
-    if (l->out[i].kind == DIRECT) copy_part((real *)f->out[i] + at, f->reg[l->out_reg[i]].p, r);
+    if (l->out[i].kind == DIRECT) td_copy_part((real *)f->out[i] + at, f->reg[l->out_reg[i]].p, r);
 }
 
 /* Stores the outputs that are not direct; their registers hold all n elements when run_whole's places are restored. */

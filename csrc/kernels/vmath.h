@@ -48,6 +48,31 @@ static inline bool td_vany(vint mask) {
 #endif
 }
 
+/* Copies r < TD_LANES elements, in a few moves of fixed size. */
+static inline void td_copy_part(real *d, const real *s, size_t r) {
+  size_t bytes = r * sizeof(real);
+  char *to = (char *)d;
+  const char *from = (const char *)s;
+#define TD_COPY_BIT(bit)                \
+  if (TD_VBYTES > bit && bytes & bit) { \
+    memcpy(to, from, bit);              \
+    to += bit;                          \
+    from += bit;                        \
+  }
+  TD_COPY_BIT(32)
+  TD_COPY_BIT(16)
+  TD_COPY_BIT(8)
+  TD_COPY_BIT(4)
+#undef TD_COPY_BIT
+}
+/* The vector of r < TD_LANES elements at p, then zeros; and its store, which touches r elements only. */
+static inline vreal td_load_part(const real *p, size_t r) {
+  vreal v = {0};
+  td_copy_part((real *)&v, p, r);
+  return v;
+}
+static inline void td_store_part(real *p, vreal v, size_t r) { td_copy_part(p, (const real *)&v, r); }
+
 #if TD_KREAL < 2
 
 /* ---- The shape of the number format, and constants -------------------------------------------------------- */
