@@ -1,0 +1,58 @@
+-- Option tables: defaults filled in, unknown keys refused with the nearest known one.
+
+local M = {}
+
+--- Stands for a default of nil in a table of known options.
+M.none = setmetatable({}, {__tostring = function() return "options.none" end})
+
+-- The number of single-character edits between two strings (Levenshtein).
+local function distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      local best = math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
+      diagonal, row[j] = row[j], best
+    end
+  end
+  return row[#b]
+end
+
+local function nearest(key, known)
+  local names = {}
+  for name in pairs(known) do names[#names + 1] = name end
+  table.sort(names)
+  local best, best_distance
+  for _, name in ipairs(names) do
+    local d = distance(key, name)
+    if not best or d < best_distance then best, best_distance = name, d end
+  end
+  return best
+end
+
+--- The values of `given` (a table or nil) over `defaults`, as a new table. Unknown keys, and
+--- anything that is not a table, raise at the caller of the function that called `check`;
+--- `where` is that function's name for the message.
+function M.check(where, given, defaults)
+  if given ~= nil and type(given) ~= "table" then
+    error(("%s: options must be a table, got a %s"):format(where, type(given)), 3)
+  end
+  local o = {}
+  for key, value in pairs(defaults) do
+    if value ~= M.none then o[key] = value end
+  end
+  for key, value in pairs(given or {}) do
+    if defaults[key] == nil then
+      local hint = type(key) == "string" and nearest(key, defaults)
+      error(("%s: unknown option %q%s"):format(where, tostring(key),
+        hint and (", did you mean %q?"):format(hint) or ""), 3)
+    end
+    o[key] = value
+  end
+  return o
+end
+
+return M
