@@ -147,7 +147,7 @@ static td_status accumulate(td_tensor **sum, td_tensor *g) {
 
 static td_status add_to_leaf(td_node *leaf, td_tensor *g) {
   if (leaf->grad || td_recording) return accumulate(&leaf->grad, g);
-  bool private = g->storage->refs == 1 && td_tensor_is_contiguous(g) && g->refs <= 2;
+  bool private = g->storage->refs == 1 && td_tensor_is_contiguous(g) && g->refs == 1;
   leaf->grad = private ? td_tensor_retain(g) : td_tensor_clone(g);
   return leaf->grad ? TD_OK : td_last_status();
 }

@@ -163,6 +163,7 @@ td_dtype td_promote(td_tensor *const *in, int nin) {
   }
   int top = have[2] ? 2 : have[1] ? 1 : 0;
   td_dtype d = best[top];
+  if (top == 0) return td_dtype_is_real(d) ? TD_F32 : TD_I64;  /* nothing but Lua numbers */
   for (int r = top - 1; r >= 0; r--)  /* a lower rank decides only that the result is real */
     if (have[r] && td_dtype_is_real(best[r]) && !td_dtype_is_real(d)) d = r ? best[r] : TD_F32;
   return d;

@@ -1,0 +1,179 @@
+/* The module tide.core: opening it, errors, memory, threads. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "base/cpu.h"
+#include "base/threads.h"
+#include "graph/tape.h"
+#include "kernels/blas.h"
+#include "lua/tdl.h"
+
+/* ---- Errors ---- */
+
+static char own_files[256];  /* "@<folder>/tide/": where the chunks of tide's own Lua files come from */
+
+/* Pushes "file:line: " of the innermost Lua function that is not tide's own. */
+static void push_where(lua_State *L) {
+  lua_Debug ar;
+  size_t own = strlen(own_files);
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline <= 0) continue;
+    if (own && strncmp(ar.source, own_files, own) == 0) continue;
+    lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+    return;
+  }
+  lua_pushliteral(L, "");
+}
+
+int tdl_error(lua_State *L, const char *fmt, ...) {
+  char text[1024];
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(text, sizeof text, fmt, args);
+  va_end(args);
+  push_where(L);
+  lua_pushstring(L, text);
+  lua_concat(L, 2);
+  lua_error(L);
+  __builtin_unreachable();
+}
+
+static const char callback_error;  /* its address is the registry key of the error that a callback raised */
+
+td_status tdl_pcall(lua_State *L, int nargs, int nresults) {
+  int status = lua_pcall(L, nargs, nresults, 0);
+  if (status == LUA_OK) return TD_OK;
+  lua_pushlightuserdata(L, (void *)&callback_error);
+  lua_insert(L, -2);
+  lua_rawset(L, LUA_REGISTRYINDEX);
+  return td_fail(TD_ECALL, "an error in a callback");
+}
+
+int tdl_raise(lua_State *L) {
+  if (td_last_status() == TD_ECALL) {
+    lua_pushlightuserdata(L, (void *)&callback_error);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    lua_pushlightuserdata(L, (void *)&callback_error);
+    lua_pushnil(L);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+    td_clear_error();
+    lua_error(L);
+    __builtin_unreachable();
+  }
+  push_where(L);
+  lua_pushstring(L, td_last_status() ? td_last_message() : "an operation failed without a message");
+  td_clear_error();
+  lua_concat(L, 2);
+  lua_error(L);
+  __builtin_unreachable();
+}
+
+void tdl_check(lua_State *L, td_status s) {
+  if (s) tdl_raise(L);
+}
+
+static lua_State *running;
+lua_State *tdl_state(void) { return running; }
+lua_State *tdl_enter(lua_State *L) {
+  lua_State *before = running;
+  running = L;
+  return before;
+}
+void tdl_leave(lua_State *before) { running = before; }
+
+/* Edit distance of two short words. */
+static size_t distance(const char *a, const char *b) {
+  size_t row[64], n = strlen(b);
+  if (n > 62) return 64;
+  for (size_t j = 0; j <= n; j++) row[j] = j;
+  for (size_t i = 1; *a; i++, a++) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= n; j++) {
+      size_t cost = diagonal + (*a != b[j - 1]);
+      diagonal = row[j];
+      if (row[j] + 1 < cost) cost = row[j] + 1;
+      if (row[j - 1] + 1 < cost) cost = row[j - 1] + 1;
+      row[j] = cost;
+    }
+  }
+  return row[n];
+}
+
+const char *tdl_nearest(const char *word, const char *const *names) {
+  const char *best = NULL;
+  size_t least = strlen(word) / 2 + 2;
+  for (; *names; names++) {
+    size_t d = distance(word, *names);
+    if (d < least) least = d, best = *names;
+  }
+  return best;
+}
+
+/* core.raise(message): an error at the user's line, for tide's Lua files */
+static int core_raise(lua_State *L) {
+  tdl_error(L, "%s", luaL_checkstring(L, 1));
+}
+
+/* core.own(prefix): chunks whose source begins with this belong to tide */
+static int core_own(lua_State *L) {
+  snprintf(own_files, sizeof own_files, "%s", luaL_checkstring(L, 1));
+  return 0;
+}
+
+/* ---- Memory and threads ---- */
+
+/* memory() → {live, cached, peak, calls, system} in bytes and counts; memory("reset") starts the peak anew, memory("trim")
+ * gives the cache back to the system */
+static int core_memory(lua_State *L) {
+  const char *what = luaL_optstring(L, 1, "");
+  if (!strcmp(what, "reset")) td_alloc_reset_peak();
+  else if (!strcmp(what, "trim")) td_alloc_trim();
+  else if (*what) tdl_error(L, "memory: unknown request \"%s\", expected \"reset\" or \"trim\"", what);
+  td_alloc_stats s = td_alloc_statistics();
+  lua_createtable(L, 0, 5);
+  lua_pushnumber(L, (lua_Number)s.live), lua_setfield(L, -2, "live");
+  lua_pushnumber(L, (lua_Number)s.cached), lua_setfield(L, -2, "cached");
+  lua_pushnumber(L, (lua_Number)s.peak), lua_setfield(L, -2, "peak");
+  lua_pushnumber(L, (lua_Number)s.calls), lua_setfield(L, -2, "calls");
+  lua_pushnumber(L, (lua_Number)s.system), lua_setfield(L, -2, "system");
+  return 1;
+}
+
+static int core_threads(lua_State *L) {
+  if (!lua_isnoneornil(L, 1)) {
+    lua_Number n = luaL_checknumber(L, 1);
+    if (!(n >= 1 && n <= 64)) tdl_error(L, "threads: %g, expected 1 to 64", n);
+    td_threads_set((int)n);
+  }
+  lua_pushinteger(L, td_threads());
+  return 1;
+}
+
+static int core_isa(lua_State *L) {
+  lua_pushstring(L, td_isa_name(td_cpu_isa()));
+  return 1;
+}
+
+static const luaL_Reg functions[] = {
+  {"raise", core_raise}, {"own", core_own}, {"memory", core_memory}, {"threads", core_threads}, {"isa", core_isa},
+  {NULL, NULL},
+};
+
+__attribute__((visibility("default"))) int luaopen_tide_core(lua_State *L);
+int luaopen_tide_core(lua_State *L) {
+  td_tape_init();
+  tdl_check(L, td_blas_init());
+  lua_newtable(L);
+  tdl_setfuncs(L, functions);
+  tdl_open_tensor(L);
+  tdl_open_construct(L);
+  tdl_open_index(L);
+  tdl_open_ops(L);
+  tdl_open_tape(L);
+  tdl_open_random(L);
+  return 1;
+}

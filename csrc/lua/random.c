@@ -1,0 +1,157 @@
+/* Generator objects and what they draw. A generator is a seed and a counter; the same seed gives the same numbers on
+ * every machine and for any number of threads. */
+#include <math.h>
+#include <string.h>
+#include <time.h>
+#include "base/alloc.h"
+#include "base/random.h"
+#include "kernels/kernels.h"
+#include "lua/tdl.h"
+#include "ops/op.h"
+
+#define TDL_RNG "tide.Generator"
+
+static td_rng *checked(lua_State *L) {
+  td_rng *g = lua_touserdata(L, 1);
+  bool is = g && lua_getmetatable(L, 1);
+  if (is) {
+    luaL_getmetatable(L, TDL_RNG);
+    is = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+  }
+  if (!is) tdl_error(L, "generator: self is %s, expected a generator", tdl_describe(L, 1));
+  return g;
+}
+
+/* generator(seed = from the clock) */
+static int make_generator(lua_State *L) {
+  double seed = luaL_optnumber(L, 1, (double)time(NULL));
+  if (seed != floor(seed) || fabs(seed) > 9e15) tdl_error(L, "generator: seed %g, expected a whole number", seed);
+  td_rng *g = lua_newuserdata(L, sizeof *g);
+  *g = (td_rng){.seed = (uint64_t)(int64_t)seed, .counter = 0};
+  luaL_getmetatable(L, TDL_RNG);
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+/* g:seed(n) starts the generator anew; g:state() → seed, counter; g:state(seed, counter) */
+static int generator_seed(lua_State *L) {
+  td_rng *g = checked(L);
+  *g = (td_rng){.seed = (uint64_t)(int64_t)luaL_checknumber(L, 2), .counter = 0};
+  lua_settop(L, 1);
+  return 1;
+}
+static int generator_state(lua_State *L) {
+  td_rng *g = checked(L);
+  if (!lua_isnoneornil(L, 2))
+    *g = (td_rng){.seed = (uint64_t)(int64_t)luaL_checknumber(L, 2), .counter = (uint64_t)luaL_checknumber(L, 3)};
+  lua_pushnumber(L, (lua_Number)(int64_t)g->seed);
+  lua_pushnumber(L, (lua_Number)g->counter);
+  return 2;
+}
+
+/* A real tensor of the sizes from argument `first` on, type float32 unless a dtype name follows. */
+static td_tensor *drawn(lua_State *L, const char *fname, int first) {
+  size_t shape[TD_MAX_DIMS];
+  int ndim;
+  td_dtype d = TD_F32;
+  int next = tdl_sizes(L, first, fname, &ndim, shape);
+  if (!lua_isnoneornil(L, next) && (!lua_isstring(L, next) || !tdl_dtype(lua_tostring(L, next), &d) || !td_dtype_is_real(d)))
+    tdl_error(L, "%s: dtype is %s, expected float32 or float64", fname, tdl_describe(L, next));
+  td_tensor *t = td_tensor_new(d, ndim, shape);
+  if (!t) tdl_raise(L);
+  return t;
+}
+static void fill(td_rng *g, td_tensor *t, bool normal) {
+  const td_kernels *k = td_k(t->dtype);
+  if (t->numel) (normal ? k->normal : k->uniform)(t->data, t->numel, g->seed, g->counter);
+  size_t per_block = t->dtype == TD_F32 ? 4 : 2;
+  g->counter += (t->numel + per_block - 1) / per_block;
+}
+
+/* g:rand(sizes…, dtype): uniform in [0, 1) */
+static int generator_rand(lua_State *L) {
+  td_rng *g = checked(L);
+  td_tensor *t = drawn(L, "rand", 2);
+  fill(g, t, false);
+  tdl_push(L, t);
+  return 1;
+}
+/* g:randn(sizes…, dtype): standard normal */
+static int generator_randn(lua_State *L) {
+  td_rng *g = checked(L);
+  td_tensor *t = drawn(L, "randn", 2);
+  fill(g, t, true);
+  tdl_push(L, t);
+  return 1;
+}
+
+/* A whole number in [0, n), from one block. */
+static uint64_t below(td_rng *g, uint64_t n) {
+  uint32_t r[4];
+  td_philox(g->seed, g->counter++, r);
+  uint64_t wide = (uint64_t)r[0] << 32 | r[1];
+  return (uint64_t)(((unsigned __int128)wide * n) >> 64);
+}
+
+/* g:randint(low, high, sizes…): whole numbers in low..high, both included, int64 */
+static int generator_randint(lua_State *L) {
+  td_rng *g = checked(L);
+  double low = luaL_checknumber(L, 2), high = luaL_checknumber(L, 3);
+  if (low != floor(low) || high != floor(high) || high < low || fabs(low) > 9e15 || fabs(high) > 9e15)
+    tdl_error(L, "randint: from %g to %g, expected whole numbers in order", low, high);
+  size_t shape[TD_MAX_DIMS];
+  int ndim;
+  tdl_sizes(L, 4, "randint", &ndim, shape);
+  td_tensor *t = td_tensor_new(TD_I64, ndim, shape);
+  tdl_push(L, t);
+  for (size_t i = 0; i < t->numel; i++)
+    ((int64_t *)(void *)t->data)[i] = (int64_t)low + (int64_t)below(g, (uint64_t)(high - low) + 1);
+  return 1;
+}
+
+/* g:randperm(n): 1..n in random order, int64 */
+static int generator_randperm(lua_State *L) {
+  td_rng *g = checked(L);
+  double n = luaL_checknumber(L, 2);
+  if (!(n >= 0 && n < 1e12) || n != floor(n)) tdl_error(L, "randperm: %g, expected a whole number", n);
+  size_t count = (size_t)n;
+  td_tensor *t = td_tensor_new(TD_I64, 1, &count);
+  tdl_push(L, t);
+  int64_t *p = (int64_t *)(void *)t->data;
+  for (size_t i = 0; i < count; i++) p[i] = (int64_t)i + 1;
+  for (size_t i = count; i-- > 1;) {
+    size_t j = (size_t)below(g, i + 1);
+    int64_t swap = p[i];
+    p[i] = p[j];
+    p[j] = swap;
+  }
+  return 1;
+}
+
+/* g:bernoulli(p, sizes…, dtype): 1 with probability p, else 0 */
+static int generator_bernoulli(lua_State *L) {
+  td_rng *g = checked(L);
+  double p = luaL_checknumber(L, 2);
+  if (!(p >= 0 && p <= 1)) tdl_error(L, "bernoulli: probability %g, expected 0 to 1", p);
+  td_tensor *t = drawn(L, "bernoulli", 3);
+  fill(g, t, false);
+  tdl_push(L, t);
+  for (size_t i = 0; i < t->numel; i++) td_tensor_set(t, i, td_tensor_get(t, i) < p);
+  return 1;
+}
+
+static const luaL_Reg methods[] = {
+  {"seed", generator_seed}, {"state", generator_state}, {"rand", generator_rand}, {"randn", generator_randn},
+  {"randint", generator_randint}, {"randperm", generator_randperm}, {"bernoulli", generator_bernoulli}, {NULL, NULL},
+};
+
+void tdl_open_random(lua_State *L) {
+  lua_pushcfunction(L, make_generator);
+  lua_setfield(L, -2, "generator");
+  luaL_newmetatable(L, TDL_RNG);
+  lua_newtable(L);
+  tdl_setfuncs(L, methods);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+}

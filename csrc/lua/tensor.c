@@ -1,0 +1,267 @@
+/* The userdata of a tensor: pushing, checking, properties, collection. Methods of operations are added by ops.c. */
+#include <stdio.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "graph/tape.h"
+#include "kernels/kernels.h"
+#include "lua/tdl.h"
+#include "ops/op.h"
+
+/* ---- Counting memory: Lua's collector does not see a tensor's bytes, so it is run when they pass a limit ---- */
+
+static const size_t slack = (size_t)128 << 20;
+static size_t limit = (size_t)128 << 20;
+static bool collecting;
+
+static void collect_when_due(lua_State *L) {
+  if (collecting || td_alloc_statistics().live < limit) return;
+  collecting = true;
+  lua_gc(L, LUA_GCCOLLECT, 0);
+  collecting = false;
+  size_t live = td_alloc_statistics().live;
+  limit = live + (live / 2 > slack ? live / 2 : slack);
+}
+
+td_tensor *tdl_test(lua_State *L, int index) {
+  td_tensor **box = lua_touserdata(L, index);
+  if (!box || !lua_getmetatable(L, index)) return NULL;
+  luaL_getmetatable(L, TDL_TENSOR);
+  bool is = lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
+  return is ? *box : NULL;
+}
+
+const char *tdl_describe(lua_State *L, int index) {
+  static char text[200];
+  td_tensor *t = tdl_test(L, index);
+  if (t) snprintf(text, sizeof text, "a %s tensor of shape (%s)", td_dtype_name(t->dtype), td_tensor_shape_string(t));
+  else if (lua_isnoneornil(L, index)) snprintf(text, sizeof text, "nothing");
+  else if (lua_type(L, index) == LUA_TNUMBER) snprintf(text, sizeof text, "the number %.14g", lua_tonumber(L, index));
+  else if (lua_type(L, index) == LUA_TSTRING) snprintf(text, sizeof text, "the string \"%.60s\"", lua_tostring(L, index));
+  else if (lua_isuserdata(L, index)) snprintf(text, sizeof text, "a userdata that is no live tensor");
+  else snprintf(text, sizeof text, "a %s", luaL_typename(L, index));
+  return text;
+}
+
+td_tensor *tdl_tensor(lua_State *L, int index, const char *fname, const char *argument) {
+  td_tensor *t = tdl_test(L, index);
+  if (!t) tdl_error(L, "%s: %s is %s, expected a tensor", fname, argument, tdl_describe(L, index));
+  return t;
+}
+
+void tdl_push(lua_State *L, td_tensor *t) {
+  if (!t) tdl_raise(L);
+  td_tensor **box = lua_newuserdata(L, sizeof *box);
+  *box = t;
+  luaL_getmetatable(L, TDL_TENSOR);
+  lua_setmetatable(L, -2);
+  collect_when_due(L);
+}
+
+td_tensor *tdl_operand(lua_State *L, int index, const char *fname, const char *argument) {
+  td_tensor *t = tdl_test(L, index);
+  if (t) return t;
+  if (lua_type(L, index) == LUA_TNUMBER) {
+    double v = lua_tonumber(L, index);
+    bool whole = v == (double)(int64_t)v && v < 9e15 && v > -9e15;
+    return td_auto(td_tensor_number(whole ? TD_I64 : TD_F64, v, true));
+  }
+  td_fail(TD_EARG, "%s: %s is %s, expected a tensor or a number", fname, argument, tdl_describe(L, index));
+  return NULL;
+}
+
+int tdl_dtype(const char *name, td_dtype *d) {
+  for (int i = 0; i < TD_DTYPE_COUNT; i++)
+    if (!strcmp(name, td_dtype_name((td_dtype)i))) {
+      *d = (td_dtype)i;
+      return 1;
+    }
+  return 0;
+}
+
+/* ---- Methods ---- */
+
+static td_tensor *self(lua_State *L, const char *method) { return tdl_tensor(L, 1, method, "self"); }
+
+static int tensor_gc(lua_State *L) {
+  td_tensor **box = lua_touserdata(L, 1);
+  td_tensor_release(*box);
+  *box = NULL;
+  return 0;
+}
+
+/* t:free() gives the memory back now; the tensor must not be used again */
+static int tensor_free(lua_State *L) {
+  self(L, "free");
+  return tensor_gc(L);
+}
+
+static int tensor_item(lua_State *L) {
+  td_tensor *t = self(L, "item");
+  if (t->numel != 1) tdl_error(L, "item: a tensor of shape (%s) has %d elements, expected one",
+                               td_tensor_shape_string(t), (int)t->numel);
+  lua_pushnumber(L, td_tensor_get(t, 0));
+  return 1;
+}
+
+/* size(dim) or size() → all of them */
+static int tensor_size(lua_State *L) {
+  td_tensor *t = self(L, "size");
+  if (lua_isnoneornil(L, 2)) {
+    for (int i = 0; i < t->ndim; i++) lua_pushnumber(L, (lua_Number)t->shape[i]);
+    return t->ndim;
+  }
+  lua_Number wanted = luaL_checknumber(L, 2), dim = wanted < 0 ? wanted + t->ndim : wanted - 1;
+  if (!(dim >= 0 && dim < t->ndim) || wanted == 0)
+    tdl_error(L, "size: dim %g is outside the %d of shape (%s)", wanted, t->ndim, td_tensor_shape_string(t));
+  lua_pushnumber(L, (lua_Number)t->shape[(int)dim]);
+  return 1;
+}
+
+static void push_shape(lua_State *L, const td_tensor *t) {
+  lua_createtable(L, t->ndim, 0);
+  for (int i = 0; i < t->ndim; i++) {
+    lua_pushnumber(L, (lua_Number)t->shape[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+}
+
+static int tensor_is_contiguous(lua_State *L) {
+  lua_pushboolean(L, td_tensor_is_contiguous(self(L, "is_contiguous")));
+  return 1;
+}
+
+/* copy_(source): element-wise, broadcast and converted, in place */
+static int tensor_copy(lua_State *L) {
+  td_tensor *t = self(L, "copy_");
+  size_t mark = td_auto_mark();
+  td_tensor *from = tdl_operand(L, 2, "copy_", "the source");
+  td_status s = from ? TD_OK : td_last_status();
+  if (!s && td_recording && (t->node || from->node))
+    s = td_fail(TD_EGRAD, "copy_: writing in place would spoil a gradient; wrap it in no_grad");
+  if (!s) s = td_tensor_copy(t, from);
+  td_auto_release(mark);
+  tdl_check(L, s);
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int tensor_fill(lua_State *L) {
+  td_tensor *t = self(L, "fill_");
+  double v = luaL_checknumber(L, 2);
+  if (td_recording && t->node) tdl_error(L, "fill_: writing in place would spoil a gradient; wrap it in no_grad");
+  t->storage->version++;
+  tdl_check(L, td_tensor_fill(t, v));
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int tensor_detach(lua_State *L) {
+  tdl_push(L, td_tensor_alias(self(L, "detach")));
+  return 1;
+}
+
+/* Do two tensors look at the same storage? */
+static int tensor_shares(lua_State *L) {
+  lua_pushboolean(L, self(L, "shares_storage")->storage ==
+                       tdl_tensor(L, 2, "shares_storage", "the other tensor")->storage);
+  return 1;
+}
+
+/* core.statistics(t) → {count, min, max, mean, std (of the finite elements), nans, infs} */
+static int core_statistics(lua_State *L) {
+  td_tensor *t = tdl_tensor(L, 1, "statistics", "x");
+  td_dtype d = td_dtype_is_real(t->dtype) ? t->dtype : TD_F64;
+  td_tensor *flat = td_tensor_new(d, t->ndim, t->shape);
+  if (!flat) tdl_raise(L);
+  double out[4] = {0, 0, 0, 0};
+  size_t nans = 0, infs = 0;
+  td_status s = td_tensor_copy(flat, t);
+  if (!s && t->numel) td_k(d)->statistics(flat->data, t->numel, out, &nans, &infs);
+  td_tensor_release(flat);
+  tdl_check(L, s);
+  static const char *const names[] = {"min", "max", "mean", "std"};
+  lua_createtable(L, 0, 7);
+  for (int i = 0; i < 4; i++) lua_pushnumber(L, out[i]), lua_setfield(L, -2, names[i]);
+  lua_pushnumber(L, (lua_Number)nans), lua_setfield(L, -2, "nans");
+  lua_pushnumber(L, (lua_Number)infs), lua_setfield(L, -2, "infs");
+  lua_pushnumber(L, (lua_Number)t->numel), lua_setfield(L, -2, "count");
+  return 1;
+}
+
+static const luaL_Reg methods[] = {
+  {"free", tensor_free}, {"item", tensor_item}, {"size", tensor_size}, {"is_contiguous", tensor_is_contiguous},
+  {"copy_", tensor_copy}, {"fill_", tensor_fill}, {"detach", tensor_detach}, {"shares_storage", tensor_shares},
+  {NULL, NULL},
+};
+
+/* Properties: t.shape, t.dtype, t.ndim, t.numel, t.grad, t.is_leaf, t.T. Pushes one and gives 1, or gives 0. */
+static int push_property(lua_State *L, td_tensor *t, const char *key) {
+  if (!strcmp(key, "shape")) push_shape(L, t);
+  else if (!strcmp(key, "dtype")) lua_pushstring(L, td_dtype_name(t->dtype));
+  else if (!strcmp(key, "ndim")) lua_pushinteger(L, t->ndim);
+  else if (!strcmp(key, "numel")) lua_pushnumber(L, (lua_Number)t->numel);
+  else if (!strcmp(key, "is_leaf")) lua_pushboolean(L, td_is_leaf(t));
+  else if (!strcmp(key, "needs_grad")) lua_pushboolean(L, t->node != NULL);
+  else if (!strcmp(key, "grad")) {
+    if (td_is_leaf(t) && t->node->grad) tdl_push(L, td_tensor_retain(t->node->grad));
+    else lua_pushnil(L);
+  } else return 0;
+  return 1;
+}
+
+/* Upvalue 1: the method table. Strings are methods and properties, anything else indexes elements (index.c). */
+extern int tdl_index_get(lua_State *L);
+static int tensor_index(lua_State *L) {
+  if (lua_type(L, 2) != LUA_TSTRING) return tdl_index_get(L);
+  lua_pushvalue(L, 2);
+  lua_rawget(L, lua_upvalueindex(1));
+  if (!lua_isnil(L, -1)) return 1;
+  td_tensor *t = tdl_test(L, 1);
+  if (!t) return tdl_error(L, "this tensor has been freed");
+  return push_property(L, t, lua_tostring(L, 2));
+}
+
+extern int tdl_index_set(lua_State *L);
+static int tensor_newindex(lua_State *L) {
+  if (lua_type(L, 2) != LUA_TSTRING) return tdl_index_set(L);
+  td_tensor *t = self(L, "assignment");
+  const char *key = lua_tostring(L, 2);
+  if (strcmp(key, "grad") != 0) return tdl_error(L, "a tensor has no field \"%s\" that can be set", key);
+  if (!td_is_leaf(t)) return tdl_error(L, "grad: only a leaf (requires_grad) holds a gradient");
+  td_tensor *g = lua_isnil(L, 3) ? NULL : tdl_tensor(L, 3, "grad", "the gradient");
+  if (g && !td_tensor_same_shape(g, t))
+    return tdl_error(L, "grad: shape (%s), expected (%s)", td_tensor_shape_string(g), td_tensor_shape_string(t));
+  td_tensor_retain(g);
+  td_tensor_release(t->node->grad);
+  t->node->grad = g;
+  return 0;
+}
+
+static int tensor_len(lua_State *L) {
+  td_tensor *t = self(L, "#");
+  if (t->ndim == 0) return tdl_error(L, "#: a 0-d tensor has no length");
+  lua_pushnumber(L, (lua_Number)t->shape[0]);
+  return 1;
+}
+
+void tdl_open_tensor(lua_State *L) {
+  luaL_newmetatable(L, TDL_TENSOR);
+  lua_newtable(L);
+  tdl_setfuncs(L, methods);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -3, "methods");
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -4, "methods");
+  lua_pushcclosure(L, tensor_index, 1);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, tensor_newindex);
+  lua_setfield(L, -2, "__newindex");
+  lua_pushcfunction(L, tensor_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pushcfunction(L, tensor_len);
+  lua_setfield(L, -2, "__len");
+  lua_setfield(L, -2, "metatable");
+  lua_pushcfunction(L, core_statistics);
+  lua_setfield(L, -2, "statistics");
+}

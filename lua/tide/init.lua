@@ -1,0 +1,34 @@
+-- tide: tensors, implicit models and differential equations for Lua.
+-- This file puts the module together: operations of the C core, the Lua parts on top, the rest on first use.
+
+local core = require "tide.core"
+core.own((debug.getinfo(1, "S").source:gsub("init%.lua$", "")))
+
+local M = {_VERSION = "tide scm"}
+
+for name, value in pairs(core) do
+  if type(value) == "function" then M[name] = value end
+end
+M.backward, M.custom, M.recording, M.externals, M.now, M.raise, M.own = nil, nil, nil, nil, nil, nil, nil
+
+for _, part in ipairs {"tensor", "print", "autograd", "random"} do
+  for name, value in pairs(require("tide." .. part)) do M[name] = value end
+end
+
+-- Parts that a script may not need are loaded when first named.
+local parts = {
+  nn = true, optim = true, ode = true, implicit = true, data = true, io = true, plot = true, repl = true,
+}
+
+return setmetatable(M, {
+  __index = function(_, name)
+    if parts[name] then
+      local part = require("tide." .. name)
+      M[name] = part
+      return part
+    elseif name == "help" then
+      M.help = require("tide.help")
+      return M.help
+    end
+  end,
+})
