@@ -34,7 +34,7 @@ enum {
 static const size_t huge_bytes = (size_t)2 << 20;      /* size and alignment of a huge page */
 static const size_t spare_bytes = (size_t)256 << 20;   /* what the cache may always keep */
 /* What is refused unasked: sizes that overflow, or at which a sanitizer would abort. */
-static const size_t absurd_bytes = CACHING ? SIZE_MAX / 2 : (size_t)1 << 39;
+static const size_t absurd_bytes = CACHING ? SIZE_MAX / 2 : (size_t)1 << 34;
 static const uint64_t window_calls = 1 << 18; /* a peak is forgotten after one to two windows */
 
 typedef struct free_block {
@@ -152,32 +152,40 @@ static size_t held_limit(void) {
   return by_peak > by_live ? by_peak : by_live;
 }
 
-/* Locked. Takes a free list off the class that was used longest ago; false when all are empty. */
-static bool take_oldest_list(free_block **list, size_t *block) {
-  unsigned oldest = CLASS_COUNT;
-  for (unsigned c = 0; c < CLASS_COUNT; c++)
-    if (heap.classes[c].top &&
-        (oldest == CLASS_COUNT || heap.classes[c].used < heap.classes[oldest].used))
-      oldest = c;
-  if (oldest == CLASS_COUNT) return false;
-  *list = heap.classes[oldest].top;
-  *block = class_bytes(oldest);
-  heap.classes[oldest].top = NULL;
-  for (free_block *b = *list; b; b = b->next) heap.stats.cached -= *block;
-  return true;
+/* Locked. The class that was used longest ago and has free blocks, or NULL. */
+static size_class *oldest_class(void) {
+  size_class *oldest = NULL;
+  for (size_class *c = heap.classes; c < heap.classes + CLASS_COUNT; c++)
+    if (c->top && (!oldest || c->used < oldest->used)) oldest = c;
+  return oldest;
 }
 
-/* Gives lists back to the system, oldest class first, until no more than the limit is held; all
+/* Locked. Takes free blocks off one class, the oldest, until no more than `limit` bytes are held or
+ * it has none left; NULL when nothing is to be taken. */
+static free_block *take_oldest(size_t limit, size_t *block) {
+  size_class *c = oldest_class();
+  free_block *taken = NULL;
+  if (!c) return NULL;
+  *block = class_bytes((unsigned)(c - heap.classes));
+  while (c->top && heap.stats.live + heap.stats.cached > limit) {
+    free_block *b = c->top;
+    c->top = b->next;
+    b->next = taken;
+    taken = b;
+    heap.stats.cached -= *block;
+  }
+  return taken;
+}
+
+/* Gives blocks back to the system, the oldest class first, until no more than the limit is held; all
  * of them when `all`. Not locked. */
 static void shrink_cache(bool all) {
-  free_block *list;
-  size_t block;
   for (;;) {
+    size_t block = 0;
     lock();
-    bool over = all || heap.stats.live + heap.stats.cached > held_limit();
-    bool took = over && take_oldest_list(&list, &block);
+    free_block *list = take_oldest(all ? 0 : held_limit(), &block);
     unlock();
-    if (!took) return;
+    if (!list) return;
     system_free_list(list, block);
   }
 }
