@@ -17,7 +17,9 @@ enum {
   BLOCK_MAX = 1024,      /* elements in a block with buffers ... */
   BLOCK_DIRECT = 4096,   /* ... and without */
   GRAIN = 32768,         /* elements that are worth a thread, for an operation as cheap as addition */
-  TILE_SIDE = 32         /* elements along each side of a tile that is transposed */
+  TILE_SIDE = 32,        /* elements along each side of a tile that is transposed */
+  SMALL = 2048,          /* elements up to which planning would show ... */
+  SMALL_WORK = 4096 / (int)sizeof(real)  /* ... and the room for intermediate results then */
 };
 static const td_dtype REAL_DTYPE = TD_KREAL == 0 ? TD_F32 : TD_KREAL == 1 ? TD_F64 : TD_I64;
 
@@ -329,14 +331,8 @@ static inline real *buffer_at(const frame *f, int buffer) { return f->work + (si
 
 static void run_steps(frame *f, size_t n) {
   const td_pw_step *step = f->l->p->step;
-  for (int s = 0; s < f->l->nstep; s++, step++) {
-    unsigned arity = td_pw_arity[step->op];
-    td_pw_arg a[3];
-    a[0] = f->reg[step->src[0]];
-    if (arity > 1) a[1] = f->reg[step->src[1]];
-    if (arity > 2) a[2] = f->reg[step->src[2]];
-    td_pw_loops[step->op]((real *)f->reg[step->dst].p, a, n);
-  }
+  for (int s = 0; s < f->l->nstep; s++, step++)
+    td_pw_loops[step->op]((real *)f->reg[step->dst].p, f->reg, step->src, n);
 }
 
 /* Makes splats and staged inputs ready for a block of n elements. */
@@ -377,7 +373,7 @@ static void run_whole(frame *f, size_t n) {
   run_steps(f, n);
   for (int i = 0; i < l->p->nout; i++)
     if (l->out[i].kind == DIRECT && l->home_out[l->out_reg[i]] != i)
-      loop_copy((real *)f->out[i], &f->reg[l->out_reg[i]], n);
+      loop_copy((real *)f->out[i], f->reg, &l->out_reg[i], n);
 }
 
 /* Runs the steps on the last r < TD_LANES elements, from position `at` of the block. */
@@ -398,7 +394,7 @@ static void run_part(frame *f, size_t at, size_t r) {
   }
   run_steps(f, r);
   for (int i = 0; i < l->p->nout; i++)
-    if (l->out[i].kind == DIRECT) td_copy_part((real *)f->out[i] + at, f->reg[l->out_reg[i]].p, r);
+    if (l->out[i].kind == DIRECT) td_store_part((real *)f->out[i] + at, td_load(f->reg[l->out_reg[i]].p), r);
 }
 
 /* Stores the outputs that are not direct; their registers hold all n elements when run_whole's places are restored. */
@@ -479,9 +475,84 @@ static void run_blocks(void *ctx, size_t begin, size_t end) {
   }
 }
 
+/* ---- Small calls --------------------------------------------------------------------------------------------- */
+
+/* Over all elements, is the operand of the table's type and contiguous (step TD_LANES) or one number (step 0)? */
+static inline bool flat_step(const td_pw *p, const td_pw_operand *o, size_t *step) {
+  if (o->dtype != REAL_DTYPE) return false;
+  bool contiguous = true, constant = true;
+  ptrdiff_t expected = 1;
+  for (int d = p->ndim - 1; d >= 0; d--) {
+    if (p->shape[d] == 1) continue;
+    contiguous = contiguous && o->stride[d] == expected;
+    constant = constant && o->stride[d] == 0;
+    expected *= (ptrdiff_t)p->shape[d];
+  }
+  *step = contiguous ? TD_LANES : 0;
+  return contiguous || constant;
+}
+
+/* Runs the steps over n elements from the registers in reg[0..nin); registers after them get `room` elements of work each,
+ * but the last step writes to `last` when that is not NULL. */
+static inline void small_steps(const td_pw *p, td_pw_arg *reg, real *work, size_t room, real *last, size_t n) {
+  for (int s = 0; s < p->nstep; s++) {
+    const td_pw_step *step = &p->step[s];
+    real *y = last && s == p->nstep - 1 ? last : work + (size_t)(step->dst - p->nin) * room;
+    td_pw_loops[step->op](y, reg, step->src, n);
+    reg[step->dst] = (td_pw_arg){y, TD_LANES}; /* only now: the step may have read the register elsewhere */
+  }
+}
+
+/* Small programs over flat operands need no plan; false, and nothing done, when this is not one. n is the
+ * number of elements. */
+static bool run_small(const td_pw *p, size_t n) {
+  _Alignas(64) real work[SMALL_WORK];
+  vreal splat[TD_PW_MAX_IN], part;
+  td_pw_arg reg[TD_PW_MAX_REG];
+  size_t step, out_step[TD_PW_MAX_OUT], room = (n + TD_LANES - 1) / TD_LANES * TD_LANES;
+  bool last = p->nstep > 0;
+  for (int i = 0; i < p->nout; i++) {
+    if (!flat_step(p, &p->out[i], &out_step[i])) return false;
+    last = last && p->out_reg[i] >= p->nin;
+  }
+  for (int i = 0; i < p->nin; i++) {
+    if (!flat_step(p, &p->in[i], &step)) return false;
+    const real *x = p->in[i].data;
+    if (step == 0) {
+      splat[i] = td_splat(*x);
+      x = (const real *)&splat[i];
+    }
+    reg[i] = (td_pw_arg){x, step};
+  }
+  last = last && p->out_reg[0] == p->step[p->nstep - 1].dst;
+  int buffers = 0;
+  for (int s = 0; s < p->nstep - last; s++)
+    if (p->step[s].dst - p->nin >= buffers) buffers = p->step[s].dst - p->nin + 1;
+  if ((size_t)buffers * room > SMALL_WORK) return false;
+
+  size_t r = n % TD_LANES, whole = n - r;
+  if (whole) {
+    small_steps(p, reg, work, room, last ? p->out[0].data : NULL, whole);
+    for (int i = last; i < p->nout; i++) loop_copy(p->out[i].data, reg, &p->out_reg[i], whole);
+  }
+  if (r) {
+    for (int i = 0; i < p->nin; i++) {
+      if (reg[i].step == 0) continue;
+      splat[i] = td_load_part(reg[i].p + whole, r);
+      reg[i].p = (const real *)&splat[i];
+    }
+    small_steps(p, reg, work, room, last ? (real *)&part : NULL, r);
+    for (int i = 0; i < p->nout; i++) 
+      td_store_part((real *)p->out[i].data + whole, td_load(reg[p->out_reg[i]].p), r);
+  }
+  return true;
+}
+
 void TD_K(pointwise)(const td_pw *p) {
-  for (int d = 0; d < p->ndim; d++)
-    if (p->shape[d] == 0) return;
+  size_t n = 1;
+  for (int d = 0; d < p->ndim; d++) n *= p->shape[d];
+  if (n == 0) return;
+  if (n <= SMALL && run_small(p, n)) return;
   plan l;
   make_plan(&l, p);
   if (l.blocks == 1) {

@@ -10,62 +10,62 @@ typedef struct {
   size_t step;  /* TD_LANES or 0 */
 } td_pw_arg;
 
-/* y[0..n) = op(a[0], ...); y may be the array of an operand. */
-typedef void (*td_pw_loop)(real *y, const td_pw_arg *a, size_t n);
+/* y[0..n) = op(reg[src[0]], ...); y may be the array of an operand. */
+typedef void (*td_pw_loop)(real *y, const td_pw_arg *reg, const uint8_t *src, size_t n);
 
 /* The loop named after the operation, over vectors x (, y (, z)). Operands that are all arrays get a loop of their
  * own, where the compiler knows the step. */
-#define TD_LOOP1(name, result)                                                       \
-  static void loop_##name(real *out, const td_pw_arg *a, size_t n) {                  \
-    const real *p = a[0].p;                                                          \
-    const size_t step = a[0].step;                                                   \
-    for (size_t i = 0; i < n; i += TD_LANES, p += step) {                            \
-      vreal x = td_load(p);                                                          \
-      td_store(out + i, result);                                                     \
-    }                                                                                \
+#define TD_LOOP1(name, result)                                                          \
+  static void loop_##name(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) {\
+    const real *p = reg[src[0]].p;                                                      \
+    const size_t step = reg[src[0]].step;                                               \
+    for (size_t i = 0; i < n; i += TD_LANES, p += step) {                               \
+      vreal x = td_load(p);                                                             \
+      td_store(out + i, result);                                                        \
+    }                                                                                   \
   }
-#define TD_LOOP2(name, result)                                                       \
-  static void loop_##name(real *out, const td_pw_arg *a, size_t n) {                  \
-    const real *p = a[0].p, *q = a[1].p;                                             \
-    const size_t sp = a[0].step, sq = a[1].step;                                     \
-    if (sp && sq)                                                                    \
-      for (size_t i = 0; i < n; i += TD_LANES) {                                     \
-        vreal x = td_load(p + i), y = td_load(q + i);                                \
-        td_store(out + i, result);                                                   \
-      }                                                                              \
-    else                                                                             \
-      for (size_t i = 0; i < n; i += TD_LANES, p += sp, q += sq) {                   \
-        vreal x = td_load(p), y = td_load(q);                                        \
-        td_store(out + i, result);                                                   \
-      }                                                                              \
+#define TD_LOOP2(name, result)                                                          \
+  static void loop_##name(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) {\
+    const real *p = reg[src[0]].p, *q = reg[src[1]].p;                                  \
+    const size_t sp = reg[src[0]].step, sq = reg[src[1]].step;                          \
+    if (sp && sq)                                                                       \
+      for (size_t i = 0; i < n; i += TD_LANES) {                                        \
+        vreal x = td_load(p + i), y = td_load(q + i);                                   \
+        td_store(out + i, result);                                                      \
+      }                                                                                 \
+    else                                                                                \
+      for (size_t i = 0; i < n; i += TD_LANES, p += sp, q += sq) {                      \
+        vreal x = td_load(p), y = td_load(q);                                           \
+        td_store(out + i, result);                                                      \
+      }                                                                                 \
   }
-#define TD_LOOP3(name, result)                                                       \
-  static void loop_##name(real *out, const td_pw_arg *a, size_t n) {                  \
-    const real *p = a[0].p, *q = a[1].p, *r = a[2].p;                                \
-    const size_t sp = a[0].step, sq = a[1].step, sr = a[2].step;                     \
-    for (size_t i = 0; i < n; i += TD_LANES, p += sp, q += sq, r += sr) {            \
-      vreal x = td_load(p), y = td_load(q), z = td_load(r);                          \
-      td_store(out + i, result);                                                     \
-    }                                                                                \
+#define TD_LOOP3(name, result)                                                          \
+  static void loop_##name(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) {\
+    const real *p = reg[src[0]].p, *q = reg[src[1]].p, *r = reg[src[2]].p;              \
+    const size_t sp = reg[src[0]].step, sq = reg[src[1]].step, sr = reg[src[2]].step;   \
+    for (size_t i = 0; i < n; i += TD_LANES, p += sp, q += sq, r += sr) {               \
+      vreal x = td_load(p), y = td_load(q), z = td_load(r);                             \
+      td_store(out + i, result);                                                        \
+    }                                                                                   \
   }
 /* The same, number by number, for what the C library does better. */
-#define TD_SCALAR_LOOP1(name, result)                                                \
-  static void loop_##name(real *out, const td_pw_arg *a, size_t n) {                  \
-    const real *p = a[0].p;                                                          \
-    const size_t sp = a[0].step != 0;                                                \
-    for (size_t i = 0; i < n; i++, p += sp) {                                        \
-      real x = *p;                                                                   \
-      out[i] = result;                                                               \
-    }                                                                                \
+#define TD_SCALAR_LOOP1(name, result)                                                   \
+  static void loop_##name(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) {\
+    const real *p = reg[src[0]].p;                                                      \
+    const size_t sp = reg[src[0]].step != 0;                                            \
+    for (size_t i = 0; i < n; i++, p += sp) {                                           \
+      real x = *p;                                                                      \
+      out[i] = result;                                                                  \
+    }                                                                                   \
   }
-#define TD_SCALAR_LOOP2(name, result)                                                \
-  static void loop_##name(real *out, const td_pw_arg *a, size_t n) {                  \
-    const real *p = a[0].p, *q = a[1].p;                                             \
-    const size_t sp = a[0].step != 0, sq = a[1].step != 0;                           \
-    for (size_t i = 0; i < n; i++, p += sp, q += sq) {                               \
-      real x = *p, y = *q;                                                           \
-      out[i] = result;                                                               \
-    }                                                                                \
+#define TD_SCALAR_LOOP2(name, result)                                                   \
+  static void loop_##name(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) {\
+    const real *p = reg[src[0]].p, *q = reg[src[1]].p;                                  \
+    const size_t sp = reg[src[0]].step != 0, sq = reg[src[1]].step != 0;                \
+    for (size_t i = 0; i < n; i++, p += sp, q += sq) {                                  \
+      real x = *p, y = *q;                                                              \
+      out[i] = result;                                                                  \
+    }                                                                                   \
   }
 
 /* 1 where the mask is set, else 0. */
@@ -192,18 +192,18 @@ TD_LOOP1(half_power, td_vselect(x == -TD_INF, td_splat(TD_INF), td_vsqrt(x + TD_
 TD_SCALAR_LOOP2(power, TD_LIBM(pow)(x, y))
 
 /* x^y; the exponents that models are full of, when they are one number, need no logarithm. */
-static void loop_pow(real *out, const td_pw_arg *a, size_t n) {
+static void loop_pow(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) {
   static const struct { real exponent; td_pw_loop loop; } easy[] = {
     {2, loop_square}, {3, loop_cube}, {TD_C(0.5), loop_half_power}, {-1, loop_reciprocal},
     {1, loop_copy}, {4, loop_fourth}, {-2, loop_inverse_square},
   };
-  if (a[1].step == 0)
+  if (reg[src[1]].step == 0)
     for (size_t i = 0; i < sizeof easy / sizeof *easy; i++)
-      if (easy[i].exponent == a[1].p[0]) {
-        easy[i].loop(out, a, n);
+      if (easy[i].exponent == reg[src[1]].p[0]) {
+        easy[i].loop(out, reg, src, n);
         return;
       }
-  loop_power(out, a, n);
+  loop_power(out, reg, src, n);
 }
 #endif
 
@@ -218,9 +218,6 @@ static const td_pw_loop td_pw_loops[TD_PW_OP_COUNT] = {
   TD_PW_OPS(TD_LOOP_ENTRY, TD_LOOP_ENTRY)
 #endif
 };
-
-#define TD_ARITY_ENTRY(name, arity) arity,
-static const uint8_t td_pw_arity[TD_PW_OP_COUNT] = {TD_PW_OPS(TD_ARITY_ENTRY, TD_ARITY_ENTRY)};
 
 /* What an operation costs per element, in units of an addition's: how finely its work is worth splitting. */
 static inline unsigned td_pw_cost(unsigned op) {

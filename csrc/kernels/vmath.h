@@ -67,11 +67,25 @@ static inline void td_copy_part(real *d, const real *s, size_t r) {
 }
 /* The vector of r < TD_LANES elements at p, then zeros; and its store, which touches r elements only. */
 static inline vreal td_load_part(const real *p, size_t r) {
+#if TD_VMATH_X86 && TD_KISA == 2
+  return (vreal)(TD_KREAL == 0 ? _mm512_maskz_loadu_epi32((__mmask16)((1u << r) - 1), p)
+                               : _mm512_maskz_loadu_epi64((__mmask8)((1u << r) - 1), p));
+#else
   vreal v = {0};
   td_copy_part((real *)&v, p, r);
   return v;
+#endif
 }
-static inline void td_store_part(real *p, vreal v, size_t r) { td_copy_part(p, (const real *)&v, r); }
+static inline void td_store_part(real *p, vreal v, size_t r) {
+#if TD_VMATH_X86 && TD_KISA == 2
+  if (TD_KREAL == 0)
+    _mm512_mask_storeu_epi32(p, (__mmask16)((1u << r) - 1), (__m512i)v);
+  else
+    _mm512_mask_storeu_epi64(p, (__mmask8)((1u << r) - 1), (__m512i)v);
+#else
+  td_copy_part(p, (const real *)&v, r);
+#endif
+}
 
 #if TD_KREAL < 2
 
