@@ -1,0 +1,417 @@
+/* Products of matrices, one or a batch. Large ones are cut into panels that OpenBLAS multiplies, each on one thread. Small
+ * and thin ones, where packing and the call cost more than the product, are done here without packing:
+ *   tile     sums of a few rows and vectors of columns stay in registers; rows of op(b) are read as they lie
+ *   dot      op(a)'s rows times op(b)'s columns, both along k, for few columns
+ *   swapped  the transposed product by tiles, for few columns of a transposed a
+ * Which way is taken, and where panels lie, depends on the shapes alone; and in the first three an element's sum is made
+ * in the same order however the work is cut. So the number of threads never shows in the result. */
+#include "kernels/isa.h"
+#include <cblas.h>
+#include <limits.h>
+#if defined(__AVX2__) || TD_KISA > 0
+#include <immintrin.h>
+#endif
+
+enum {
+  SMALL_WORK = 48 * 48 * 48,  /* multiplications up to which the call of OpenBLAS costs too much */
+  THIN = 4,                   /* rows or columns of c up to which a product is limited by reading the other operand */
+  THIN_STEPS = 16,            /* rows of op(b) that a thin product reads side by side */
+  PANEL = 256,                /* rows and columns of OpenBLAS' panels, about */
+  MIN_TASK = 1 << 16          /* multiplications below which a thread is not worth waking */
+};
+
+/* c[i·c_row + j] = alpha·Σ a[i·a_row + l·a_col]·b[l·b_row + j·b_col] + beta·c[...] for i < m, j < n, l < k */
+typedef struct {
+  real *c;
+  const real *a, *b;
+  size_t m, n, k;
+  size_t a_row, a_col, b_row, b_col, c_row;
+  real alpha, beta;
+} product;
+
+/* ---- Parts of a vector ------------------------------------------------------------------------------------ */
+
+/* The first n (1 ≤ n ≤ TD_LANES) elements of a vector; the others are 0 and their memory is not touched. */
+#if TD_KISA == 2 && TD_KREAL == 0
+static inline vreal load_part(const real *p, size_t n) { return (vreal)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+static inline void store_part(real *p, vreal v, size_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
+#elif TD_KISA == 2
+static inline vreal load_part(const real *p, size_t n) { return (vreal)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
+static inline void store_part(real *p, vreal v, size_t n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v); }
+#elif TD_KISA == 1
+static inline __m256i part_mask(size_t n) {
+  static const ireal mask[2 * TD_LANES] = {
+#if TD_KREAL == 0
+    -1, -1, -1, -1,
+#endif
+    -1, -1, -1, -1};
+  return (__m256i) * (const vreal_u *)(const void *)(mask + TD_LANES - n);
+}
+#if TD_KREAL == 0
+static inline vreal load_part(const real *p, size_t n) { return (vreal)_mm256_maskload_ps(p, part_mask(n)); }
+static inline void store_part(real *p, vreal v, size_t n) { _mm256_maskstore_ps(p, part_mask(n), (__m256)v); }
+#else
+static inline vreal load_part(const real *p, size_t n) { return (vreal)_mm256_maskload_pd(p, part_mask(n)); }
+static inline void store_part(real *p, vreal v, size_t n) { _mm256_maskstore_pd(p, part_mask(n), (__m256d)v); }
+#endif
+#else
+static inline vreal load_part(const real *p, size_t n) {
+  if (n == TD_LANES) return td_load(p);
+  vreal v = {0};
+  for (size_t i = 0; i < n; i++) v[i] = p[i];
+  return v;
+}
+static inline void store_part(real *p, vreal v, size_t n) {
+  for (size_t i = 0; i < n; i++) p[i] = v[i];
+}
+#endif
+
+static inline real sum_lanes(vreal v) {
+  real e[TD_LANES];
+  td_store(e, v);
+  for (size_t half = TD_LANES / 2; half; half /= 2)
+    for (size_t i = 0; i < half; i++) e[i] += e[i + half];
+  return e[0];
+}
+
+/* ---- Tiles ------------------------------------------------------------------------------------------------ */
+
+#if TD_KISA == 2
+enum { ROWS = 6, WIDTH = 4 };
+#else
+enum { ROWS = 6, WIDTH = 2 };
+#endif
+
+/* P rows × V vectors of c, from its corner on; b_col is 1. Only `last` elements of the last vector exist. */
+static inline __attribute__((always_inline)) void tile_body(const int P, const int V, const product *q, size_t last) {
+  vreal sum[ROWS][WIDTH];
+  const real *a = q->a, *b = q->b;
+  const size_t a_row = q->a_row, a_col = q->a_col, b_row = q->b_row;
+#pragma GCC unroll 8
+  for (int p = 0; p < P; p++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) sum[p][v] = (vreal){0};
+  }
+  for (size_t l = q->k; l; l--) {
+    vreal bv[WIDTH];
+#pragma GCC unroll 4
+    for (int v = 0; v + 1 < V; v++) bv[v] = td_load(b + v * TD_LANES);
+    bv[V - 1] = load_part(b + (V - 1) * TD_LANES, last);
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++) {
+      vreal x = td_splat(a[(size_t)p * a_row]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) sum[p][v] += x * bv[v];
+    }
+    a += a_col;
+    b += b_row;
+  }
+  vreal alpha = td_splat(q->alpha), beta = td_splat(q->beta);
+#pragma GCC unroll 8
+  for (int p = 0; p < P; p++) {
+    real *c = q->c + (size_t)p * q->c_row;
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+      size_t n = v + 1 < V ? TD_LANES : last;
+      vreal s = alpha * sum[p][v];
+      if (q->beta != 0) s += beta * load_part(c + v * TD_LANES, n);
+      store_part(c + v * TD_LANES, s, n);
+    }
+  }
+}
+
+typedef void (*tile_fn)(const product *, size_t);
+#define TILE(P, V) static void tile_##P##_##V(const product *q, size_t last) { tile_body(P, V, q, last); }
+#define TILES(V) TILE(1, V) TILE(2, V) TILE(3, V) TILE(4, V) TILE(5, V) TILE(6, V)
+#define TILE_ROW(V) {tile_1_##V, tile_2_##V, tile_3_##V, tile_4_##V, tile_5_##V, tile_6_##V}
+TILES(1)
+TILES(2)
+#if TD_KISA == 2
+TILES(3)
+TILES(4)
+#endif
+static const tile_fn tile_table[WIDTH][ROWS] = {
+  TILE_ROW(1), TILE_ROW(2),
+#if TD_KISA == 2
+  TILE_ROW(3), TILE_ROW(4),
+#endif
+};
+
+/* The whole product, b_col = 1. */
+static void run_tiles(const product *p) {
+  size_t tiles = (p->m + ROWS - 1) / ROWS;
+  product q = *p;
+  for (size_t j = 0; j < p->n; j += WIDTH * TD_LANES) {
+    size_t left = p->n - j, v = left >= WIDTH * TD_LANES ? WIDTH : (left + TD_LANES - 1) / TD_LANES;
+    size_t last = left >= WIDTH * TD_LANES ? TD_LANES : left - (v - 1) * TD_LANES;
+    q.b = p->b + j;
+    for (size_t t = 0; t < tiles; t++) {
+      size_t i0 = p->m * t / tiles, i1 = p->m * (t + 1) / tiles;
+      q.a = p->a + i0 * p->a_row;
+      q.c = p->c + i0 * p->c_row + j;
+      tile_table[v - 1][i1 - i0 - 1](&q, last);
+    }
+  }
+}
+
+/* to[l·pitch + j] = op(b)[l][j] */
+static void pack_rows(real *to, const product *p, size_t pitch) {
+  for (size_t j = 0; j < p->n; j++)
+    for (size_t l = 0; l < p->k; l++) to[l * pitch + j] = p->b[l * p->b_row + j * p->b_col];
+}
+
+/* Written-out sums, for when there is no memory to pack. */
+static void run_plain(const product *p) {
+  for (size_t i = 0; i < p->m; i++)
+    for (size_t j = 0; j < p->n; j++) {
+      real sum = 0, *c = p->c + i * p->c_row + j;
+      for (size_t l = 0; l < p->k; l++) sum += p->a[i * p->a_row + l * p->a_col] * p->b[l * p->b_row + j * p->b_col];
+      *c = p->beta != 0 ? p->alpha * sum + p->beta * *c : p->alpha * sum;
+    }
+}
+
+/* Few rows of c: b is read a few whole rows at a time, so that memory streams. */
+static void run_thin_tiles(const product *p) {
+  product q = *p;
+  for (size_t l = 0; l < p->k; l += THIN_STEPS) {
+    q.a = p->a + l * p->a_col;
+    q.b = p->b + l * p->b_row;
+    q.k = p->k - l < THIN_STEPS ? p->k - l : THIN_STEPS;
+    q.beta = l ? 1 : p->beta;
+    run_tiles(&q);
+  }
+}
+
+/* op(b) is packed when its rows are not contiguous. */
+static void by_tiles(const product *p) {
+  if (p->b_col == 1) {
+    if (p->m <= THIN && p->k > 2 * THIN_STEPS && p->n > 4 * WIDTH * TD_LANES) run_thin_tiles(p);
+    else run_tiles(p);
+    return;
+  }
+  size_t pitch = (p->n + TD_LANES - 1) / TD_LANES * TD_LANES;
+  real *rows = td_scratch(p->k * pitch * sizeof(real));
+  if (!rows) {
+    run_plain(p);
+    return;
+  }
+  product q = *p;
+  pack_rows(rows, p, pitch);
+  q.b = rows;
+  q.b_row = pitch;
+  q.b_col = 1;
+  run_tiles(&q);
+}
+
+/* ---- Dots ------------------------------------------------------------------------------------------------- */
+
+/* R rows × Q columns of c, from its corner on; a_col and b_row are 1. */
+static inline __attribute__((always_inline)) void dot_body(const int R, const int Q, const product *p) {
+  vreal sum[4][4];
+#pragma GCC unroll 4
+  for (int i = 0; i < R; i++) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Q; j++) sum[i][j] = (vreal){0};
+  }
+  for (size_t l = 0; l < p->k; l += TD_LANES) {
+    size_t n = p->k - l < TD_LANES ? p->k - l : TD_LANES;
+    vreal bv[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < Q; j++) bv[j] = load_part(p->b + (size_t)j * p->b_col + l, n);
+#pragma GCC unroll 4
+    for (int i = 0; i < R; i++) {
+      vreal av = load_part(p->a + (size_t)i * p->a_row + l, n);
+#pragma GCC unroll 4
+      for (int j = 0; j < Q; j++) sum[i][j] += av * bv[j];
+    }
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < R; i++) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Q; j++) {
+      real *c = p->c + (size_t)i * p->c_row + j, s = p->alpha * sum_lanes(sum[i][j]);
+      *c = p->beta != 0 ? s + p->beta * *c : s;
+    }
+  }
+}
+
+static void dot_4_2(const product *p) { dot_body(4, 2, p); }
+static void dot_4_1(const product *p) { dot_body(4, 1, p); }
+static void dot_1_2(const product *p) { dot_body(1, 2, p); }
+static void dot_1_1(const product *p) { dot_body(1, 1, p); }
+
+/* The whole product, a_col = b_row = 1. */
+static void run_dots(const product *p) {
+  product q = *p;
+  for (size_t j = 0; j < p->n; j += 2)
+    for (size_t i = 0, rows; i < p->m; i += rows) {
+      rows = p->m - i >= 4 ? 4 : 1;
+      q.a = p->a + i * p->a_row;
+      q.b = p->b + j * p->b_col;
+      q.c = p->c + i * p->c_row + j;
+      bool pair = p->n - j >= 2;
+      (rows == 4 ? pair ? dot_4_2 : dot_4_1 : pair ? dot_1_2 : dot_1_1)(&q);
+    }
+}
+
+/* to[i·n + l] = from[i·row + l·col], i < m, l < n */
+static void pack_lines(real *to, const real *from, size_t m, size_t n, size_t row, size_t col) {
+  for (size_t i = 0; i < m; i++)
+    for (size_t l = 0; l < n; l++) to[i * n + l] = from[i * row + l * col];
+}
+
+/* What is not contiguous along k is packed. */
+static void by_dots(const product *p) {
+  size_t of_a = p->a_col == 1 ? 0 : p->m * p->k, of_b = p->b_row == 1 ? 0 : p->n * p->k;
+  product q = *p;
+  if (of_a + of_b) {
+    real *lines = td_scratch((of_a + of_b) * sizeof(real));
+    if (!lines) {
+      run_plain(p);
+      return;
+    }
+    if (of_a) {
+      pack_lines(lines, p->a, p->m, p->k, p->a_row, p->a_col);
+      q.a = lines, q.a_row = p->k, q.a_col = 1;
+    }
+    if (of_b) {
+      pack_lines(lines + of_a, p->b, p->n, p->k, p->b_col, p->b_row);
+      q.b = lines + of_a, q.b_row = 1, q.b_col = p->k;
+    }
+  }
+  run_dots(&q);
+}
+
+/* The transposed product by tiles into scratch memory, then its columns to c; a_row is 1. */
+static void by_swapped_tiles(const product *p) {
+  product q = {.a = p->b, .b = p->a, .m = p->n, .n = p->m, .k = p->k, .a_row = p->b_col, .a_col = p->b_row,
+               .b_row = p->a_col, .b_col = p->a_row, .c_row = p->m, .alpha = p->alpha, .beta = 0};
+  q.c = td_scratch(p->m * p->n * sizeof(real));
+  if (!q.c) {
+    run_plain(p);
+    return;
+  }
+  by_tiles(&q);
+  for (size_t i = 0; i < p->m; i++)
+    for (size_t j = 0; j < p->n; j++) {
+      real *c = p->c + i * p->c_row + j;
+      *c = p->beta != 0 ? q.c[j * p->m + i] + p->beta * *c : q.c[j * p->m + i];
+    }
+}
+
+/* ---- OpenBLAS --------------------------------------------------------------------------------------------- */
+
+static size_t greater(size_t a, size_t b) { return a > b ? a : b; }
+
+static void by_blas(const product *p) {
+  CBLAS_TRANSPOSE ta = p->a_col == 1 ? CblasNoTrans : CblasTrans, tb = p->b_col == 1 ? CblasNoTrans : CblasTrans;
+  /* a matrix of one row or column may have a distance of rows that BLAS finds too short */
+  blasint lda = (blasint)(p->a_col == 1 ? greater(p->a_row, p->k) : greater(p->a_col, p->m));
+  blasint ldb = (blasint)(p->b_col == 1 ? greater(p->b_row, p->n) : greater(p->b_col, p->k));
+#if TD_KREAL == 0
+  cblas_sgemm(CblasRowMajor, ta, tb, (blasint)p->m, (blasint)p->n, (blasint)p->k, p->alpha, p->a, lda, p->b, ldb,
+              p->beta, p->c, (blasint)p->c_row);
+#else
+  cblas_dgemm(CblasRowMajor, ta, tb, (blasint)p->m, (blasint)p->n, (blasint)p->k, p->alpha, p->a, lda, p->b, ldb,
+              p->beta, p->c, (blasint)p->c_row);
+#endif
+}
+
+static bool fits_blas(const product *p) {
+  return p->k < INT_MAX && p->a_row < INT_MAX && p->a_col < INT_MAX && p->b_row < INT_MAX && p->b_col < INT_MAX &&
+         p->c_row < INT_MAX;
+}
+
+/* ---- The kernel ------------------------------------------------------------------------------------------- */
+
+typedef enum { BY_TILES, BY_DOTS, BY_SWAPPED_TILES, BY_BLAS } way;
+
+typedef struct {
+  product p;                          /* the first of the batch */
+  way way;
+  size_t stride_a, stride_b, stride_c;
+  size_t row_panels, column_panels;   /* of each product */
+} call;
+
+static way choose_way(const product *p) {
+  double work = (double)p->m * (double)p->n * (double)p->k;
+  if (p->n <= THIN && p->m >= 2 * p->n) {
+    if (p->a_col != 1) return BY_SWAPPED_TILES;
+    if (p->k >= 2 * TD_LANES) return BY_DOTS;
+  }
+  if (p->m <= THIN && p->b_col != 1 && p->k >= 2 * TD_LANES) return BY_DOTS;
+  if (p->m <= THIN || work <= SMALL_WORK || !fits_blas(p)) return BY_TILES;
+  return BY_BLAS;
+}
+
+/* Cuts a product into panels: about square ones for OpenBLAS; for thin products along their length. */
+static void choose_panels(call *e) {
+  const product *p = &e->p;
+  e->row_panels = e->column_panels = 1;
+  if (e->way == BY_BLAS) {
+    e->row_panels = (p->m + PANEL / 2) / PANEL;
+    e->column_panels = (p->n + PANEL / 2) / PANEL;
+  } else if (e->way == BY_TILES) {
+    e->column_panels = (p->n + 1023) / 1024;
+    if (p->m > THIN) e->row_panels = (p->m + 255) / 256;
+  } else {
+    e->row_panels = (p->m + 255) / 256;
+    if (e->way == BY_DOTS) e->column_panels = (p->n + 255) / 256;
+  }
+  if (!e->row_panels) e->row_panels = 1;
+  if (!e->column_panels) e->column_panels = 1;
+}
+
+static void run_panel(const call *e, size_t item) {
+  product q = e->p;
+  size_t column = item % e->column_panels, row = item / e->column_panels % e->row_panels;
+  size_t index = item / e->column_panels / e->row_panels;
+  size_t i0 = q.m * row / e->row_panels, i1 = q.m * (row + 1) / e->row_panels;
+  size_t j0 = q.n * column / e->column_panels, j1 = q.n * (column + 1) / e->column_panels;
+  q.a += index * e->stride_a + i0 * q.a_row;
+  q.b += index * e->stride_b + j0 * q.b_col;
+  q.c += index * e->stride_c + i0 * q.c_row + j0;
+  q.m = i1 - i0;
+  q.n = j1 - j0;
+  if (e->way == BY_TILES) by_tiles(&q);
+  else if (e->way == BY_DOTS) by_dots(&q);
+  else if (e->way == BY_SWAPPED_TILES) by_swapped_tiles(&q);
+  else by_blas(&q);
+}
+
+static void run_panels(void *ctx, size_t begin, size_t end) {
+  for (size_t item = begin; item < end; item++) run_panel(ctx, item);
+}
+
+/* c = beta·c */
+static void scale(const product *p, size_t batch, size_t stride_c) {
+  for (size_t b = 0; b < batch; b++)
+    for (size_t i = 0; i < p->m; i++) {
+      real *c = p->c + b * stride_c + i * p->c_row;
+      for (size_t j = 0; j < p->n; j++) c[j] = p->beta != 0 ? p->beta * c[j] : 0;
+    }
+}
+
+void TD_K(matmul)(void *c, const void *a, const void *b, size_t m, size_t n, size_t k, size_t lda, size_t ldb, size_t ldc,
+                  bool trans_a, bool trans_b, size_t batch, size_t stride_a, size_t stride_b, size_t stride_c,
+                  double alpha, double beta) {
+  call e = {.p = {.c = c, .a = a, .b = b, .m = m, .n = n, .k = k, .a_row = trans_a ? 1 : lda, .a_col = trans_a ? lda : 1,
+                  .b_row = trans_b ? 1 : ldb, .b_col = trans_b ? ldb : 1, .c_row = ldc,
+                  .alpha = (real)alpha, .beta = (real)beta},
+            .stride_a = stride_a, .stride_b = stride_b, .stride_c = stride_c};
+  if (!m || !n || !batch) return;
+  if (!k || alpha == 0) {
+    scale(&e.p, batch, stride_c);
+    return;
+  }
+  /* a shared b turns a batch of stacked matrices into one */
+  if (batch > 1 && !stride_b && !trans_a && stride_a == m * lda && stride_c == m * ldc) {
+    e.p.m = m * batch;
+    batch = 1;
+  }
+  e.way = choose_way(&e.p);
+  choose_panels(&e);
+  size_t items = batch * e.row_panels * e.column_panels;
+  double work = (double)e.p.m * (double)n * (double)k / (double)(e.row_panels * e.column_panels);
+  td_parallel(items, work > MIN_TASK ? 1 : 1 + (size_t)(MIN_TASK / work), run_panels, &e);
+}
