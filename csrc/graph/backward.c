@@ -37,7 +37,7 @@ typedef struct {
   list nodes;
   size_t *first, *in_first, *source;
   td_tensor **grad;
-  bool *wanted;
+  bool *wanted, *end; /* leads to an input; is one, and the pass stops there */
   size_t ngrad, nsource;
 } pass;
 
@@ -89,6 +89,7 @@ static void pass_free(pass *p) {
   td_free(p->in_first, n * sizeof *p->in_first);
   td_free(p->source, p->nsource * sizeof *p->source);
   td_free(p->wanted, n * sizeof *p->wanted);
+  td_free(p->end, n * sizeof *p->end);
   list_free(&p->nodes);
 }
 
@@ -107,9 +108,11 @@ static td_status pass_prepare(pass *p, td_tensor *const *outputs, int noutputs, 
   p->source = td_alloc(p->nsource * sizeof *p->source);
   p->grad = td_alloc(p->ngrad * sizeof *p->grad);
   p->wanted = td_alloc(n * sizeof *p->wanted);
-  if (!p->first || !p->in_first || !p->source || !p->grad || !p->wanted) return td_last_status();
+  p->end = td_alloc(n * sizeof *p->end);
+  if (!p->first || !p->in_first || !p->source || !p->grad || !p->wanted || !p->end) return td_last_status();
   memset(p->grad, 0, p->ngrad * sizeof *p->grad);
   memset(p->wanted, 0, n * sizeof *p->wanted);
+  memset(p->end, 0, n * sizeof *p->end);
   for (size_t k = 0, g = 0, e = 0; k < n; k++) {
     td_node *node = p->nodes.item[k];
     p->first[k] = g;
@@ -279,11 +282,14 @@ static td_status seed(pass *p, td_tensor *output, td_tensor *cotangent) {
 }
 
 /* Which nodes lead to an input; without inputs, all. */
-static void mark_wanted(pass *p, td_tensor *const *inputs, int ninputs, const size_t *input_place) {
+static void mark_wanted(pass *p, td_tensor *const *inputs, int ninputs, const size_t *input_place, bool stop) {
   size_t n = p->nodes.count;
   for (size_t k = 0; k < n; k++) p->wanted[k] = ninputs == 0;
   for (int i = 0; i < ninputs; i++)
-    if (inputs[i]->node && input_place[i] != SIZE_MAX) p->wanted[input_place[i]] = true;
+    if (inputs[i]->node && input_place[i] != SIZE_MAX) {
+      p->wanted[input_place[i]] = true;
+      p->end[input_place[i]] = stop;
+    }
   for (size_t k = 0; k < n && ninputs; k++) {
     td_node *node = p->nodes.item[k];
     for (int i = 0; i < node->nin && !p->wanted[k]; i++) {
@@ -311,11 +317,11 @@ static td_status sweep(pass *p, bool to_leaves, bool keep_graph) {
       if (to_leaves) s = add_to_leaf(n, p->grad[p->first[k]]);
     } else {
       bool behind = false;
-      for (int i = 0; i < n->nin && !behind; i++) {
+      for (int i = 0; i < n->nin && !behind && !p->end[k]; i++) {
         size_t m = p->source[p->in_first[k] + (size_t)i];
         behind = m != SIZE_MAX && p->wanted[m];
       }
-      if (behind || n->used) {
+      if (behind || (n->used && !p->end[k])) {
         size_t mark = td_auto_mark();
         s = step_back(p, k);
         td_auto_release(mark);
@@ -333,7 +339,7 @@ static td_status sweep(pass *p, bool to_leaves, bool keep_graph) {
 }
 
 static td_status backward(td_tensor *const *outputs, td_tensor *const *cotangents, int noutputs,
-                          td_tensor *const *inputs, int ninputs, td_tensor **grads, bool keep_graph) {
+                          td_tensor *const *inputs, int ninputs, td_tensor **grads, unsigned flags) {
   pass p = {0};
   uint64_t since = 0;
   for (int i = 0; i < ninputs; i++)
@@ -343,8 +349,8 @@ static td_status backward(td_tensor *const *outputs, td_tensor *const *cotangent
   for (int i = 0; i < ninputs && place; i++)
     place[i] = inputs[i]->node && inputs[i]->node->mark == pass_number ? inputs[i]->node->place : SIZE_MAX;
   for (int i = 0; i < noutputs && !s; i++) s = seed(&p, outputs[i], cotangents ? cotangents[i] : NULL);
-  if (!s) mark_wanted(&p, inputs, ninputs, place);
-  if (!s) s = sweep(&p, ninputs == 0, keep_graph);
+  if (!s) mark_wanted(&p, inputs, ninputs, place, flags & TD_STOP_AT_INPUTS);
+  if (!s) s = sweep(&p, ninputs == 0, flags & (TD_CREATE_GRAPH | TD_RETAIN_GRAPH));
   for (int i = 0; i < ninputs; i++)
     grads[i] = !s && place[i] != SIZE_MAX ? td_tensor_retain(p.grad[p.first[place[i]] + (size_t)inputs[i]->slot]) : NULL;
   td_free(place, (size_t)ninputs * sizeof *place);
@@ -353,11 +359,11 @@ static td_status backward(td_tensor *const *outputs, td_tensor *const *cotangent
 }
 
 td_status td_backward(td_tensor *const *outputs, td_tensor *const *cotangents, int noutputs, td_tensor *const *inputs,
-                      int ninputs, td_tensor **grads, bool create_graph, bool retain) {
+                      int ninputs, td_tensor **grads, unsigned flags) {
   bool was = td_recording;
   size_t mark = td_auto_mark();
-  td_recording = create_graph;
-  td_status s = backward(outputs, cotangents, noutputs, inputs, ninputs, grads, create_graph || retain);
+  td_recording = flags & TD_CREATE_GRAPH;
+  td_status s = backward(outputs, cotangents, noutputs, inputs, ninputs, grads, flags);
   td_recording = was;
   td_auto_release(mark);
   return s;
@@ -421,7 +427,7 @@ static void rule_by_twin(td_rule *r, td_twin twin) {
   }
   td_tensor *y = twin(r, in), *dy = r->dout[0];
   td_recording = was;
-  if (!y || td_backward(&y, &dy, 1, want, n, grads, was, false)) return;
+  if (!y || td_backward(&y, &dy, 1, want, n, grads, was ? TD_CREATE_GRAPH : 0)) return;
   for (int i = 0; i < n; i++) r->din[which[i]] = td_auto(grads[i]);
 }
 

@@ -51,12 +51,17 @@ uint64_t td_tape_now(void);
 td_status td_tape_custom(const td_op *op, td_tensor *const *in, int nin, td_tensor *const *out, int nout,
                          void *data, void (*data_free)(void *));
 
+enum {
+  TD_CREATE_GRAPH = 1,  /* record the pass itself, and keep the graph */
+  TD_RETAIN_GRAPH = 2,  /* keep what the pass used; else it is freed */
+  TD_STOP_AT_INPUTS = 4 /* inputs are ends: what one input depends on adds nothing to another's gradient */
+};
+
 /* Reverse pass from `outputs` with their cotangents (an entry may be NULL: ones, for one element).
  * With inputs: grads receives a new reference per input, NULL where the outputs do not depend on it.
- * Without (ninputs = 0): gradients are added to the leaves.
- * create_graph records the pass itself (and keeps the graph); else what it used is freed unless retain. */
+ * Without (ninputs = 0): gradients are added to the leaves. */
 td_status td_backward(td_tensor *const *outputs, td_tensor *const *cotangents, int noutputs,
-                      td_tensor *const *inputs, int ninputs, td_tensor **grads, bool create_graph, bool retain);
+                      td_tensor *const *inputs, int ninputs, td_tensor **grads, unsigned flags);
 
 /* The tensors made before `since` on which the outputs depend through what was recorded since: the parameters and
  * features that a function closed over. Each is given once, as a new reference; *list is for td_free of

@@ -35,11 +35,13 @@ static td_tensor **tensors_at(lua_State *L, int index, const char *fname, bool h
   return list;
 }
 
-/* backward(outputs, cotangents | nil, inputs | nil, create_graph, retain) → a table of gradients, false where unused, or
+/* backward(outputs, cotangents | nil, inputs | nil, create_graph, retain, stop_at_inputs) → a table of gradients, false where unused, or
  * nothing when gradients go to the leaves */
 static int core_backward(lua_State *L) {
   int nout, ncot = 0, nin = 0;
-  lua_settop(L, 5);
+  lua_settop(L, 6);
+  unsigned flags = (lua_toboolean(L, 4) ? TD_CREATE_GRAPH : 0u) | (lua_toboolean(L, 5) ? TD_RETAIN_GRAPH : 0u) |
+                   (lua_toboolean(L, 6) ? TD_STOP_AT_INPUTS : 0u);
   td_tensor **outputs = tensors_at(L, 1, "backward", false, &nout);
   td_tensor **cotangents = lua_isnil(L, 2) ? NULL : tensors_at(L, 2, "backward", true, &ncot);
   td_tensor **inputs = lua_isnil(L, 3) ? NULL : tensors_at(L, 3, "backward", false, &nin);
@@ -50,7 +52,7 @@ static int core_backward(lua_State *L) {
     return 1;
   }
   lua_State *before = tdl_enter(L);
-  td_status s = td_backward(outputs, cotangents, nout, inputs, nin, grads, lua_toboolean(L, 4), lua_toboolean(L, 5));
+  td_status s = td_backward(outputs, cotangents, nout, inputs, nin, grads, flags);
   tdl_leave(before);
   if (s) {
     for (int i = 0; i < nin; i++) td_tensor_release(grads[i]);

@@ -95,3 +95,22 @@ td_tensor *td_sum_to(td_tensor *x, int ndim, const size_t *shape) {
 }
 
 td_tensor *td_matmul(td_tensor *a, td_tensor *b) { return td_do(&td_op_matmul, NULL, 2, a, b); }
+
+td_tensor *td_lincomb(int n, const double *coef, td_tensor *const *x) {
+  enum { MOST = 24 };
+  td_tensor *in[MOST + 1], *out[TD_MAX_OUT];
+  size_t count = 0, wanted = 0;
+  for (int i = 0; i < n; i++) wanted += coef[i] != 0;
+  if (n > MOST) {
+    td_fail(TD_EARG, "lincomb: %d tensors, expected at most %d", n, MOST);
+    return NULL;
+  }
+  in[0] = td_auto(td_tensor_new(TD_F64, 1, &wanted));
+  for (int i = 0; i < n && in[0]; i++) {
+    if (coef[i] == 0) continue;
+    td_tensor_set(in[0], count++, coef[i]);
+    in[count] = x[i];
+  }
+  td_do_all(&td_op_lincomb, NULL, (int)count + 1, in, out);
+  return out[0];
+}

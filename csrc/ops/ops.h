@@ -43,7 +43,7 @@ extern const td_op td_op_cast, td_op_reshape, td_op_permute, td_op_expand, td_op
   td_op_scatter_add, td_op_sum, td_op_prod, td_op_max, td_op_min, td_op_cumsum, td_op_sort, td_op_norm, td_op_logsumexp,
   td_op_softmax, td_op_log_softmax, td_op_softmax_grad, td_op_log_softmax_grad, td_op_matmul, td_op_conv2d,
   td_op_conv2d_input_grad, td_op_conv2d_weight_grad, td_op_group_norm, td_op_group_norm_grad, td_op_channel_norm,
-  td_op_channel_norm_grad;
+  td_op_channel_norm_grad, td_op_lincomb;
 
 td_tensor *td_cast(td_tensor *x, td_dtype d);
 td_tensor *td_reshape(td_tensor *x, int ndim, const size_t *shape);
@@ -57,6 +57,8 @@ td_tensor *td_sum(td_tensor *x, unsigned dims, bool keepdim);
 /* x summed down to a shape that broadcasts to x's; x itself when nothing is to do. */
 td_tensor *td_sum_to(td_tensor *x, int ndim, const size_t *shape);
 td_tensor *td_matmul(td_tensor *a, td_tensor *b);
+/* Σ coef[i]·x[i] */
+td_tensor *td_lincomb(int n, const double *coef, td_tensor *const *x);
 
 /* The derivative of an operation taken through `twin`, which computes the operation's first result from simpler ones:
  * how a fused operation gets its second derivative. Provided by the tape. */

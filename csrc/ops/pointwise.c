@@ -273,6 +273,58 @@ static void cast_vjp(td_rule *r) {
 const td_op td_op_cast = {.name = "to", .signature = "x, dtype:dtype", .shape = cast_shape, .run = cast_run,
                           .vjp = cast_vjp, .doc = "the same values in another element type"};
 
+/* Σ coef[i]·xᵢ in one pass: operand 1 holds the coefficients (one dim, constants), the others have one shape and type. */
+static td_status lincomb_shape(td_call *c) {
+  const td_tensor *coef = c->in[0];
+  if (c->nin < 2 || coef->ndim != 1 || coef->numel != (size_t)c->nin - 1 || coef->dtype != TD_F64)
+    return td_fail(TD_ESHAPE, "lincomb: coefficients are %s of shape (%s), expected %d of float64 for as many tensors",
+                   td_dtype_name(coef->dtype), td_tensor_shape_string(coef), c->nin - 1);
+  for (int i = 1; i < c->nin; i++) {
+    td_status s = td_want_real(c, i);
+    if (s) return s;
+    if (!td_tensor_same_shape(c->in[i], c->in[1]) || c->in[i]->dtype != c->in[1]->dtype)
+      return td_fail(TD_ESHAPE, "lincomb: tensor %d is %s of shape (%s), the first %s of (%s)", i,
+                     td_dtype_name(c->in[i]->dtype), td_tensor_shape_string(c->in[i]), td_dtype_name(c->in[1]->dtype),
+                     td_tensor_shape_string(c->in[1]));
+  }
+  td_meta_like(c, 0, c->in[1]);
+  return TD_OK;
+}
+static td_status lincomb_run(td_call *c) {
+  enum { MOST = 32 };
+  td_tensor *flat[MOST];
+  const void *x[MOST];
+  int n = c->nin - 1;
+  if (n > MOST) return td_fail(TD_EARG, "lincomb: %d tensors, expected at most %d", n, MOST);
+  td_tensor *coef = td_tensor_contiguous(c->in[0]);
+  td_status s = coef ? TD_OK : td_last_status();
+  int made = 0;
+  for (; made < n && !s; made++) {
+    flat[made] = td_tensor_contiguous(c->in[made + 1]);
+    if (!flat[made]) {
+      s = td_last_status();
+      break;
+    }
+    x[made] = flat[made]->data;
+  }
+  if (!s && c->out[0]->numel)
+    td_k(c->out[0]->dtype)->lincomb(c->out[0]->data, NULL, (size_t)n, (const double *)(const void *)coef->data, x,
+                                    c->out[0]->numel);
+  while (made-- > 0) td_tensor_release(flat[made]);
+  td_tensor_release(coef);
+  return s;
+}
+static void lincomb_vjp(td_rule *r) {
+  for (int i = 1; i < r->nin; i++) {
+    if (!r->need[i]) continue;
+    double coef = td_tensor_get(r->in[0], (size_t)(i - 1) * r->in[0]->stride[0]);
+    r->din[i] = coef == 1 ? r->dout[0] : td_mul(r->dout[0], td_num(coef));
+  }
+}
+const td_op td_op_lincomb = {.name = "lincomb", .signature = "tensors...", .shape = lincomb_shape, .run = lincomb_run,
+                             .vjp = lincomb_vjp, .keep = TD_KEEP_IN(0),
+                             .doc = "Σ cᵢ·xᵢ in one pass: {c, x₁, x₂, …} with c the constants in one dim of float64"};
+
 const td_op *const td_ops_pointwise[] = {
   &td_op_neg, &td_op_abs, &td_op_sign, &td_op_square, &td_op_exp, &td_op_expm1, &td_op_log, &td_op_log1p, &td_op_log2,
   &td_op_log10, &td_op_sqrt, &td_op_rsqrt, &td_op_reciprocal, &td_op_sin, &td_op_cos, &td_op_tan, &td_op_asin,
@@ -282,5 +334,5 @@ const td_op *const td_ops_pointwise[] = {
   &td_op_add, &td_op_sub, &td_op_mul, &td_op_div, &td_op_pow, &td_op_atan2, &td_op_maximum, &td_op_minimum,
   &td_op_floor_div, &td_op_mod, &td_op_eq, &td_op_ne, &td_op_lt, &td_op_le, &td_op_gt, &td_op_ge,
   &td_op_logical_and, &td_op_logical_or, &td_op_logical_xor, &td_op_silu_grad, &td_op_gelu_grad,
-  &td_op_gelu_tanh_grad, &td_op_relu_grad, &td_op_where, &td_op_fma, &td_op_clamp, &td_op_cast, NULL,
+  &td_op_gelu_tanh_grad, &td_op_relu_grad, &td_op_where, &td_op_fma, &td_op_clamp, &td_op_cast, &td_op_lincomb, NULL,
 };

@@ -208,7 +208,7 @@ function M.checkpoint(f, ...)
       for i, y in ipairs {f(unpack(again, 1, n))} do
         if cotangents[i] then ys[#ys + 1], cs[#cs + 1] = y, cotangents[i] end
       end
-      local grads = core.backward(ys, cs, points, create, create)
+      local grads = core.backward(ys, cs, points, create, create, true)
       for i = 1, #points do grads[i] = grads[i] or nil end
       return unpack(grads, 1, #points)
     end)
