@@ -21,6 +21,12 @@ real_f32 = 0
 real_f64 = 1
 real_i64 = 2
 
+# gcc takes instruction set and optimisation from the source (isa.h), clang from here.
+ifneq (,$(findstring clang,$(CC)))
+flags_avx2 = -mavx2 -mfma
+flags_avx512 = -mavx512f -mavx512vl -mavx512dq -mavx512bw -mavx2 -mfma
+endif
+
 VARIANTS = $(foreach i,$(ISAS),$(foreach r,f32 f64,$(patsubst csrc/%.c,$(BUILD)/%.$(r).$(i).o,$(KERNEL_REAL) $(KERNEL_ANY))) \
              $(patsubst csrc/%.c,$(BUILD)/%.i64.$(i).o,$(KERNEL_ANY)))
 CORE_OBJ = $(patsubst csrc/%.c,$(BUILD)/%.o,$(PLAIN)) $(VARIANTS)
@@ -37,7 +43,7 @@ $(CORE): $(OBJ)
 define variant
 $(BUILD)/%.$(1).$(2).o: csrc/%.c
 	@mkdir -p $$(@D)
-	$(CC) $(TD_CFLAGS) -DTD_KREAL=$(real_$(1)) -DTD_KISA=$(isa_$(2)) -MMD -MP -c -o $$@ $$<
+	$(CC) $(TD_CFLAGS) $(flags_$(2)) -DTD_KREAL=$(real_$(1)) -DTD_KISA=$(isa_$(2)) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach i,$(ISAS),$(foreach r,f32 f64 i64,$(eval $(call variant,$(r),$(i)))))
 

@@ -159,16 +159,28 @@ static bool write_image(png_job *job) {
 }
 
 static td_status check_image(const char *path, const td_tensor *t) {
-  if (t->dtype != TD_U8)
-    return td_fail(TD_EDTYPE, "%s: expected a uint8 image, got %s", path, td_dtype_name(t->dtype));
+  if (t->dtype != TD_U8 && !td_dtype_is_real(t->dtype))
+    return td_fail(TD_EDTYPE, "%s: expected an image of uint8, or of floats from 0 to 1, got %s", path,
+                   td_dtype_name(t->dtype));
   bool ok = t->ndim == 2 || (t->ndim == 3 && t->shape[2] >= 1 && t->shape[2] <= 4);
   for (int i = 0; ok && i < 2; i++) ok = t->shape[i] >= 1 && t->shape[i] <= SIDE_MAX;
   if (!ok)
-    return td_fail(
-        TD_ESHAPE,
-        "%s: expected an image of height×width or height×width×(1 to 4), each side 1 to %d, got %s",
-        path, SIDE_MAX, td_tensor_shape_string(t));
+    return td_fail(TD_ESHAPE, "%s: expected an image of height×width or height×width×(1 to 4), each "
+                   "side 1 to %d, got %s", path, SIDE_MAX, td_tensor_shape_string(t));
   return TD_OK;
+}
+
+/* The image as contiguous bytes: floats are clipped to 0 … 1 and rounded to 0 … 255, NaN is 0. */
+static td_tensor *to_bytes(td_tensor *image) {
+  td_tensor *from = td_tensor_contiguous(image);
+  if (!from || from->dtype == TD_U8) return from;
+  td_tensor *to = td_tensor_new(TD_U8, from->ndim, from->shape);
+  for (size_t i = 0; to && i < to->numel; i++) {
+    double v = td_tensor_get(from, i);
+    to->data[i] = (char)(unsigned char)(!(v > 0) ? 0 : v < 1 ? v * 255 + 0.5 : 255);
+  }
+  td_tensor_release(from);
+  return to;
 }
 
 static td_status encode(png_job *job) {
@@ -186,7 +198,7 @@ td_status td_png_write(const char *path, td_tensor *image) {
   if (status) return status;
   td_writer w;
   png_job job = {.name = path, .writer = &w, .reason = "libpng could not start"};
-  if (!(job.image = td_tensor_contiguous(image))) return td_last_status();
+  if (!(job.image = to_bytes(image))) return td_last_status();
   status = td_writer_open(&w, path);
   if (!status) status = td_writer_close(&w, encode(&job));
   td_tensor_release(job.image);

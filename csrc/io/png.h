@@ -9,7 +9,8 @@
  * 1,000,000 pixels a side or 2^28 in all are refused. */
 td_status td_png_read(const char *path, td_tensor **image);
 td_status td_png_from_memory(const void *bytes, size_t n, const char *name, td_tensor **image);
-/* Writes a uint8 tensor of height × width (grey) or height × width × (1, 2, 3 or 4). */
+/* Writes height × width (grey) or height × width × (1, 2, 3 or 4), of uint8, or of floats that are
+ * clipped to 0 … 1 and become 0 … 255. */
 td_status td_png_write(const char *path, td_tensor *image);
 
 #endif

@@ -18,6 +18,7 @@ enum {
   BLOCK_DIRECT = 4096,   /* ... and without */
   GRAIN = 32768,         /* elements that are worth a thread, for an operation as cheap as addition */
   TILE_SIDE = 32,        /* elements along each side of a tile that is transposed */
+  SHORT_ROW = 8,         /* elements in a row that are not worth a loop of their own */
   SMALL = 2048,          /* elements up to which planning would show ... */
   SMALL_WORK = 4096 / (int)sizeof(real)  /* ... and the room for intermediate results then */
 };
@@ -42,7 +43,7 @@ typedef struct {
   size_t blocks, capacity;        /* elements in a buffer, a multiple of TD_LANES */
   bool any_direct, transposed;
   operand in[TD_PW_MAX_IN], out[TD_PW_MAX_OUT];
-  int8_t home_out[TD_PW_MAX_REG]; /* the output whose memory holds the register, or NONE ... */
+  int8_t home[TD_PW_MAX_REG];     /* the output whose memory holds the register, or NONE ... */
   int8_t buffer[TD_PW_MAX_REG];   /* ... and then the register's buffer */
   uint8_t out_reg[TD_PW_MAX_OUT];
 } plan;
@@ -104,14 +105,6 @@ static void merge_dims(plan *l) {
 /* Is the operand one row of consecutive elements, or one number, over the whole index space? */
 static bool is_flat(const plan *l, const operand *o) {
   return l->ndim == 1 && (o->stride[0] == 0 || (o->stride[0] == 1 && o->dtype == REAL_DTYPE));
-}
-
-/* An upper bound of the number of buffers that a block needs. */
-static int count_buffers(const plan *l, const bool *written) {
-  int count = 0;
-  for (int i = 0; i < l->p->nin; i++) count += !is_flat(l, &l->in[i]);
-  for (int r = l->p->nin; r < TD_PW_MAX_REG; r++) count += written[r] && l->home_out[r] == NONE;
-  return count;
 }
 
 static size_t gcd(size_t a, size_t b) {
@@ -179,30 +172,63 @@ static kind choose_kind(const plan *l, const operand *o, bool input) {
   return direct ? DIRECT : splat ? SPLAT : STAGED;
 }
 
-/* Gives each register that is stored in a flat or otherwise direct output that output's memory for a home, unless a step would
- * then overwrite an input that a later step still reads. */
-static void choose_homes(plan *l, bool *written) {
-  const td_pw *p = l->p;
-  uint8_t last[TD_PW_MAX_REG], count[TD_PW_MAX_REG];
-  memset(l->home_out, NONE, sizeof l->home_out);
-  memset(written, 0, TD_PW_MAX_REG * sizeof *written);
-  memset(count, 0, sizeof count);
+/* Where each register begins and ends to be needed; for the registers that steps write. */
+typedef struct {
+  int8_t first[TD_PW_MAX_REG], last[TD_PW_MAX_REG];  /* steps */
+  int8_t writes[TD_PW_MAX_REG];
+} lives;
+
+static void find_lives(const plan *l, lives *v) {
+  const td_pw_step *step = l->p->step;
+  for (int s = 0; s < l->nstep; s++) v->writes[step[s].dst] = 0;
   for (int s = 0; s < l->nstep; s++) {
-    written[p->step[s].dst] = true;
-    last[p->step[s].dst] = (uint8_t)s;
-    count[p->step[s].dst]++;
+    int d = step[s].dst;
+    if (v->writes[d]++ == 0) v->first[d] = (int8_t)s;
+    v->last[d] = (int8_t)s;
+    for (int k = 0; k < td_pw_arity[step[s].op]; k++) v->last[step[s].src[k]] = (int8_t)s;
   }
+}
+
+/* Gives each register that is stored in an output that output's memory for a home, unless a step would then
+ * overwrite an input that a later step still reads. */
+static void choose_homes(plan *l, const lives *v) {
+  const td_pw *p = l->p;
+  bool all_computed = true;
+  for (int i = 0; i < p->nin; i++) l->home[i] = NONE;
+  for (int s = 0; s < l->nstep; s++) l->home[p->step[s].dst] = NONE;
+  for (int i = 0; i < p->nout; i++) all_computed = all_computed && l->out_reg[i] >= p->nin;
   for (int i = 0; i < p->nout; i++) {
     int r = l->out_reg[i];
-    if (!written[r] || l->home_out[r] != NONE) continue;
-    bool safe = count[r] == 1 && last[r] == l->nstep - 1;
-    for (int j = 0; j < p->nout; j++) safe = safe && l->out_reg[j] >= p->nin;
+    if (r < p->nin || l->home[r] != NONE) continue;
+    bool safe = all_computed && v->first[r] == l->nstep - 1;
     if (!safe) {
       safe = true;
       for (int j = 0; j < p->nin; j++) safe = safe && p->in[j].data != p->out[i].data;
     }
-    if (safe) l->home_out[r] = (int8_t)i;
+    if (safe) l->home[r] = (int8_t)i;
   }
+}
+
+/* Gives the other registers buffers from number `used` on; a buffer passes from a register that is no longer needed to the next,
+ * at the earliest in the very step that reads the one and writes the other. Returns the number of buffers. */
+static int choose_buffers(plan *l, lives *v, int used) {
+  const td_pw *p = l->p;
+  uint64_t idle = 0; /* bit b: buffer b is free again */
+  for (int i = 0; i < p->nout; i++)
+    if (l->out_reg[i] >= p->nin) v->last[l->out_reg[i]] = (int8_t)l->nstep;
+  for (int s = 0; s < l->nstep; s++) {
+    const td_pw_step *step = &p->step[s];
+    for (int k = 0; k < td_pw_arity[step->op]; k++) {
+      int r = step->src[k];
+      if (r >= p->nin && v->last[r] == s && r != step->dst && l->home[r] == NONE) idle |= (uint64_t)1 << l->buffer[r];
+    }
+    int d = step->dst;
+    if (v->first[d] != s || l->home[d] != NONE) continue;
+    l->buffer[d] = (int8_t)(idle ? __builtin_ctzll(idle) : used++);
+    idle &= ~((uint64_t)1 << l->buffer[d]);
+    if (v->last[d] == s) idle |= (uint64_t)1 << l->buffer[d]; /* written for nothing */
+  }
+  return used;
 }
 
 /* Makes the plan of a program that has elements. */
@@ -224,32 +250,34 @@ static void make_plan(plan *l, const td_pw *p) {
   }
   merge_dims(l);
 
-  bool written[TD_PW_MAX_REG];
-  choose_homes(l, written);
-  int buffers = count_buffers(l, written);
-  for (int i = 0; i < p->nout; i++)
-    if (!is_flat(l, &l->out[i])) buffers++; /* its register may have to move to a buffer */
+  /* the number of buffers decides the tiles' size, and the tiles which operands need buffers: so first a bound */
+  lives v;
+  find_lives(l, &v);
+  choose_homes(l, &v);
+  int staged = 0;
+  for (int i = 0; i < p->nin; i++)
+    if (!is_flat(l, &l->in[i])) l->in[i].buffer = staged++;
+  int buffers = choose_buffers(l, &v, staged);
+  for (int i = 0; i < p->nout; i++) buffers += !is_flat(l, &l->out[i]); /* a register may lose its home */
   size_t limit = buffers ? least(BLOCK_MAX, WORK_BYTES / (sizeof(real) * (size_t)buffers)) : BLOCK_DIRECT;
   l->capacity = limit - limit % TD_LANES;
   choose_tile(l, l->capacity);
 
-  int buffer = 0;
   l->any_direct = false;
   for (int i = 0; i < p->nin; i++) {
-    operand *o = &l->in[i];
-    o->kind = choose_kind(l, o, true);
-    l->any_direct |= o->kind == DIRECT;
-    if (o->kind == STAGED) o->buffer = buffer++;
+    l->in[i].kind = choose_kind(l, &l->in[i], true);
+    l->any_direct |= l->in[i].kind == DIRECT;
   }
+  bool homeless = false;
   for (int i = 0; i < p->nout; i++) {
     l->out[i].kind = choose_kind(l, &l->out[i], false);
     l->any_direct |= l->out[i].kind == DIRECT;
+    int r = l->out_reg[i];
+    if (l->out[i].kind == DIRECT || r < p->nin || l->home[r] != i) continue;
+    l->home[r] = NONE;
+    homeless = true;
   }
-  for (int r = p->nin; r < TD_PW_MAX_REG; r++) {
-    if (!written[r]) continue;
-    if (l->home_out[r] != NONE && l->out[l->home_out[r]].kind != DIRECT) l->home_out[r] = NONE;
-    if (l->home_out[r] == NONE) l->buffer[r] = (int8_t)buffer++;
-  }
+  if (homeless) choose_buffers(l, &v, staged);
 }
 
 /* ---- Moving blocks between arrays and buffers -------------------------------------------------------------- */
@@ -259,14 +287,15 @@ typedef struct {
   ptrdiff_t packed, strided;  /* strides of the buffer and of the array, in elements */
 } axis;
 
-/* The axes of a block of extents `ext`, longest run of the array's memory innermost. */
+/* The axes of a block of extents `ext`: innermost the one that runs along the array's memory, or a long one if that is short. */
 static int block_axes(const plan *l, const operand *o, const size_t *ext, axis *a) {
   int n = 0;
   ptrdiff_t packed = 1;
   for (int d = 0; d < l->ndim; d++) {
     if (ext[d] > 1) {
       a[n++] = (axis){ext[d], packed, o->stride[d]};
-      if (n > 1 && distance(o->stride[d]) == 1 && distance(a[0].strided) > 1) {
+      bool longer_run = distance(o->stride[d]) == 1 && distance(a[0].strided) > 1;
+      if (n > 1 && (longer_run || (a[0].n < SHORT_ROW && ext[d] > a[0].n))) {
         axis t = a[0];
         a[0] = a[n - 1];
         a[n - 1] = t;
@@ -298,6 +327,16 @@ static void unstage_axes(char *d, const real *s, size_t size, td_row_move move, 
   for (size_t i = 0; i < outer->n; i++)
     unstage_axes(d + (ptrdiff_t)i * outer->strided * (ptrdiff_t)size, splat ? s : s + (ptrdiff_t)i * outer->packed,
                  size, move, a, n - 1, splat);
+}
+
+/* Asks for the memory of a block that lies scattered over many rows: all at once, where copying would wait for one
+ * row after the other. Only two-dimensional blocks need it. */
+static void prefetch(const plan *l, const operand *o, const char *s, const size_t *ext) {
+  axis a[TD_MAX_DIMS];
+  if (block_axes(l, o, ext, a) != 2 || distance(a[0].strided) != 1) return;
+  ptrdiff_t size = (ptrdiff_t)td_dtype_size(o->dtype), run = (ptrdiff_t)a[0].n * size * a[0].strided;
+  for (size_t i = 0; i < a[1].n; i++, s += a[1].strided * size)
+    for (ptrdiff_t at = 0; distance(at) < distance(run); at += run < 0 ? -64 : 64) __builtin_prefetch(s + at);
 }
 
 /* Copies the block at s into the packed d. */
@@ -367,12 +406,12 @@ static void run_whole(frame *f, size_t n) {
       f->reg[i] = (td_pw_arg){
         l->in[i].kind == DIRECT ? (const real *)f->in[i] : buffer_at(f, l->in[i].buffer), TD_LANES};
   for (int s = 0; s < l->nstep; s++) {
-    int r = l->p->step[s].dst, home = l->home_out[r];
+    int r = l->p->step[s].dst, home = l->home[r];
     f->reg[r] = (td_pw_arg){home != NONE ? (const real *)f->out[home] : buffer_at(f, l->buffer[r]), TD_LANES};
   }
   run_steps(f, n);
   for (int i = 0; i < l->p->nout; i++)
-    if (l->out[i].kind == DIRECT && l->home_out[l->out_reg[i]] != i)
+    if (l->out[i].kind == DIRECT && l->home[l->out_reg[i]] != i)
       loop_copy((real *)f->out[i], f->reg, &l->out_reg[i], n);
 }
 
@@ -388,7 +427,7 @@ static void run_part(frame *f, size_t at, size_t r) {
     }
   }
   for (int s = 0; s < l->nstep; s++) {
-    int d = l->p->step[s].dst, home = l->home_out[d];
+    int d = l->p->step[s].dst, home = l->home[d];
     f->reg[d] = (td_pw_arg){
       home != NONE ? (const real *)&f->part_out[home] : buffer_at(f, l->buffer[d]) + at, TD_LANES};
   }
@@ -410,7 +449,7 @@ static void store_outputs(frame *f, const size_t *ext) {
       from = splat ? (const real *)&f->splat[r]
              : l->in[r].kind == DIRECT ? (const real *)f->in[r] : buffer_at(f, l->in[r].buffer);
     } else {
-      from = l->home_out[r] != NONE ? (const real *)f->out[l->home_out[r]] : buffer_at(f, l->buffer[r]);
+      from = l->home[r] != NONE ? (const real *)f->out[l->home[r]] : buffer_at(f, l->buffer[r]);
     }
     unstage(l, &l->out[i], f->out[i], from, splat, ext);
   }
@@ -466,6 +505,10 @@ static void run_blocks(void *ctx, size_t begin, size_t end) {
   for (int i = 0; i < f.l->p->nin; i++) f.held[i] = NULL;
   for (size_t b = begin; b < end; b++) {
     size_t ext[TD_MAX_DIMS], n = locate(&f, b, ext);
+    if (f.l->transposed) {
+      for (int i = 0; i < f.l->p->nin; i++) prefetch(f.l, &f.l->in[i], f.in[i], ext);
+      for (int i = 0; i < f.l->p->nout; i++) prefetch(f.l, &f.l->out[i], f.out[i], ext);
+    }
     if (copy_block(&f, ext, n)) continue;
     fetch_inputs(&f, ext, n);
     size_t part = f.l->any_direct ? n % TD_LANES : 0;

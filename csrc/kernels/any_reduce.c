@@ -30,17 +30,16 @@ typedef struct {
 
 TD_INLINE bool is_better(bool least, real a, real b) { return least ? a < b : a > b; }
 #if TD_KREAL == 2
+static const real not_a_number = 0;  /* integers have none */
 static inline bool is_nan(real a) { return (void)a, false; }
 static inline vint vis_nan(vreal a) { return (void)a, (vint){0}; }
 #else
+static const real not_a_number = (real)NAN;
 static inline bool is_nan(real a) { return a != a; }
 static inline vint vis_nan(vreal a) { return a != a; }
 #endif
 
-TD_INLINE vreal vbetter(bool least, vreal a, vreal b) {
-  vint take = least ? a < b : a > b;
-  return (vreal)(((vint)a & take) | ((vint)b & ~take));
-}
+TD_INLINE vreal vbetter(bool least, vreal a, vreal b) { return td_vselect(least ? a < b : a > b, a, b); }
 
 /* The best of n >= 1 elements, NaN when there is one. */
 TD_INLINE real block_best_op(bool least, const real *x, size_t n) {
@@ -60,20 +59,18 @@ TD_INLINE real block_best_op(bool least, const real *x, size_t n) {
       }
     }
     a[0] = vbetter(least, vbetter(least, a[0], a[1]), vbetter(least, a[2], a[3]));
-    for (int k = 0; k < TD_LANES; k++) {
-      nan |= odd[k] != 0;
-      b = is_better(least, a[0][k], b) ? a[0][k] : b;
-    }
+    nan = td_vany(odd);
+    real lane[TD_LANES];
+    td_store(lane, a[0]);
+    for (int half = TD_LANES / 2; half > 0; half /= 2)
+      for (int k = 0; k < half; k++) lane[k] = is_better(least, lane[k + half], lane[k]) ? lane[k + half] : lane[k];
+    b = lane[0];
   }
   for (; i < n; i++) {
     nan |= is_nan(x[i]);
     b = is_better(least, x[i], b) ? x[i] : b;
   }
-#if TD_KREAL == 2
-  return b;
-#else
-  return nan ? (real)NAN : b;
-#endif
+  return nan ? not_a_number : b;
 }
 
 static real block_best(bool least, const real *x, size_t n) {
@@ -84,17 +81,19 @@ static real block_best(bool least, const real *x, size_t n) {
 static size_t find(real b, const real *x, size_t n) {
   size_t i = 0;
   bool nan = is_nan(b);
+  vreal wanted = td_splat(b);
   for (; i + 2 * TD_LANES <= n; i += 2 * TD_LANES) {
-    bool hit = false;
-    for (int k = 0; k < 2 * TD_LANES; k++) hit |= nan ? is_nan(x[i + k]) : x[i + k] == b;
-    if (hit) break;
+    vreal u = td_load(x + i), v = td_load(x + i + TD_LANES);
+    if (td_vany(nan ? vis_nan(u) | vis_nan(v) : (u == wanted) | (v == wanted))) break;
   }
   while (i + 1 < n && !(nan ? is_nan(x[i]) : x[i] == b)) i++;
   return i;
 }
 
-/* Whether a later value takes the place of b: strictly better, or the first NaN. */
-TD_INLINE bool takes(bool least, real a, real b) { return is_better(least, a, b) | (is_nan(a) & !is_nan(b)); }
+/* Whether a later value takes the place of b: strictly better, or the first NaN (which is not even no better). */
+TD_INLINE int takes(bool least, real a, real b) {
+  return (int)!(least ? a >= b : a <= b) & (int)!is_nan(b);
+}
 
 /* The best of row o: of its blocks first, then the position inside that block. */
 static void row_best(const best *r, size_t o) {
@@ -128,7 +127,7 @@ static void best_blocks(void *ctx, size_t begin, size_t end) {
 /* One row of the columns' race: b and at hold the leaders so far, -1 for none of this segment. */
 TD_INLINE void race(bool least, real *restrict b, ireal *restrict at, const real *restrict x, ireal i, size_t w) {
   for (size_t j = 0; j < w; j++) {
-    bool take = takes(least, x[j], b[j]);
+    int take = takes(least, x[j], b[j]);
     b[j] = take ? x[j] : b[j];
     at[j] = take ? i : at[j];
   }

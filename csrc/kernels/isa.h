@@ -16,13 +16,8 @@
 #include "base/threads.h"
 #include "kernels/kernels.h"
 
-#if defined(__clang__)  /* wants every push popped in the same file: the build gives -mavx2 and such instead */
+#if defined(__clang__)  /* takes its target from the command line */
 #pragma clang fp contract(fast)
-#if TD_KISA == 1 && !defined(__AVX2__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#elif TD_KISA == 2 && !defined(__AVX512F__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))), apply_to = function)
-#endif
 #else
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=fast")
 #if TD_KISA == 1

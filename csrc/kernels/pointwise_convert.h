@@ -31,17 +31,27 @@ static inline uint8_t u8_from_f32(float x) {
 #define TD_TO_U8(x) (TD_KREAL == 0 ? u8_from_f32((float)(x)) : u8_from_f64((double)(x)))
 #endif
 
+/* Keeps a loop from being turned into gathers and scatters, which cost more than the moves they replace. */
+#define TD_ONE_BY_ONE(p) __asm__("" : "+r"(p))
+
 /* n elements from s to d, whose strides are ds and ss elements. */
 typedef void (*td_row_move)(void *d, ptrdiff_t ds, const void *s, ptrdiff_t ss, size_t n);
 
-#define TD_ROW_MOVE(name, dtype, stype, convert)                                                 \
-  static void name(void *dv, ptrdiff_t ds, const void *sv, ptrdiff_t ss, size_t n) {             \
-    dtype *restrict d = dv;                                                                      \
-    const stype *restrict s = sv;                                                                \
-    if (ds == 1 && ss == 1)                                                                      \
-      for (size_t i = 0; i < n; i++) d[i] = (dtype)convert(s[i]);                                \
-    else                                                                                         \
-      for (size_t i = 0; i < n; i++) d[(ptrdiff_t)i * ds] = (dtype)convert(s[(ptrdiff_t)i * ss]); \
+#define TD_ROW_MOVE(name, dtype, stype, convert)                                      \
+  static void name(void *dv, ptrdiff_t ds, const void *sv, ptrdiff_t ss, size_t n) {  \
+    dtype *restrict d = dv;                                                           \
+    const stype *restrict s = sv;                                                     \
+    if (ds == 1 && ss == 1) {                                                         \
+      for (size_t i = 0; i < n; i++) d[i] = (dtype)convert(s[i]);                     \
+    } else if (ds == 1 && ss == 0) {                                                  \
+      const dtype x = (dtype)convert(*s);                                             \
+      for (size_t i = 0; i < n; i++) d[i] = x;                                        \
+    } else {                                                                          \
+      for (size_t i = 0; i < n; i++, d += ds, s += ss) {                              \
+        *d = (dtype)convert(*s);                                                      \
+        TD_ONE_BY_ONE(d);                                                             \
+      }                                                                               \
+    }                                                                                 \
   }
 
 TD_ROW_MOVE(load_f32, real, float, TD_FROM_F32)

@@ -219,6 +219,9 @@ static const td_pw_loop td_pw_loops[TD_PW_OP_COUNT] = {
 #endif
 };
 
+#define TD_ARITY_ENTRY(name, arity) arity,
+static const uint8_t td_pw_arity[TD_PW_OP_COUNT] = {TD_PW_OPS(TD_ARITY_ENTRY, TD_ARITY_ENTRY)};
+
 /* What an operation costs per element, in units of an addition's: how finely its work is worth splitting. */
 static inline unsigned td_pw_cost(unsigned op) {
   switch (op) {

@@ -16,6 +16,7 @@ enum {
   CHUNK_BYTES = 16384,
   COLUMNS = 512,    /* most columns taken at once inside a chunk */
   MAX_PARTS = 64,   /* pieces that the images are shared out in: fixed, for sums over images */
+  PART_PIXELS = 64, /* least number of pixels of a part */
   FLUSH_ROWS = 32   /* short rows whose sums are kept in the element type */
 };
 
@@ -100,22 +101,23 @@ static void split_images(norm *t) {
   td_parallel(t->n * t->chunks, grain, chunk_apply, t);
 }
 
-/* Adds up the parts, in order. */
+/* Adds up the parts, in order, into the first of them. */
 static void write_parameter_grads(const norm *t) {
-  for (size_t j = 0; j < t->c; j++) {
-    double a = 0, b = 0;
-    for (size_t k = 0; k < t->parts; k++) {
-      a += t->part[k * 2 * t->c + j];
-      b += t->part[(k * 2 + 1) * t->c + j];
-    }
-    if (t->dgamma) t->dgamma[j] = (real)a;
-    if (t->dbeta) t->dbeta[j] = (real)b;
+  size_t c = t->c;
+  double *restrict sum = t->part;
+  for (size_t k = 1; k < t->parts; k++) {
+    const double *restrict part = t->part + k * 2 * c;
+    for (size_t j = 0; j < 2 * c; j++) sum[j] += part[j];
   }
+  for (size_t j = 0; t->dgamma && j < c; j++) t->dgamma[j] = t->parts ? (real)sum[j] : 0;
+  for (size_t j = 0; t->dbeta && j < c; j++) t->dbeta[j] = t->parts ? (real)sum[c + j] : 0;
 }
 
+/* At most MAX_PARTS parts, each of enough pixels for its sums not to matter. */
 static void share_out(norm *t) {
-  t->per_part = td_ceil_div(t->n, MAX_PARTS);
-  t->parts = t->n ? td_ceil_div(t->n, t->per_part) : 0;
+  size_t most = td_ceil_div(t->n, MAX_PARTS), least = t->p < PART_PIXELS ? td_ceil_div(PART_PIXELS, t->p + 1) : 1;
+  t->per_part = most > least ? most : least;
+  t->parts = td_ceil_div(t->n, t->per_part);
 }
 
 /* The shape of rows and chunks; these depend on the shape of x alone. */
@@ -375,13 +377,7 @@ static void backward_apply(const norm *t, size_t image, size_t k, const real *co
 
 /* ---- p = 1: short contiguous rows of c/groups elements --------------------------------------------------------- */
 
-static inline double lane_sum(vreal v) {
-  real lane[TD_LANES];
-  td_store(lane, v);
-  for (int half = TD_LANES / 2; half > 0; half /= 2)
-    for (int k = 0; k < half; k++) lane[k] += lane[k + half];
-  return (double)lane[0];
-}
+static inline double lane_sum(vreal v) { return (double)td_fold_lanes(TD_FOLD_SUM, v); }
 
 /* Σ (x - m) and Σ (x - m)² over a row; the sums of TD_BLOCK elements are joined in double. */
 static void row_sums(const real *x, size_t n, real m, double *sum, double *squares) {

@@ -5,7 +5,10 @@
 #include "kernels/isa.h"
 #include "kernels/reduce.h"
 
-enum { STRIP = 128 };  /* channels that one piece of work covers */
+enum {
+  STRIP = 128,       /* channels that one piece of work covers */
+  SMALL_WINDOW = 16  /* pixels of a window that is summed in registers */
+};
 
 typedef struct {
   size_t lo, hi;
@@ -91,35 +94,60 @@ typedef struct {
   const real *x;
 } max_job;
 
-/* Meets one pixel: best and its position k; the first of equals stays, and the first NaN. */
-TD_INLINE void meet(real *restrict best, ireal *restrict at, const real *restrict x, ireal k, size_t c) {
-  for (size_t j = 0; j < c; j++) {
-    real a = x[j], b = best[j];
-    bool take = (a > b) | ((a != a) & (b == b));
-    best[j] = take ? a : b;
-    at[j] = take ? k : at[j];
-  }
+/* Stores where[k] + first as positions. */
+static inline void store_positions(int64_t *at, vint where, size_t first) {
+  ireal lane[TD_LANES];
+  memcpy(lane, &where, sizeof lane);
+  for (int k = 0; k < TD_LANES; k++) at[k] = (int64_t)first + lane[k];
 }
 
-/* The maxima of one window of c <= STRIP channels; x is the image's first pixel. Positions are counted from the window's
- * first pixel on the way, so that they fit in ireal. A window that holds only padding gives -inf at position -1. */
-static void max_window(real *y, int64_t *at, const real *x, range h, range w, size_t width, size_t step, size_t c) {
-  real best[STRIP];
-  ireal where[STRIP];
+/* The maxima of one window in TD_LANES channels; x is the first channel of the image's first pixel. The first of equals
+ * stays, and the first NaN (a later one is not even less or equal, so the winner is asked). Positions are counted from the
+ * window's first pixel on the way, so that they fit in ireal. */
+TD_INLINE void max_lanes(real *y, int64_t *at, const real *x, range h, range w, size_t width, size_t step) {
   size_t first = h.lo * width + w.lo;
-  if (h.lo == h.hi || w.lo == w.hi) {
-    for (size_t j = 0; j < c; j++) y[j] = (real)-INFINITY, at[j] = -1;
-    return;
+  vreal best = td_load(x + first * step);
+  vint where = {0};
+  for (size_t i = h.lo; i < h.hi; i++) {
+    const real *p = x + (i * width + w.lo) * step;
+    ireal at_row = (ireal)((i - h.lo) * width);
+    for (size_t k = 0; k < w.hi - w.lo; k++, p += step) {
+      vreal a = td_load(p);
+      vint take = ~(a <= best) & (best == best), here = at_row + (ireal)k - (vint){0};
+      best = td_vselect(take, a, best);
+      where = (here & take) | (where & ~take);
+    }
   }
-  memcpy(best, x + first * step, c * sizeof *best);
-  memset(where, 0, c * sizeof *where);
+  td_store(y, best);
+  store_positions(at, where, first);
+}
+
+/* The same for one channel. */
+static inline void max_lane(real *y, int64_t *at, const real *x, range h, range w, size_t width, size_t step) {
+  size_t where = h.lo * width + w.lo;
+  real best = x[where * step];
   for (size_t i = h.lo; i < h.hi; i++)
     for (size_t k = w.lo; k < w.hi; k++) {
-      size_t pixel = i * width + k;
-      meet(best, where, x + pixel * step, (ireal)(pixel - first), c);
+      real a = x[(i * width + k) * step];
+      bool take = !(a <= best) && best == best;
+      best = take ? a : best;
+      where = take ? i * width + k : where;
     }
-  memcpy(y, best, c * sizeof *best);
-  for (size_t j = 0; j < c; j++) at[j] = (int64_t)first + where[j];
+  *y = best;
+  *at = (int64_t)where;
+}
+
+/* The maxima of one window. The last vector overlaps the one before. A window of padding alone gives -inf at -1. */
+static inline void max_window(real *y, int64_t *at, const real *x, range h, range w, const td_conv *g) {
+  size_t c = g->c, j = 0;
+  if (h.lo == h.hi || w.lo == w.hi) {
+    for (; j < c; j++) y[j] = (real)-INFINITY, at[j] = -1;
+    return;
+  }
+  for (; j + TD_LANES <= c; j += TD_LANES) max_lanes(y + j, at + j, x + j, h, w, g->w, c);
+  if (j == c) return;
+  if (c > TD_LANES) max_lanes(y + c - TD_LANES, at + c - TD_LANES, x + c - TD_LANES, h, w, g->w, c);
+  else for (; j < c; j++) max_lane(y + j, at + j, x + j, h, w, g->w, c);
 }
 
 /* Items are rows of the output. */
@@ -132,8 +160,7 @@ static void max_rows(void *ctx, size_t begin, size_t end) {
     for (size_t ox = 0; ox < g->ow; ox++) {
       range w = window(ox, g->kw, g->stride[1], g->pad[1], g->w);
       size_t out = (row * g->ow + ox) * g->c;
-      for (size_t j = 0; j < g->c; j += STRIP)
-        max_window(m->y + out + j, m->at + out + j, x + j, h, w, g->w, g->c, td_min_size(g->c - j, STRIP));
+      max_window(m->y + out, m->at + out, x, h, w, g);
     }
   }
 }
@@ -207,27 +234,58 @@ static inline real share(range h, range w) {
   return count ? (real)(1.0 / (double)count) : 0;
 }
 
-/* Items are rows of the output. A row of a window is summed by itself first: that keeps large means exact enough. */
+/* The mean of a small window in TD_LANES channels. */
+TD_INLINE void mean_lanes(real *y, const real *x, range h, range w, size_t width, size_t step) {
+  vreal sum = {0};
+  for (size_t i = h.lo; i < h.hi; i++)
+    for (size_t k = w.lo; k < w.hi; k++) sum += td_load(x + (i * width + k) * step);
+  td_store(y, sum * share(h, w));
+}
+
+static inline void mean_lane(real *y, const real *x, range h, range w, size_t width, size_t step) {
+  real sum = 0;
+  for (size_t i = h.lo; i < h.hi; i++)
+    for (size_t k = w.lo; k < w.hi; k++) sum += x[(i * width + k) * step];
+  *y = sum * share(h, w);
+}
+
+/* The mean of a small window; the last vector overlaps the one before. */
+static inline void mean_window(real *y, const real *x, range h, range w, const td_conv *g) {
+  size_t c = g->c, j = 0;
+  for (; j + TD_LANES <= c; j += TD_LANES) mean_lanes(y + j, x + j, h, w, g->w, c);
+  if (j == c) return;
+  if (c > TD_LANES) mean_lanes(y + c - TD_LANES, x + c - TD_LANES, h, w, g->w, c);
+  else for (; j < c; j++) mean_lane(y + j, x + j, h, w, g->w, c);
+}
+
+/* The mean of a large window: it is read in the order of memory, and the rows are summed by themselves first, so
+ * that the rounding errors of long sums stay small. */
+static void mean_large_window(real *y, const real *x, range h, range w, const td_conv *g) {
+  for (size_t from = 0; from < g->c; from += STRIP) {
+    size_t c = td_min_size(g->c - from, STRIP);
+    real sum[STRIP], line[STRIP];
+    for (size_t j = 0; j < c; j++) sum[j] = 0;
+    for (size_t i = h.lo; i < h.hi; i++) {
+      td_fold_columns(TD_FOLD_SUM, line, x + (i * g->w + w.lo) * g->c + from, w.hi - w.lo, g->c, c);
+      add(sum, line, c);
+    }
+    scale(sum, share(h, w), c);
+    memcpy(y + from, sum, c * sizeof *sum);
+  }
+}
+
+/* Items are rows of the output. */
 static void mean_rows(void *ctx, size_t begin, size_t end) {
   const map_job *m = ctx;
   const td_conv *g = m->g;
   for (size_t row = begin; row < end; row++) {
     const real *x = m->x + row / g->oh * g->h * g->w * g->c;
+    real *y = m->y + row * g->ow * g->c;
     range h = rows_under(g, m->adaptive, row % g->oh);
-    for (size_t ox = 0; ox < g->ow; ox++) {
+    for (size_t ox = 0; ox < g->ow; ox++, y += g->c) {
       range w = columns_under(g, m->adaptive, ox);
-      for (size_t from = 0; from < g->c; from += STRIP) {
-        size_t c = td_min_size(g->c - from, STRIP);
-        real sum[STRIP], line[STRIP];
-        memset(sum, 0, c * sizeof *sum);
-        for (size_t i = h.lo; i < h.hi; i++) {
-          const real *pixels = x + (i * g->w + w.lo) * g->c + from;
-          td_fold_columns(TD_FOLD_SUM, line, pixels, w.hi - w.lo, g->c, c);
-          add(sum, line, c);
-        }
-        scale(sum, share(h, w), c);
-        memcpy(m->y + (row * g->ow + ox) * g->c + from, sum, c * sizeof *sum);
-      }
+      if ((h.hi - h.lo) * (w.hi - w.lo) > SMALL_WINDOW) mean_large_window(y, x, h, w, g);
+      else mean_window(y, x, h, w, g);
     }
   }
 }

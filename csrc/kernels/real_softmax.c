@@ -15,24 +15,15 @@ typedef struct {
   size_t n;
 } rows_job;
 
-/* The first k < TD_LANES elements, the other lanes filled. */
+/* The first k < TD_LANES elements; the other lanes hold `fill`. */
 static inline vreal load_part(const real *p, size_t k, real fill) {
-  real lane[TD_LANES];
-  for (size_t i = 0; i < TD_LANES; i++) lane[i] = fill;
-  memcpy(lane, p, k * sizeof *p);
-  return td_load(lane);
+  static const ireal step[2 * TD_LANES] = {[0 ... TD_LANES - 1] = -1};
+  vint mask;
+  memcpy(&mask, step + TD_LANES - k, sizeof mask);
+  return td_vselect(mask, td_load_part(p, k), td_splat(fill));
 }
 
-static inline void store_part(real *p, size_t k, vreal v) {
-  real lane[TD_LANES];
-  td_store(lane, v);
-  memcpy(p, lane, k * sizeof *p);
-}
-
-static inline vreal larger(vreal a, vreal b) {
-  vint take = a > b;
-  return (vreal)(((vint)a & take) | ((vint)b & ~take));
-}
+static inline vreal larger(vreal a, vreal b) { return td_vselect(a > b, a, b); }
 
 /* The greatest of n >= 1 elements; unspecified when one is NaN. */
 static real row_max(const real *x, size_t n) {
@@ -46,18 +37,14 @@ static real row_max(const real *x, size_t n) {
   for (; i + TD_LANES <= n; i += TD_LANES) a[0] = larger(td_load(x + i), a[0]);
   if (i < n) a[1] = larger(load_part(x + i, n - i, (real)-INFINITY), a[1]);
   a[0] = larger(larger(a[0], a[1]), larger(a[2], a[3]));
-  real m = a[0][0];
-  for (int k = 1; k < TD_LANES; k++) m = a[0][k] > m ? a[0][k] : m;
-  return m;
-}
-
-static inline real lane_sum(vreal v) {
   real lane[TD_LANES];
-  td_store(lane, v);
+  td_store(lane, a[0]);
   for (int half = TD_LANES / 2; half > 0; half /= 2)
-    for (int k = 0; k < half; k++) lane[k] += lane[k + half];
+    for (int k = 0; k < half; k++) lane[k] = lane[k + half] > lane[k] ? lane[k + half] : lane[k];
   return lane[0];
 }
+
+static inline real lane_sum(vreal v) { return td_fold_lanes(TD_FOLD_SUM, v); }
 
 /* Σ exp(x - m) over n <= TD_BLOCK elements; with `keep` the terms are written to y. */
 TD_INLINE real block_exp_sum(real *y, const real *x, size_t n, real m, bool keep) {
@@ -73,7 +60,7 @@ TD_INLINE real block_exp_sum(real *y, const real *x, size_t n, real m, bool keep
   for (; i < n; i += TD_LANES) {
     size_t k = td_min_size(n - i, TD_LANES);
     vreal e = td_vexp((k < TD_LANES ? load_part(x + i, k, (real)-INFINITY) : td_load(x + i)) - shift);
-    if (keep && k < TD_LANES) store_part(y + i, k, e);
+    if (keep && k < TD_LANES) td_store_part(y + i, e, k);
     else if (keep) td_store(y + i, e);
     a += e;
   }
@@ -188,7 +175,7 @@ static void log_softmax_grad_row(real *restrict dx, const real *restrict y, cons
   for (; i + TD_LANES <= n; i += TD_LANES) td_store(dx + i, td_load(dy + i) - td_vexp(td_load(y + i)) * s);
   if (i == n) return;
   vreal part = load_part(dy + i, n - i, 0) - td_vexp(load_part(y + i, n - i, 0)) * s;
-  store_part(dx + i, n - i, part);
+  td_store_part(dx + i, part, n - i);
 }
 
 static void log_softmax_grad_rows(void *ctx, size_t begin, size_t end) {

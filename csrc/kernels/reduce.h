@@ -6,6 +6,7 @@
 #ifndef TD_KERNELS_REDUCE_H
 #define TD_KERNELS_REDUCE_H
 #include "kernels/isa.h"
+#include "kernels/vmath.h"
 
 typedef enum { TD_FOLD_SUM, TD_FOLD_PROD, TD_FOLD_SQUARES } td_fold;
 
@@ -44,6 +45,24 @@ TD_INLINE td_vnum td_fold_vterm(td_fold op, const td_num *p) {
   return op == TD_FOLD_SQUARES ? v * v : v;
 }
 
+/* The fold of a vector's elements, by halves. */
+TD_INLINE td_num td_fold_lanes(td_fold op, td_vnum v) {
+  typedef td_num quarter __attribute__((vector_size(16)));
+  quarter q[2];
+  memcpy(q, &v, sizeof q < sizeof v ? sizeof q : sizeof v);
+#if TD_VBYTES == 64
+  typedef td_num half __attribute__((vector_size(32)));
+  half h[2];
+  memcpy(h, &v, sizeof h);
+  h[0] = op == TD_FOLD_PROD ? h[0] * h[1] : h[0] + h[1];
+  memcpy(q, &h[0], sizeof q);
+#endif
+  if (TD_VBYTES > 16) q[0] = op == TD_FOLD_PROD ? q[0] * q[1] : q[0] + q[1];
+  td_num a = td_fold_join(op, q[0][0], q[0][1]);
+  const int last = 16 / sizeof(td_num) - 1;
+  return last == 1 ? a : td_fold_join(op, a, td_fold_join(op, q[0][last - 1], q[0][last]));
+}
+
 /* The fold of n <= TD_BLOCK consecutive elements: eight vectors of partial results, joined as a tree. */
 TD_INLINE td_num td_fold_block_op(td_fold op, const td_num *x, size_t n) {
   td_num total = td_fold_first(op);
@@ -58,11 +77,7 @@ TD_INLINE td_num td_fold_block_op(td_fold op, const td_num *x, size_t n) {
     for (; i + TD_LANES <= n; i += TD_LANES) a[0] = td_fold_vjoin(op, a[0], td_fold_vterm(op, x + i));
     for (int k = 0; k < 4; k++) a[k] = td_fold_vjoin(op, a[k], a[k + 4]);
     a[0] = td_fold_vjoin(op, td_fold_vjoin(op, a[0], a[1]), td_fold_vjoin(op, a[2], a[3]));
-    td_num lane[TD_LANES];
-    memcpy(lane, &a[0], sizeof lane);
-    for (int half = TD_LANES / 2; half > 0; half /= 2)
-      for (int k = 0; k < half; k++) lane[k] = td_fold_join(op, lane[k], lane[k + half]);
-    total = lane[0];
+    total = td_fold_lanes(op, a[0]);
   }
   for (; i < n; i++) total = td_fold_join(op, total, td_fold_term(op, x[i]));
   return total;
