@@ -160,13 +160,15 @@ static bool write_image(png_job *job) {
 
 static td_status check_image(const char *path, const td_tensor *t) {
   if (t->dtype != TD_U8 && !td_dtype_is_real(t->dtype))
-    return td_fail(TD_EDTYPE, "%s: expected an image of uint8, or of floats from 0 to 1, got %s", path,
-                   td_dtype_name(t->dtype));
+    return td_fail(TD_EDTYPE, "%s: expected an image of uint8, or of floats from 0 to 1, got %s",
+                   path, td_dtype_name(t->dtype));
   bool ok = t->ndim == 2 || (t->ndim == 3 && t->shape[2] >= 1 && t->shape[2] <= 4);
   for (int i = 0; ok && i < 2; i++) ok = t->shape[i] >= 1 && t->shape[i] <= SIDE_MAX;
   if (!ok)
-    return td_fail(TD_ESHAPE, "%s: expected an image of height×width or height×width×(1 to 4), each "
-                   "side 1 to %d, got %s", path, SIDE_MAX, td_tensor_shape_string(t));
+    return td_fail(TD_ESHAPE,
+                   "%s: expected an image of height×width or height×width×(1 to 4), each "
+                   "side 1 to %d, got %s",
+                   path, SIDE_MAX, td_tensor_shape_string(t));
   return TD_OK;
 }
 
