@@ -175,5 +175,6 @@ int luaopen_tide_core(lua_State *L) {
   tdl_open_ops(L);
   tdl_open_tape(L);
   tdl_open_random(L);
+  tdl_open_optim(L);
   return 1;
 }

@@ -64,5 +64,6 @@ void tdl_open_index(lua_State *L);
 void tdl_open_ops(lua_State *L);
 void tdl_open_tape(lua_State *L);
 void tdl_open_random(lua_State *L);
+void tdl_open_optim(lua_State *L);
 
 #endif

@@ -33,12 +33,19 @@ local function nearest(key, known)
   return best
 end
 
+-- At the user's line: the innermost one outside tide's files where the core knows them, else the caller of the function
+-- that called `check`.
+local function raise(message)
+  local core = package.loaded["tide.core"]
+  if core then core.raise(message) end
+  error(message, 4)
+end
+
 --- The values of `given` (a table or nil) over `defaults`, as a new table. Unknown keys, and
---- anything that is not a table, raise at the caller of the function that called `check`;
---- `where` is that function's name for the message.
+--- anything that is not a table, raise at the user's line; `where` is the function's name for the message.
 function M.check(where, given, defaults)
   if given ~= nil and type(given) ~= "table" then
-    error(("%s: options must be a table, got a %s"):format(where, type(given)), 3)
+    raise(("%s: options must be a table, got a %s"):format(where, type(given)))
   end
   local o = {}
   for key, value in pairs(defaults) do
@@ -47,8 +54,7 @@ function M.check(where, given, defaults)
   for key, value in pairs(given or {}) do
     if defaults[key] == nil then
       local hint = type(key) == "string" and nearest(key, defaults)
-      error(("%s: unknown option %q%s"):format(where, tostring(key),
-        hint and (", did you mean %q?"):format(hint) or ""), 3)
+      raise(("%s: unknown option %q%s"):format(where, tostring(key), hint and (", did you mean %q?"):format(hint) or ""))
     end
     o[key] = value
   end

@@ -1,0 +1,102 @@
+-- Normalisation layers, each one fused operation over N×…×C.
+
+local core = require "tide.core"
+local Module = require("tide.nn.module").Module
+local options = require "tide.options"
+local parts = require "tide.nn.parts"
+
+local M = {}
+
+-- weight 1 and bias 0 for each channel, unless affine = false.
+local function affine(self, channels, o)
+  self.channels, self.eps = channels, o.eps
+  if o.affine then
+    self.weight, self.bias = parts.constant(channels, 1, o.dtype), parts.constant(channels, 0, o.dtype)
+  end
+end
+
+local function check_channels(self, x)
+  if x:size(-1) ~= self.channels then
+    parts.raise("%s: the input has shape (%s), expected %d channels in its last dim", self.class_name,
+      table.concat(x.shape, "×"), self.channels)
+  end
+end
+
+local GroupNorm = Module "GroupNorm"
+
+--- nn.GroupNorm(groups, channels, {eps = 1e-5, affine = true, dtype}): each sample's groups of channels get mean 0 and
+--- variance 1 over positions and channels, then weight·x + bias for each channel. Wu and He 2018.
+function GroupNorm:init(groups, channels, opts)
+  local o = options.check("GroupNorm", opts, {eps = 1e-5, affine = true, dtype = "float32"})
+  self.groups = parts.whole("GroupNorm", "groups", groups)
+  if parts.whole("GroupNorm", "channels", channels) % groups ~= 0 then
+    parts.raise("GroupNorm: %d groups do not divide %d channels", groups, channels)
+  end
+  affine(self, channels, o)
+end
+
+function GroupNorm:forward(x)
+  check_channels(self, x)
+  return (core.group_norm(x, self.weight, self.bias, self.groups, false, self.eps))
+end
+
+function GroupNorm:describe() return ("%d groups of %d channels"):format(self.groups, self.channels) end
+
+local LayerNorm = Module "LayerNorm"
+
+--- nn.LayerNorm(channels, {eps = 1e-5, affine = true, dtype}): every position gets mean 0 and variance 1 over its
+--- channels (the last dim), then weight·x + bias. Ba et al. 2016.
+function LayerNorm:init(channels, opts)
+  local o = options.check("LayerNorm", opts, {eps = 1e-5, affine = true, dtype = "float32"})
+  affine(self, parts.whole("LayerNorm", "channels", channels), o)
+end
+
+function LayerNorm:forward(x)
+  check_channels(self, x)
+  return (core.group_norm(x, self.weight, self.bias, 1, true, self.eps))
+end
+
+function LayerNorm:describe() return ("%d channels"):format(self.channels) end
+
+local BatchNorm2d = Module "BatchNorm2d"
+
+--- nn.BatchNorm2d(channels, {eps = 1e-5, momentum = 0.1, affine = true, dtype}): while training each channel gets mean 0
+--- and variance 1 over the batch and all positions, and the buffers running_mean and running_var move by `momentum`
+--- towards the batch's mean and unbiased variance; in evaluation these normalise. Then weight·x + bias. x is
+--- N×…×C, so this is BatchNorm1d too. Not for a field that a solver calls: its output would depend on the batch, and every
+--- evaluation would move the statistics. Ioffe and Szegedy 2015.
+function BatchNorm2d:init(channels, opts)
+  local o = options.check("BatchNorm2d", opts, {eps = 1e-5, momentum = 0.1, affine = true, dtype = "float32"})
+  self.momentum = parts.probability("BatchNorm2d", o.momentum)
+  affine(self, parts.whole("BatchNorm2d", "channels", channels), o)
+  self.running_mean, self.running_var = core.zeros(channels, o.dtype), core.ones(channels, o.dtype)
+end
+
+-- running ← (1 − momentum)·running + momentum·scale·new
+local function move(running, new, momentum, scale)
+  running:mul_(1 - momentum):add_(new * (momentum * scale))
+end
+
+function BatchNorm2d:forward(x)
+  check_channels(self, x)
+  if not self.training then
+    local scale = core.rsqrt(self.running_var + self.eps)
+    if self.weight then scale = scale * self.weight end
+    local shift = self.running_mean * scale
+    return core.fma(x, scale, self.bias and self.bias - shift or -shift)
+  end
+  local rows = x.numel / self.channels
+  if rows < 2 then parts.raise("BatchNorm2d: one position for each channel has no variance; use eval()") end
+  local y, mean, _, var = core.channel_norm(x, self.weight, self.bias, self.eps)
+  local was = core.recording(false)
+  move(self.running_mean, mean, self.momentum, 1)
+  move(self.running_var, var, self.momentum, rows / (rows - 1))
+  core.recording(was)
+  return y
+end
+
+function BatchNorm2d:describe() return ("%d channels"):format(self.channels) end
+
+M.GroupNorm, M.LayerNorm, M.BatchNorm2d = GroupNorm, LayerNorm, BatchNorm2d
+M.BatchNorm1d = BatchNorm2d
+return M
