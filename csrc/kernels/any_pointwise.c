@@ -1,26 +1,28 @@
 /* The element-wise machine: runs a td_pw program over arrays of any layout and element type.
  *
- * A call first makes a plan. Dimensions that every operand walks through alike are merged, so that most calls become one
- * long row. The index space is then cut into blocks (tiles) small enough for all registers of the program to live in the
- * first-level cache, and a block is run step by step. Inside a block an operand is
+ * A call first makes a plan. Dimensions that every operand walks through alike are merged, so that
+ * most calls become one long row. The index space is then cut into blocks (tiles) small enough for
+ * all registers of the program to live in the first-level cache, and a block is run step by step.
+ * Inside a block an operand is
  *   DIRECT  contiguous and of the table's type: the steps work on its memory;
  *   SPLAT   one number: a vector full of it, read again and again;
  *   STAGED  anything else: copied, and converted, into (or out of) a buffer.
- * Loops run over whole vectors only. The last, partial vector of a block with direct operands goes through a copy of its own;
- * buffers have room to round up. Blocks are independent, so threads share them as they like. */
+ * Loops run over whole vectors only. The last, partial vector of a block with direct operands goes
+ * through a copy of its own; buffers have room to round up. Blocks are independent, so threads
+ * share them as they like. Small calls over flat operands skip the plan. */
 #include "kernels/isa.h"
 #include "kernels/pointwise_convert.h"
 #include "kernels/pointwise_loops.h"
 
 enum {
-  WORK_BYTES = 16384,    /* buffers of one block: half of a small first-level cache */
-  BLOCK_MAX = 1024,      /* elements in a block with buffers ... */
-  BLOCK_DIRECT = 4096,   /* ... and without */
-  GRAIN = 32768,         /* elements that are worth a thread, for an operation as cheap as addition */
-  TILE_SIDE = 32,        /* elements along each side of a tile that is transposed */
-  SHORT_ROW = 8,         /* elements in a row that are not worth a loop of their own */
-  SMALL = 2048,          /* elements up to which planning would show ... */
-  SMALL_WORK = 4096 / (int)sizeof(real)  /* ... and the room for intermediate results then */
+  WORK_BYTES = 16384,  /* buffers of one block: half of a small first-level cache */
+  BLOCK_MAX = 1024,    /* elements in a block with buffers ... */
+  BLOCK_DIRECT = 4096, /* ... and without */
+  GRAIN = 32768,       /* elements that are worth a thread, for an operation as cheap as addition */
+  TILE_SIDE = 32,      /* elements along each side of a tile that is transposed */
+  SHORT_ROW = 8,       /* elements in a row that are not worth a loop of their own */
+  SMALL = 2048,        /* elements up to which planning would show ... */
+  SMALL_WORK = 4096 / (int)sizeof(real) /* ... and the room for intermediate results then */
 };
 static const td_dtype REAL_DTYPE = TD_KREAL == 0 ? TD_F32 : TD_KREAL == 1 ? TD_F64 : TD_I64;
 
@@ -29,10 +31,10 @@ enum { NONE = -1 };
 
 typedef struct {
   char *data;
-  ptrdiff_t stride[TD_MAX_DIMS];  /* in elements, of the plan's dimensions */
+  ptrdiff_t stride[TD_MAX_DIMS]; /* in elements, of the plan's dimensions */
   kind kind;
   td_dtype dtype;
-  int buffer;                     /* of a STAGED input */
+  int buffer; /* of a STAGED input */
 } operand;
 
 /* Dimension 0 of a plan is the innermost. */
@@ -40,27 +42,28 @@ typedef struct {
   const td_pw *p;
   int ndim, nstep;
   size_t shape[TD_MAX_DIMS], tile[TD_MAX_DIMS];
-  size_t blocks, capacity;        /* elements in a buffer, a multiple of TD_LANES */
+  size_t blocks, capacity; /* elements in a buffer, a multiple of TD_LANES */
   bool any_direct, transposed;
   operand in[TD_PW_MAX_IN], out[TD_PW_MAX_OUT];
-  int8_t home[TD_PW_MAX_REG];     /* the output whose memory holds the register, or NONE ... */
-  int8_t buffer[TD_PW_MAX_REG];   /* ... and then the register's buffer */
+  int8_t home[TD_PW_MAX_REG];   /* the output whose memory holds the register, or NONE ... */
+  int8_t buffer[TD_PW_MAX_REG]; /* ... and then the register's buffer */
   uint8_t out_reg[TD_PW_MAX_OUT];
 } plan;
 
-/* ---- Planning ---------------------------------------------------------------------------------------------- */
+/* ---- Planning ------------------------------------------------------------------------------- */
 
 static inline ptrdiff_t distance(ptrdiff_t stride) { return stride < 0 ? -stride : stride; }
 
-/* The dimensions of more than one element, innermost first: as they come, or by the first output's strides where
- * those are not already in order, so that results are written one after the other. */
+/* The dimensions of more than one element, innermost first: as they come, or by the first output's
+ * strides where those are not already in order, so that results are written one after the other. */
 static int order_dims(const td_pw *p, int *order) {
   int n = 0;
   for (int d = p->ndim - 1; d >= 0; d--) {
     if (p->shape[d] == 1) continue;
     int at = n++;
     ptrdiff_t step = distance(p->out[0].stride[d]);
-    for (; at > 0 && step < distance(p->out[0].stride[order[at - 1]]); at--) order[at] = order[at - 1];
+    for (; at > 0 && step < distance(p->out[0].stride[order[at - 1]]); at--)
+      order[at] = order[at - 1];
     order[at] = d;
   }
   return n;
@@ -116,7 +119,8 @@ static size_t gcd(size_t a, size_t b) {
   return a;
 }
 
-/* The dimension along which some input that strides along dimension 0 is contiguous; 0 if there is none. */
+/* The dimension along which some input that strides along dimension 0 is contiguous; 0 if there is
+ * none. */
 static int transposed_dim(const plan *l) {
   for (int i = 0; i < l->p->nin; i++)
     if (distance(l->in[i].stride[0]) > 1)
@@ -127,8 +131,8 @@ static int transposed_dim(const plan *l) {
 
 static inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-/* Cuts the index space into tiles of at most `limit` elements: whole inner dimensions and a piece of the next; or
- * about square ones where an input is transposed. */
+/* Cuts the index space into tiles of at most `limit` elements: whole inner dimensions and a piece
+ * of the next; or about square ones where an input is transposed. */
 static void choose_tile(plan *l, size_t limit) {
   for (int d = 0; d < l->ndim; d++) l->tile[d] = 1;
   int across = l->ndim > 1 ? transposed_dim(l) : 0;
@@ -137,7 +141,8 @@ static void choose_tile(plan *l, size_t limit) {
     size_t side = least(l->shape[0], TILE_SIDE);
     while (side * TILE_SIDE > limit && side > 1) side /= 2;
     l->tile[across] = least(l->shape[across], limit / side);
-    if (l->tile[across] > TILE_SIDE && side == TILE_SIDE) l->tile[across] = least(l->tile[across], TILE_SIDE);
+    if (l->tile[across] > TILE_SIDE && side == TILE_SIDE)
+      l->tile[across] = least(l->tile[across], TILE_SIDE);
     l->tile[0] = least(l->shape[0], limit / l->tile[across]);
   } else {
     size_t inner = 1;
@@ -149,7 +154,7 @@ static void choose_tile(plan *l, size_t limit) {
         inner *= l->shape[d];
         continue;
       }
-      size_t whole = TD_LANES / gcd(inner, TD_LANES);  /* rows that fill vectors */
+      size_t whole = TD_LANES / gcd(inner, TD_LANES); /* rows that fill vectors */
       l->tile[d] = room >= whole ? room - room % whole : room;
       break;
     }
@@ -174,7 +179,7 @@ static kind choose_kind(const plan *l, const operand *o, bool input) {
 
 /* Where each register begins and ends to be needed; for the registers that steps write. */
 typedef struct {
-  int8_t first[TD_PW_MAX_REG], last[TD_PW_MAX_REG];  /* steps */
+  int8_t first[TD_PW_MAX_REG], last[TD_PW_MAX_REG]; /* steps */
   int8_t writes[TD_PW_MAX_REG];
 } lives;
 
@@ -189,8 +194,8 @@ static void find_lives(const plan *l, lives *v) {
   }
 }
 
-/* Gives each register that is stored in an output that output's memory for a home, unless a step would then
- * overwrite an input that a later step still reads. */
+/* Gives each register that is stored in an output that output's memory for a home, unless a step
+ * would then overwrite an input that a later step still reads. */
 static void choose_homes(plan *l, const lives *v) {
   const td_pw *p = l->p;
   bool all_computed = true;
@@ -209,8 +214,9 @@ static void choose_homes(plan *l, const lives *v) {
   }
 }
 
-/* Gives the other registers buffers from number `used` on; a buffer passes from a register that is no longer needed to the next,
- * at the earliest in the very step that reads the one and writes the other. Returns the number of buffers. */
+/* Gives the other registers buffers from number `used` on; a buffer passes from a register that is
+ * no longer needed to the next, at the earliest in the very step that reads the one and writes the
+ * other. Returns the number of buffers. */
 static int choose_buffers(plan *l, lives *v, int used) {
   const td_pw *p = l->p;
   uint64_t idle = 0; /* bit b: buffer b is free again */
@@ -220,7 +226,8 @@ static int choose_buffers(plan *l, lives *v, int used) {
     const td_pw_step *step = &p->step[s];
     for (int k = 0; k < td_pw_arity[step->op]; k++) {
       int r = step->src[k];
-      if (r >= p->nin && v->last[r] == s && r != step->dst && l->home[r] == NONE) idle |= (uint64_t)1 << l->buffer[r];
+      if (r >= p->nin && v->last[r] == s && r != step->dst && l->home[r] == NONE)
+        idle |= (uint64_t)1 << l->buffer[r];
     }
     int d = step->dst;
     if (v->first[d] != s || l->home[d] != NONE) continue;
@@ -244,13 +251,15 @@ static void make_plan(plan *l, const td_pw *p) {
     l->out[i].dtype = p->out[i].dtype;
     l->out_reg[i] = p->out_reg[i];
   }
-  if (p->nstep == 1 && p->nout == 1 && p->step[0].op == TD_PW_copy && p->step[0].dst == p->out_reg[0]) {
+  if (p->nstep == 1 && p->nout == 1 && p->step[0].op == TD_PW_copy &&
+      p->step[0].dst == p->out_reg[0]) {
     l->nstep = 0; /* a copy needs no step: the output stores the input's register */
     l->out_reg[0] = p->step[0].src[0];
   }
   merge_dims(l);
 
-  /* the number of buffers decides the tiles' size, and the tiles which operands need buffers: so first a bound */
+  /* the number of buffers decides the tiles' size, and the tiles which operands need buffers: so
+   * first a bound */
   lives v;
   find_lives(l, &v);
   choose_homes(l, &v);
@@ -258,8 +267,10 @@ static void make_plan(plan *l, const td_pw *p) {
   for (int i = 0; i < p->nin; i++)
     if (!is_flat(l, &l->in[i])) l->in[i].buffer = staged++;
   int buffers = choose_buffers(l, &v, staged);
-  for (int i = 0; i < p->nout; i++) buffers += !is_flat(l, &l->out[i]); /* a register may lose its home */
-  size_t limit = buffers ? least(BLOCK_MAX, WORK_BYTES / (sizeof(real) * (size_t)buffers)) : BLOCK_DIRECT;
+  for (int i = 0; i < p->nout; i++)
+    buffers += !is_flat(l, &l->out[i]); /* a register may lose its home */
+  size_t limit =
+      buffers ? least(BLOCK_MAX, WORK_BYTES / (sizeof(real) * (size_t)buffers)) : BLOCK_DIRECT;
   l->capacity = limit - limit % TD_LANES;
   choose_tile(l, l->capacity);
 
@@ -280,14 +291,15 @@ static void make_plan(plan *l, const td_pw *p) {
   if (homeless) choose_buffers(l, &v, staged);
 }
 
-/* ---- Moving blocks between arrays and buffers -------------------------------------------------------------- */
+/* ---- Moving blocks between arrays and buffers ----------------------------------------------- */
 
 typedef struct {
   size_t n;
-  ptrdiff_t packed, strided;  /* strides of the buffer and of the array, in elements */
+  ptrdiff_t packed, strided; /* strides of the buffer and of the array, in elements */
 } axis;
 
-/* The axes of a block of extents `ext`: innermost the one that runs along the array's memory, or a long one if that is short. */
+/* The axes of a block of extents `ext`: innermost the one that runs along the array's memory, or a
+ * long one if that is short. */
 static int block_axes(const plan *l, const operand *o, const size_t *ext, axis *a) {
   int n = 0;
   ptrdiff_t packed = 1;
@@ -307,36 +319,40 @@ static int block_axes(const plan *l, const operand *o, const size_t *ext, axis *
   return n;
 }
 
-static void stage_axes(real *d, const char *s, size_t size, td_row_move move, const axis *a, int n) {
+static void stage_axes(real *d, const char *s, size_t size, td_row_move move, const axis *a,
+                       int n) {
   if (n == 1) {
     move(d, a->packed, s, a->strided, a->n);
     return;
   }
   const axis *outer = &a[n - 1];
   for (size_t i = 0; i < outer->n; i++)
-    stage_axes(d + (ptrdiff_t)i * outer->packed, s + (ptrdiff_t)i * outer->strided * (ptrdiff_t)size, size, move, a,
-               n - 1);
+    stage_axes(d + (ptrdiff_t)i * outer->packed,
+               s + (ptrdiff_t)i * outer->strided * (ptrdiff_t)size, size, move, a, n - 1);
 }
 
-static void unstage_axes(char *d, const real *s, size_t size, td_row_move move, const axis *a, int n, bool splat) {
+static void unstage_axes(char *d, const real *s, size_t size, td_row_move move, const axis *a,
+                         int n, bool splat) {
   if (n == 1) {
     move(d, a->strided, s, splat ? 0 : a->packed, a->n);
     return;
   }
   const axis *outer = &a[n - 1];
   for (size_t i = 0; i < outer->n; i++)
-    unstage_axes(d + (ptrdiff_t)i * outer->strided * (ptrdiff_t)size, splat ? s : s + (ptrdiff_t)i * outer->packed,
-                 size, move, a, n - 1, splat);
+    unstage_axes(d + (ptrdiff_t)i * outer->strided * (ptrdiff_t)size,
+                 splat ? s : s + (ptrdiff_t)i * outer->packed, size, move, a, n - 1, splat);
 }
 
-/* Asks for the memory of a block that lies scattered over many rows: all at once, where copying would wait for one
- * row after the other. Only two-dimensional blocks need it. */
+/* Asks for the memory of a block that lies scattered over many rows: all at once, where copying
+ * would wait for one row after the other. Only two-dimensional blocks need it. */
 static void prefetch(const plan *l, const operand *o, const char *s, const size_t *ext) {
   axis a[TD_MAX_DIMS];
   if (block_axes(l, o, ext, a) != 2 || distance(a[0].strided) != 1) return;
-  ptrdiff_t size = (ptrdiff_t)td_dtype_size(o->dtype), run = (ptrdiff_t)a[0].n * size * a[0].strided;
+  ptrdiff_t size = (ptrdiff_t)td_dtype_size(o->dtype),
+            run = (ptrdiff_t)a[0].n * size * a[0].strided;
   for (size_t i = 0; i < a[1].n; i++, s += a[1].strided * size)
-    for (ptrdiff_t at = 0; distance(at) < distance(run); at += run < 0 ? -64 : 64) __builtin_prefetch(s + at);
+    for (ptrdiff_t at = 0; distance(at) < distance(run); at += run < 0 ? -64 : 64)
+      __builtin_prefetch(s + at);
 }
 
 /* Copies the block at s into the packed d. */
@@ -347,13 +363,14 @@ static void stage(const plan *l, const operand *o, real *d, const char *s, const
 }
 
 /* Copies the packed s, or when `splat` the number at s, into the block at d. */
-static void unstage(const plan *l, const operand *o, char *d, const real *s, bool splat, const size_t *ext) {
+static void unstage(const plan *l, const operand *o, char *d, const real *s, bool splat,
+                    const size_t *ext) {
   axis a[TD_MAX_DIMS];
   int n = block_axes(l, o, ext, a);
   unstage_axes(d, s, td_dtype_size(o->dtype), td_row_store[o->dtype], a, n, splat);
 }
 
-/* ---- Running ----------------------------------------------------------------------------------------------- */
+/* ---- Running -------------------------------------------------------------------------------- */
 
 /* What a thread has in hand: its registers' places in the current block, and its buffers. */
 typedef struct {
@@ -361,12 +378,14 @@ typedef struct {
   real *work;
   td_pw_arg reg[TD_PW_MAX_REG];
   char *in[TD_PW_MAX_IN], *out[TD_PW_MAX_OUT]; /* of the block */
-  const char *held[TD_PW_MAX_IN];              /* block whose content a splat or buffer holds already ... */
-  size_t held_n[TD_PW_MAX_IN];                 /* ... and its elements */
+  const char *held[TD_PW_MAX_IN]; /* block whose content a splat or buffer holds already ... */
+  size_t held_n[TD_PW_MAX_IN];    /* ... and its elements */
   vreal splat[TD_PW_MAX_IN], part_in[TD_PW_MAX_IN], part_out[TD_PW_MAX_OUT];
 } frame;
 
-static inline real *buffer_at(const frame *f, int buffer) { return f->work + (size_t)buffer * f->l->capacity; }
+static inline real *buffer_at(const frame *f, int buffer) {
+  return f->work + (size_t)buffer * f->l->capacity;
+}
 
 static void run_steps(frame *f, size_t n) {
   const td_pw_step *step = f->l->p->step;
@@ -380,7 +399,8 @@ static void fetch_inputs(frame *f, const size_t *ext, size_t n) {
   for (int i = 0; i < l->p->nin; i++) {
     const operand *o = &l->in[i];
     if (o->kind == DIRECT) continue;
-    bool held = f->held[i] == f->in[i] && (o->kind == SPLAT || (n <= f->held_n[i] && !l->transposed));
+    bool held =
+        f->held[i] == f->in[i] && (o->kind == SPLAT || (n <= f->held_n[i] && !l->transposed));
     if (o->kind == SPLAT) {
       real x;
       if (!held) {
@@ -398,16 +418,19 @@ static void fetch_inputs(frame *f, const size_t *ext, size_t n) {
   }
 }
 
-/* Runs the steps on elements [0, n) of the block, all of whole vectors or of buffers, and fills direct outputs. */
+/* Runs the steps on elements [0, n) of the block, all of whole vectors or of buffers, and fills
+ * direct outputs. */
 static void run_whole(frame *f, size_t n) {
   const plan *l = f->l;
   for (int i = 0; i < l->p->nin; i++)
     if (l->in[i].kind != SPLAT)
       f->reg[i] = (td_pw_arg){
-        l->in[i].kind == DIRECT ? (const real *)f->in[i] : buffer_at(f, l->in[i].buffer), TD_LANES};
+          l->in[i].kind == DIRECT ? (const real *)f->in[i] : buffer_at(f, l->in[i].buffer),
+          TD_LANES};
   for (int s = 0; s < l->nstep; s++) {
     int r = l->p->step[s].dst, home = l->home[r];
-    f->reg[r] = (td_pw_arg){home != NONE ? (const real *)f->out[home] : buffer_at(f, l->buffer[r]), TD_LANES};
+    f->reg[r] = (td_pw_arg){home != NONE ? (const real *)f->out[home] : buffer_at(f, l->buffer[r]),
+                            TD_LANES};
   }
   run_steps(f, n);
   for (int i = 0; i < l->p->nout; i++)
@@ -429,14 +452,17 @@ static void run_part(frame *f, size_t at, size_t r) {
   for (int s = 0; s < l->nstep; s++) {
     int d = l->p->step[s].dst, home = l->home[d];
     f->reg[d] = (td_pw_arg){
-      home != NONE ? (const real *)&f->part_out[home] : buffer_at(f, l->buffer[d]) + at, TD_LANES};
+        home != NONE ? (const real *)&f->part_out[home] : buffer_at(f, l->buffer[d]) + at,
+        TD_LANES};
   }
   run_steps(f, r);
   for (int i = 0; i < l->p->nout; i++)
-    if (l->out[i].kind == DIRECT) td_store_part((real *)f->out[i] + at, td_load(f->reg[l->out_reg[i]].p), r);
+    if (l->out[i].kind == DIRECT)
+      td_store_part((real *)f->out[i] + at, td_load(f->reg[l->out_reg[i]].p), r);
 }
 
-/* Stores the outputs that are not direct; their registers hold all n elements when run_whole's places are restored. */
+/* Stores the outputs that are not direct; their registers hold all n elements when run_whole's
+ * places are restored. */
 static void store_outputs(frame *f, const size_t *ext) {
   const plan *l = f->l;
   for (int i = 0; i < l->p->nout; i++) {
@@ -446,8 +472,9 @@ static void store_outputs(frame *f, const size_t *ext) {
     bool splat = false;
     if (r < l->p->nin) {
       splat = l->in[r].kind == SPLAT;
-      from = splat ? (const real *)&f->splat[r]
-             : l->in[r].kind == DIRECT ? (const real *)f->in[r] : buffer_at(f, l->in[r].buffer);
+      from = splat                     ? (const real *)&f->splat[r]
+             : l->in[r].kind == DIRECT ? (const real *)f->in[r]
+                                       : buffer_at(f, l->in[r].buffer);
     } else {
       from = l->home[r] != NONE ? (const real *)f->out[l->home[r]] : buffer_at(f, l->buffer[r]);
     }
@@ -455,7 +482,8 @@ static void store_outputs(frame *f, const size_t *ext) {
   }
 }
 
-/* The position and extents of a block, the operands' first elements there, and its number of elements. */
+/* The position and extents of a block, the operands' first elements there, and its number of
+ * elements. */
 static size_t locate(frame *f, size_t block, size_t *ext) {
   const plan *l = f->l;
   for (int i = 0; i < l->p->nin; i++) f->in[i] = l->in[i].data;
@@ -474,12 +502,14 @@ static size_t locate(frame *f, size_t block, size_t *ext) {
     for (int i = 0; i < l->p->nin; i++)
       f->in[i] += (ptrdiff_t)origin * l->in[i].stride[d] * (ptrdiff_t)td_dtype_size(l->in[i].dtype);
     for (int i = 0; i < l->p->nout; i++)
-      f->out[i] += (ptrdiff_t)origin * l->out[i].stride[d] * (ptrdiff_t)td_dtype_size(l->out[i].dtype);
+      f->out[i] +=
+          (ptrdiff_t)origin * l->out[i].stride[d] * (ptrdiff_t)td_dtype_size(l->out[i].dtype);
   }
   return n;
 }
 
-/* A block of a program that only copies one input to one output, without a buffer; false when it needs one. */
+/* A block of a program that only copies one input to one output, without a buffer; false when it
+ * needs one. */
 static bool copy_block(frame *f, const size_t *ext, size_t n) {
   const plan *l = f->l;
   if (l->nstep != 0 || l->p->nout != 1) return false;
@@ -518,9 +548,10 @@ static void run_blocks(void *ctx, size_t begin, size_t end) {
   }
 }
 
-/* ---- Small calls --------------------------------------------------------------------------------------------- */
+/* ---- Small calls ---------------------------------------------------------------------------- */
 
-/* Over all elements, is the operand of the table's type and contiguous (step TD_LANES) or one number (step 0)? */
+/* Over all elements, is the operand of the table's type and contiguous (step TD_LANES) or one
+ * number (step 0)? */
 static inline bool flat_step(const td_pw *p, const td_pw_operand *o, size_t *step) {
   if (o->dtype != REAL_DTYPE) return false;
   bool contiguous = true, constant = true;
@@ -535,19 +566,21 @@ static inline bool flat_step(const td_pw *p, const td_pw_operand *o, size_t *ste
   return contiguous || constant;
 }
 
-/* Runs the steps over n elements from the registers in reg[0..nin); registers after them get `room` elements of work each,
- * but the last step writes to `last` when that is not NULL. */
-static inline void small_steps(const td_pw *p, td_pw_arg *reg, real *work, size_t room, real *last, size_t n) {
+/* Runs the steps over n elements from the registers in reg[0..nin); registers after them get `room`
+ * elements of work each, but the last step writes to `last` when that is not NULL. */
+static inline void small_steps(const td_pw *p, td_pw_arg *reg, real *work, size_t room, real *last,
+                               size_t n) {
   for (int s = 0; s < p->nstep; s++) {
     const td_pw_step *step = &p->step[s];
     real *y = last && s == p->nstep - 1 ? last : work + (size_t)(step->dst - p->nin) * room;
     td_pw_loops[step->op](y, reg, step->src, n);
-    reg[step->dst] = (td_pw_arg){y, TD_LANES}; /* only now: the step may have read the register elsewhere */
+    reg[step->dst] =
+        (td_pw_arg){y, TD_LANES}; /* only now: the step may have read the register elsewhere */
   }
 }
 
-/* Small programs over flat operands need no plan; false, and nothing done, when this is not one. n is the
- * number of elements. */
+/* Small programs over flat operands need no plan; false, and nothing done, when this is not one. n
+ * is the number of elements. */
 static bool run_small(const td_pw *p, size_t n) {
   _Alignas(64) real work[SMALL_WORK];
   vreal splat[TD_PW_MAX_IN], part;
@@ -585,7 +618,7 @@ static bool run_small(const td_pw *p, size_t n) {
       reg[i].p = (const real *)&splat[i];
     }
     small_steps(p, reg, work, room, last ? (real *)&part : NULL, r);
-    for (int i = 0; i < p->nout; i++) 
+    for (int i = 0; i < p->nout; i++)
       td_store_part((real *)p->out[i].data + whole, td_load(reg[p->out_reg[i]].p), r);
   }
   return true;

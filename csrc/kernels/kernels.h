@@ -132,7 +132,8 @@ typedef struct {
   X(void, matmul, (void *c, const void *a, const void *b, size_t m, size_t n, size_t k,                         \
                    size_t lda, size_t ldb, size_t ldc, bool trans_a, bool trans_b,                              \
                    size_t batch, size_t stride_a, size_t stride_b, size_t stride_c, double alpha, double beta)) \
-  /* y = base + Σ coef[i]·x[i]; base may be NULL (0) and may be y itself, as may any x[i] */                    \
+  /* y = base + Σ coef[i]·x[i]; base may be NULL (0) and may be y itself, as may any x[i]; a coefficient of 0     \
+   * leaves its x[i] out, here and in error_sum, whatever it holds */                                           \
   X(void, lincomb, (void *y, const void *base, size_t count, const double *coef, const void *const *x, size_t n)) \
   /* Σ ( Σᵢ coef[i]·k[i] / (atol + rtol·max(|y0|,|y1|)) )², and at *worst the position of the largest term */   \
   X(double, error_sum, (size_t count, const double *coef, const void *const *k, const void *y0, const void *y1, \
@@ -144,9 +145,11 @@ typedef struct {
   /* one step in place. decay is decoupled (AdamW) or added to the gradient; step counts from 1 */              \
   X(void, adam_step, (void *p, void *m, void *v, const void *g, size_t n, double lr, double beta1, double beta2, \
                       double eps, double decay, bool decoupled, uint64_t step))                                 \
+  /* without momentum velocity may be NULL */                                                                   \
   X(void, sgd_step, (void *p, void *velocity, const void *g, size_t n, double lr, double momentum,              \
                      double dampening, double decay, bool nesterov, bool first))                                \
-  /* largest |x - y| and such, for tests and printing: finite minimum, maximum, mean, standard deviation */     \
+  /* of the finite elements, for tests and printing: minimum, maximum, mean, standard deviation (divided by their   \
+   * count); NaN if there are none */                                                                           \
   X(void, statistics, (const void *x, size_t n, double out[4], size_t *nans, size_t *infs))                     \
   /* Linear algebra over `batch` matrices, row-major. A failure leaves a message that names the first matrix that     \
    * failed: TD_ESOLVE when it is singular, not finite, or an iteration did not converge; TD_EARG when it is too      \

@@ -1,7 +1,7 @@
-/* Random fills. A chunk of the stream is made as words first, many Philox counters side by side, then turned into
- * numbers. A number depends on (seed, counter, index) alone: not on the thread, the split, nor the instruction set. To keep the last
- * true of `normal` to the bit, a*b+c is never contracted here: one rounding more or less is the only thing in
- * which instruction sets differ. */
+/* Random fills. A chunk of the stream is made as words first, many Philox counters side by side,
+ * then turned into numbers. A number depends on (seed, counter, index) alone: not on the thread,
+ * the split, nor the instruction set. To keep the last true of `normal` to the bit, a*b+c is never
+ * contracted here: one rounding more or less is the only thing in which instruction sets differ. */
 #include "kernels/isa.h"
 #if defined(__clang__)
 #pragma clang fp contract(off)
@@ -11,14 +11,14 @@
 #include "kernels/vmath.h"
 
 enum {
-  WORDS = 1024,                               /* of 32 bits, in a chunk */
-  BLOCKS = WORDS / 4,                         /* Philox blocks in a chunk */
-  CHUNK = WORDS * 4 / (int)sizeof(real),      /* numbers in a chunk: a word a float, two a double */
+  WORDS = 1024,                          /* of 32 bits, in a chunk */
+  BLOCKS = WORDS / 4,                    /* Philox blocks in a chunk */
+  CHUNK = WORDS * 4 / (int)sizeof(real), /* numbers in a chunk: a word a float, two a double */
   PAIRS = CHUNK / 2,
   ROUNDS = 10
 };
 
-/* ---- The stream -------------------------------------------------------------------------------------------- */
+/* ---- The stream ----------------------------------------------------------------------------- */
 
 typedef uint64_t v64 __attribute__((vector_size(TD_VBYTES)));
 enum { COUNTERS = TD_VBYTES / 8 };
@@ -36,8 +36,8 @@ static inline v64 wide_mul(v64 a, uint32_t c) {
 #endif
 }
 
-/* The words of td_philox(seed, counter), td_philox(seed, counter + 1), ... one after the other. Words live in the low
- * halves of 64-bit elements, whose high halves are noise. */
+/* The words of td_philox(seed, counter), td_philox(seed, counter + 1), ... one after the other.
+ * Words live in the low halves of 64-bit elements, whose high halves are noise. */
 static void philox_words(uint32_t words[WORDS], uint64_t seed, uint64_t counter) {
   v64 lane;
   for (int i = 0; i < COUNTERS; i++) lane[i] = (uint64_t)i;
@@ -65,7 +65,7 @@ static void philox_words(uint32_t words[WORDS], uint64_t seed, uint64_t counter)
   }
 }
 
-/* ---- From words to numbers ----------------------------------------------------------------------------------- */
+/* ---- From words to numbers ------------------------------------------------------------------ */
 
 #if TD_KREAL == 0
 typedef uint32_t bits;
@@ -73,21 +73,25 @@ static inline bits bits_at(const uint32_t *w, size_t i) { return w[i]; }
 static inline real real_of(bits b) { /* rounded to nearest */
   return (real)(int32_t)(b >> 16) * 65536.0f + (real)(int32_t)(b & 0xffff);
 }
-static inline real unit_of(bits b) { return (real)(int32_t)(b >> 8) * 0x1p-24f; }        /* [0, 1) */
-static inline real open_unit_of(bits b) { return (real_of(b) + 0.5f) * 0x1p-32f; }       /* (0, 1] */
+static inline real unit_of(bits b) { return (real)(int32_t)(b >> 8) * 0x1p-24f; }  /* [0, 1) */
+static inline real open_unit_of(bits b) { return (real_of(b) + 0.5f) * 0x1p-32f; } /* (0, 1] */
 /* The lower 30 bits as an angle in [-π/4, π/4). */
 static inline real angle_of(bits b) {
-  return (real)((int32_t)(b & 0x3fffffffu) - 0x20000000) * 1.46291807926715968e-9f;      /* π/2 · 2^-30 */
+  return (real)((int32_t)(b & 0x3fffffffu) - 0x20000000) *
+         1.46291807926715968e-9f; /* π/2 · 2^-30 */
 }
 static inline ireal quarter_of(bits b) { return (ireal)(b >> 30); }
 #else
 typedef uint64_t bits;
-static inline bits bits_at(const uint32_t *w, size_t i) { return w[2 * i] | (uint64_t)w[2 * i + 1] << 32; }
+static inline bits bits_at(const uint32_t *w, size_t i) {
+  return w[2 * i] | (uint64_t)w[2 * i + 1] << 32;
+}
 static inline real unit_of(bits b) { return (real)(int64_t)(b >> 11) * 0x1p-53; }
 static inline real open_unit_of(bits b) { return ((real)(int64_t)(b >> 11) + 0.5) * 0x1p-53; }
 /* Bits 9 to 61 as an angle in [-π/4, π/4). */
 static inline real angle_of(bits b) {
-  return (real)((int64_t)(b >> 9 & 0x1fffffffffffff) - 0x10000000000000) * 1.74393424898141376e-16; /* π/2 · 2^-53 */
+  return (real)((int64_t)(b >> 9 & 0x1fffffffffffff) - 0x10000000000000) *
+         1.74393424898141376e-16; /* π/2 · 2^-53 */
 }
 static inline ireal quarter_of(bits b) { return (ireal)(b >> 62); }
 #endif
@@ -123,7 +127,7 @@ static void normal_chunk(real *y, const uint32_t *w) {
   }
 }
 
-/* ---- The kernels --------------------------------------------------------------------------------------------- */
+/* ---- The kernels ---------------------------------------------------------------------------- */
 
 typedef struct {
   real *y;

@@ -1,18 +1,22 @@
-/* Kernels over plain vectors: what integrators and optimisers do to whole states, each in one pass over memory. */
+/* Kernels over plain vectors: what integrators and optimisers do to whole states, each in one pass
+ * over memory. */
 #include "kernels/isa.h"
 #include "kernels/vmath.h"
 
 enum {
-  CHUNK = 4096,  /* elements that a thread takes at a time: fixed, so that rounding never depends on the threads */
-  PIECES = 64,   /* partial results of a reduction: fixed for the same reason */
-  ROW = 256      /* elements reduced at a time; a piece is a whole number of rows */
+  CHUNK = 4096, /* elements that a thread takes at a time: fixed, so that rounding never depends on
+                   the threads */
+  PIECES = 64,  /* partial results of a reduction: fixed for the same reason */
+  ROW = 256     /* elements reduced at a time; a piece is a whole number of rows */
 };
 
 static inline size_t chunks_of(size_t n) { return (n + CHUNK - 1) / CHUNK; }
 static inline size_t chunk_end(size_t chunk, size_t n) {
   return (chunk + 1) * CHUNK < n ? (chunk + 1) * CHUNK : n;
 }
-static inline vreal load_some(const real *p, size_t r) { return r == TD_LANES ? td_load(p) : td_load_part(p, r); }
+static inline vreal load_some(const real *p, size_t r) {
+  return r == TD_LANES ? td_load(p) : td_load_part(p, r);
+}
 static inline void store_some(real *p, vreal v, size_t r) {
   if (r == TD_LANES)
     td_store(p, v);
@@ -20,7 +24,7 @@ static inline void store_some(real *p, vreal v, size_t r) {
     td_store_part(p, v, r);
 }
 
-/* ---- Linear combinations ------------------------------------------------------------------------------------- */
+/* ---- Linear combinations -------------------------------------------------------------------- */
 
 typedef struct {
   real *y;
@@ -30,7 +34,8 @@ typedef struct {
   const void *const *x;
 } lincomb;
 
-/* y[i..i+r) for one vector of r elements. A coefficient of 0 leaves its x out, whatever it holds. */
+/* y[i..i+r) for one vector of r elements. A coefficient of 0 leaves its x out, whatever it holds.
+ */
 static inline void lincomb_some(const lincomb *l, size_t i, size_t r) {
   vreal acc = l->base ? load_some(l->base + i, r) : (vreal){0};
   for (size_t j = 0; j < l->count; j++)
@@ -69,7 +74,8 @@ static void lincomb_chunks(void *ctx, size_t begin, size_t end) {
   if (i < n) lincomb_some(l, i, n - i);
 }
 
-void TD_K(lincomb)(void *y, const void *base, size_t count, const double *coef, const void *const *x, size_t n) {
+void TD_K(lincomb)(void *y, const void *base, size_t count, const double *coef,
+                   const void *const *x, size_t n) {
   if (n == 0) return;
   lincomb l = {y, base, count, n, coef, x};
   if (n <= CHUNK)
@@ -78,7 +84,7 @@ void TD_K(lincomb)(void *y, const void *base, size_t count, const double *coef, 
     td_parallel(chunks_of(n), 4, lincomb_chunks, &l);
 }
 
-/* ---- Reductions in fixed pieces -------------------------------------------------------------------------------- */
+/* ---- Reductions in fixed pieces ------------------------------------------------------------- */
 
 /* Elements in each piece of n: as few pieces as PIECES allow, of whole rows. */
 static inline size_t piece_size(size_t n) {
@@ -101,7 +107,7 @@ typedef struct {
   const real *y0, *y1;
   real rtol, atol;
   double sum[PIECES];
-  real worst[PIECES];      /* NaN counts as the greatest */
+  real worst[PIECES]; /* NaN counts as the greatest */
   size_t worst_at[PIECES];
 } error_sum;
 
@@ -159,13 +165,14 @@ static void error_pieces(void *ctx, size_t begin, size_t end) {
     size_t stop = (p + 1) * e->piece < e->n ? (p + 1) * e->piece : e->n;
     double sum = 0;
     e->worst[p] = -1;
-    for (size_t i = p * e->piece; i < stop; i += ROW) sum += error_row(e, p, i, stop - i < ROW ? stop - i : ROW);
+    for (size_t i = p * e->piece; i < stop; i += ROW)
+      sum += error_row(e, p, i, stop - i < ROW ? stop - i : ROW);
     e->sum[p] = sum;
   }
 }
 
-double TD_K(error_sum)(size_t count, const double *coef, const void *const *k, const void *y0, const void *y1,
-                       double rtol, double atol, size_t n, size_t *worst) {
+double TD_K(error_sum)(size_t count, const double *coef, const void *const *k, const void *y0,
+                       const void *y1, double rtol, double atol, size_t n, size_t *worst) {
   if (worst) *worst = 0;
   if (n == 0) return 0;
   error_sum e;
@@ -190,7 +197,7 @@ double TD_K(error_sum)(size_t count, const double *coef, const void *const *k, c
   return sum;
 }
 
-/* ---- Optimisers ------------------------------------------------------------------------------------------------ */
+/* ---- Optimisers ----------------------------------------------------------------------------- */
 
 typedef struct {
   real *p, *m, *v;
@@ -199,7 +206,8 @@ typedef struct {
   real beta1, beta2, eps, keep, decay, rate, root;
 } adam;
 
-/* Kingma and Ba 2015 (algorithm 1), with AdamW's decay (Loshchilov and Hutter 2019) folded into `keep`. */
+/* Kingma and Ba 2015 (algorithm 1), with AdamW's decay (Loshchilov and Hutter 2019) folded into
+ * `keep`. */
 static inline void adam_some(const adam *a, size_t i, size_t r) {
   vreal p = load_some(a->p + i, r), m = load_some(a->m + i, r), v = load_some(a->v + i, r);
   vreal g = load_some(a->g + i, r) + p * a->decay;
@@ -218,13 +226,22 @@ static void adam_chunks(void *ctx, size_t begin, size_t end) {
   if (i < n) adam_some(a, i, n - i);
 }
 
-void TD_K(adam_step)(void *p, void *m, void *v, const void *g, size_t n, double lr, double beta1, double beta2,
-                     double eps, double decay, bool decoupled, uint64_t step) {
+void TD_K(adam_step)(void *p, void *m, void *v, const void *g, size_t n, double lr, double beta1,
+                     double beta2, double eps, double decay, bool decoupled, uint64_t step) {
   if (n == 0) return;
   double t = (double)step;
-  adam a = {p, m, v, g, n, (real)beta1, (real)beta2, (real)eps,
-            (real)(decoupled ? 1 - lr * decay : 1), (real)(decoupled ? 0 : decay),
-            (real)(lr / (1 - pow(beta1, t))), (real)(1 / sqrt(1 - pow(beta2, t)))};
+  adam a = {p,
+            m,
+            v,
+            g,
+            n,
+            (real)beta1,
+            (real)beta2,
+            (real)eps,
+            (real)(decoupled ? 1 - lr * decay : 1),
+            (real)(decoupled ? 0 : decay),
+            (real)(lr / (1 - pow(beta1, t))),
+            (real)(1 / sqrt(1 - pow(beta2, t)))};
   td_parallel(chunks_of(n), 4, adam_chunks, &a);
 }
 
@@ -232,7 +249,8 @@ typedef struct {
   real *p, *velocity;
   const real *g;
   size_t n;
-  real lr, momentum, kept, fresh, decay; /* kept, fresh: of the old velocity and of the gradient in the new one */
+  real lr, momentum, kept, fresh,
+      decay; /* kept, fresh: of the old velocity and of the gradient in the new one */
   bool nesterov;
 } sgd;
 
@@ -255,20 +273,28 @@ static void sgd_chunks(void *ctx, size_t begin, size_t end) {
 }
 
 /* Without momentum the velocity is neither read nor written and may be NULL. */
-void TD_K(sgd_step)(void *p, void *velocity, const void *g, size_t n, double lr, double momentum, double dampening,
-                    double decay, bool nesterov, bool first) {
+void TD_K(sgd_step)(void *p, void *velocity, const void *g, size_t n, double lr, double momentum,
+                    double dampening, double decay, bool nesterov, bool first) {
   if (n == 0) return;
-  sgd s = {p, momentum != 0 ? velocity : NULL, g, n, (real)lr, (real)momentum, (real)(first ? 0 : momentum),
-           (real)(first ? 1 : 1 - dampening), (real)decay, nesterov};
+  sgd s = {p,
+           momentum != 0 ? velocity : NULL,
+           g,
+           n,
+           (real)lr,
+           (real)momentum,
+           (real)(first ? 0 : momentum),
+           (real)(first ? 1 : 1 - dampening),
+           (real)decay,
+           nesterov};
   td_parallel(chunks_of(n), 4, sgd_chunks, &s);
 }
 
-/* ---- Statistics ------------------------------------------------------------------------------------------------ */
+/* ---- Statistics ----------------------------------------------------------------------------- */
 
 typedef struct {
   const real *x;
   size_t n, piece;
-  double mean;  /* second pass: squares of distances from it are summed */
+  double mean; /* second pass: squares of distances from it are summed */
   bool second;
   double sum[PIECES];
   real least[PIECES], greatest[PIECES];
@@ -276,7 +302,8 @@ typedef struct {
 } statistics;
 
 static void statistics_piece(statistics *s, size_t p) {
-  size_t begin = p * s->piece, end = begin + s->piece < s->n ? begin + s->piece : s->n, nans = 0, infs = 0;
+  size_t begin = p * s->piece, end = begin + s->piece < s->n ? begin + s->piece : s->n, nans = 0,
+         infs = 0;
   real lo = TD_INF, hi = -TD_INF;
   double row = 0, sum = 0;
   for (size_t i = begin; i < end; i++) {
@@ -319,7 +346,8 @@ static void statistics_pieces(void *ctx, size_t begin, size_t end) {
   for (size_t p = begin; p < end; p++) s->second ? square_piece(s, p) : statistics_piece(s, p);
 }
 
-/* out: least, greatest, mean and standard deviation (divided by the count) of the finite elements; NaN if there are none. */
+/* out: least, greatest, mean and standard deviation (divided by the count) of the finite elements;
+ * NaN if there are none. */
 void TD_K(statistics)(const void *x, size_t n, double out[4], size_t *nans, size_t *infs) {
   statistics s = {.x = x, .n = n, .piece = piece_size(n)};
   size_t pieces = (n + s.piece - 1) / s.piece;

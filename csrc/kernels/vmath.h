@@ -1,25 +1,28 @@
-/* Mathematics on vectors: every function takes and gives a `vreal`, branch-free, for float and double, whatever the
- * instruction set. NaN, infinities, signed zeros and subnormal numbers behave as in C's <math.h>. Greatest errors seen, in
- * units of the last place, on any instruction set (float / double):
- *   exp 1.1 / 1.1   expm1 1.9 / 2.0   log 0.9 / 1.0   log1p 1.4 / 1.5   softplus, log_sigmoid 1.6 / 1.6
- *   tanh 2.6 / 2.6  sigmoid 2.0 / 2.0 sin, cos 0.8 / 0.8   erf 1.9 / 1.9   erfc 4 / 4   silu 2.5 / 2.5
- *   gelu 5 / 5
- * The polynomials are minimax fits of the functions named beside them.
+/* Mathematics on vectors: every function takes and gives a `vreal`, branch-free, for float and
+ * double, whatever the instruction set. NaN, infinities, signed zeros and subnormal numbers behave
+ * as in C's <math.h>. Greatest errors seen on any instruction set, in units of the last place, for
+ * float and double alike:
+ *   sqrt, rounding 0.5   exp, log 1.0   log1p 1.4   softplus, log_sigmoid 1.6   expm1 2.0
+ *   sin, cos 2.2   sigmoid 2.3   silu 2.4   tanh 2.5   erf 3.0   gelu 5.7   erfc 6.2
+ * silu loses digits where its sigmoid is subnormal, and the relative error of gelu_tanh grows with
+ * its exponent below -3 (the absolute error stays below one unit of the last place of 1). The
+ * slopes (derivatives) are good to 4 units of the last place of 1. The polynomials are minimax fits
+ * of the functions named beside them.
  *
- * A file that includes this after switching the contraction of a*b+c off gets the same bits from every
- * instruction set (real_random.c does). */
+ * A file that includes this after switching the contraction of a*b+c off gets the same bits from
+ * every instruction set (real_random.c does). */
 #ifndef TD_KERNELS_VMATH_H
 #define TD_KERNELS_VMATH_H
 #include "kernels/isa.h"
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
 #include <immintrin.h>
-#define TD_VMATH_X86 1  /* a few instructions that vector extensions cannot reach */
+#define TD_VMATH_X86 1 /* a few instructions that vector extensions cannot reach */
 #else
 #define TD_VMATH_X86 0
 #endif
 
-/* ---- Selection, for every element type ------------------------------------------------------------------- */
+/* ---- Selection, for every element type ------------------------------------------------------ */
 
 #if TD_KREAL == 0
 typedef uint32_t td_ubits;
@@ -65,7 +68,8 @@ static inline void td_copy_part(real *d, const real *s, size_t r) {
   TD_COPY_BIT(4)
 #undef TD_COPY_BIT
 }
-/* The vector of r < TD_LANES elements at p, then zeros; and its store, which touches r elements only. */
+/* The vector of r < TD_LANES elements at p, then zeros; and its store, which touches r elements
+ * only. */
 static inline vreal td_load_part(const real *p, size_t r) {
 #if TD_VMATH_X86 && TD_KISA == 2
   return (vreal)(TD_KREAL == 0 ? _mm512_maskz_loadu_epi32((__mmask16)((1u << r) - 1), p)
@@ -89,7 +93,7 @@ static inline void td_store_part(real *p, vreal v, size_t r) {
 
 #if TD_KREAL < 2
 
-/* ---- The shape of the number format, and constants -------------------------------------------------------- */
+/* ---- The shape of the number format, and constants ------------------------------------------ */
 
 #define TD_C(x) ((real)(x))
 #if TD_KREAL == 0
@@ -98,14 +102,15 @@ enum { TD_MANT = 23, TD_BIAS = 127 };
 #define TD_SIGN_BIT 0x80000000u
 #define TD_MANT_MASK 0x007fffffu
 #define TD_SQRT_HALF_BITS 0x3f3504f3u
-#define TD_ROUNDER 12582912.0f           /* 1.5·2^23: adding it leaves the nearest integer in the low bits */
-#define TD_INT_MAGIC 0x4b000000u         /* bits of 2^23 */
+#define TD_ROUNDER 12582912.0f /* 1.5·2^23: adding it leaves the nearest integer in the low bits \
+                                */
+#define TD_INT_MAGIC 0x4b000000u /* bits of 2^23 */
 #define TD_INT_BASE 8388608.0f
-#define TD_LN2_HI 0.693359375f           /* few bits, so that n·LN2_HI is exact */
+#define TD_LN2_HI 0.693359375f /* few bits, so that n·LN2_HI is exact */
 #define TD_LN2_LO -2.12194440055e-4f
-#define TD_EXP_MAX 89.0f                 /* exp overflows before this ... */
-#define TD_EXP_MIN -104.0f               /* ... and is zero here */
-#define TD_EXP_SHIFT 64                  /* exp_neg works 2^shift too high until its last step */
+#define TD_EXP_MAX 89.0f   /* exp overflows before this ... */
+#define TD_EXP_MIN -104.0f /* ... and is zero here */
+#define TD_EXP_SHIFT 64    /* exp_neg works 2^shift too high until its last step */
 #define TD_EXP_UNSHIFT 0x1p-64f
 #define TD_REAL_MIN FLT_MIN
 #define TD_REAL_MAX FLT_MAX
@@ -138,10 +143,11 @@ static inline __attribute__((always_inline)) vreal td_vpoly(vreal x, const real 
   for (int i = n - 2; i >= 0; i--) y = y * x + c[i];
   return y;
 }
-#define TD_POLY(x, ...) \
-  td_vpoly(x, (const real[]){__VA_ARGS__}, (int)(sizeof((const real[]){__VA_ARGS__}) / sizeof(real)))
+#define TD_POLY(x, ...)                    \
+  td_vpoly(x, (const real[]){__VA_ARGS__}, \
+           (int)(sizeof((const real[]){__VA_ARGS__}) / sizeof(real)))
 
-/* ---- Signs, minima, rounding ------------------------------------------------------------------------------ */
+/* ---- Signs, minima, rounding ---------------------------------------------------------------- */
 
 static inline vreal td_vabs(vreal x) { return (vreal)((vuint)x & ~(vuint){0} >> 1); }
 static inline vreal td_vneg(vreal x) { return (vreal)((vuint)x ^ TD_SIGN_BIT); }
@@ -208,24 +214,26 @@ static inline vreal td_vfloor(vreal x) {
 static inline vreal td_vceil(vreal x) { return td_vneg(td_vfloor(td_vneg(x))); }
 static inline vreal td_vtrunc(vreal x) { return td_vcopysign(td_vfloor(td_vabs(x)), x); }
 
-/* ---- exp and its family ------------------------------------------------------------------------------------
+/* ---- exp and its family ------------------------------------------------------------------------
  * x = n·ln2 + r with |r| <= ln2/2; exp(r) - 1 = r + r²·q(r). */
 
 /* exp(r) - 1 for |r| <= 0.35. */
 static inline vreal td_vexp_poly(vreal r) {
 #if TD_KREAL == 0
-  vreal q = TD_POLY(r, 0.500000005901f, 0.166665445192f, 0.0416662874862f, 0.00836647362574f, 0.00139462230228f);
+  vreal q = TD_POLY(r, 0.500000005901f, 0.166665445192f, 0.0416662874862f, 0.00836647362574f,
+                    0.00139462230228f);
 #else
-  vreal q = TD_POLY(r, 0.5000000000000004667831, 0.1666666666666668455134, 0.04166666666658074841232,
-                    0.008333333333315375774549, 0.001388888893064881891048, 0.0001984126990160106412522,
-                    0.00002480150607160390202953, 0.000002755722902527048555366, 2.76258068923977933092e-7,
-                    2.511418982158587791558e-8);
+  vreal q =
+      TD_POLY(r, 0.5000000000000004667831, 0.1666666666666668455134, 0.04166666666658074841232,
+              0.008333333333315375774549, 0.001388888893064881891048, 0.0001984126990160106412522,
+              0.00002480150607160390202953, 0.000002755722902527048555366,
+              2.76258068923977933092e-7, 2.511418982158587791558e-8);
 #endif
   return r + (r * r) * q;
 }
 
-/* n, rounded from x·log2(e), and 2^(n + shift): the exponent is the low bits of the rounded sum itself.
- * Good while n + shift is a normal number's exponent. */
+/* n, rounded from x·log2(e), and 2^(n + shift): the exponent is the low bits of the rounded sum
+ * itself. Good while n + shift is a normal number's exponent. */
 static inline vreal td_vexp_scale(vreal x, int shift, vreal *n) {
   const real rounder = TD_ROUNDER + (real)(TD_BIAS + shift);
   vreal t = x * TD_LOG2E + rounder;
@@ -233,7 +241,8 @@ static inline vreal td_vexp_scale(vreal x, int shift, vreal *n) {
   return (vreal)((vuint)t << TD_MANT);
 }
 
-/* p·2^n for integral n in a range twice that of the exponents: rounds once, overflows and underflows as it should. */
+/* p·2^n for integral n in a range twice that of the exponents: rounds once, overflows and
+ * underflows as it should. */
 static inline vreal td_vldexp(vreal p, vreal n) {
 #if TD_VMATH_X86 && TD_KISA == 2 && TD_KREAL == 0
   return (vreal)_mm512_scalef_ps((__m512)p, (__m512)n);
@@ -281,7 +290,8 @@ static inline vreal td_vexp_neg(vreal x) {
 
 static inline vreal td_vexpm1(vreal y) {
   vreal x = td_vat_most(td_vat_least(y, TD_C(TD_KREAL ? -45 : -25)), TD_EXP_MAX);
-  vreal n, half = td_vexp_scale(x, -1, &n);  /* 2^(n-1), so that the last step overflows, not this one */
+  vreal n,
+      half = td_vexp_scale(x, -1, &n); /* 2^(n-1), so that the last step overflows, not this one */
   vreal p = td_vexp_poly((x - n * TD_LN2_HI) - n * TD_LN2_LO);
   vreal e = (half * p + (half - TD_C(0.5))) * TD_C(2);
   return td_vselect(td_vabs(y) < TD_REAL_EPS * TD_C(0.25), y, e);
@@ -317,7 +327,7 @@ static inline vreal td_vsilu_slope(vreal x) {
   return s * (x * c + TD_C(1));
 }
 
-#define TD_GELU_K TD_C(1.5957691216057307117)  /* 2·sqrt(2/π) */
+#define TD_GELU_K TD_C(1.5957691216057307117) /* 2·sqrt(2/π) */
 #define TD_GELU_C TD_C(0.044715)
 /* x·sigmoid(2·sqrt(2/π)·(x + 0.044715 x³)): the gelu by tanh. */
 static inline vreal td_vgelu_tanh(vreal x) {
@@ -331,23 +341,23 @@ static inline vreal td_vgelu_tanh_slope(vreal x) {
   return s * (x * c * (xx * (3 * TD_GELU_C) + TD_C(1)) * TD_GELU_K + TD_C(1));
 }
 
-/* ---- log and its family ------------------------------------------------------------------------------------
+/* ---- log and its family ------------------------------------------------------------------------
  * x = 2^k·(1 + f) with sqrt(1/2) <= 1 + f < sqrt(2). */
 
 /* k·ln2 + log(1 + f). */
 static inline vreal td_vlog_poly(vreal k, vreal f) {
 #if TD_KREAL == 0
   vreal z = f * f;
-  vreal p = TD_POLY(f, 0.333333169027f, -0.250007831457f, 0.200022763015f, -0.166253736221f, 0.141816773509f,
-                    -0.131219494058f, 0.128766554583f, -0.0787094945975f);
+  vreal p = TD_POLY(f, 0.333333169027f, -0.250007831457f, 0.200022763015f, -0.166253736221f,
+                    0.141816773509f, -0.131219494058f, 0.128766554583f, -0.0787094945975f);
   vreal y = k * TD_LN2_LO + (f * z) * p;
   return k * TD_LN2_HI + (f + (y - z * TD_C(0.5)));
 #else
   /* with s = f/(2+f): log(1+f) = f - f²/2 + s·(f²/2 + s²·R(s²)) */
   vreal s = f / (f + TD_C(2)), z = s * s, h = f * f * TD_C(0.5);
-  vreal r = z * TD_POLY(z, 0.66666666666667349267, 0.3999999999940134608419, 0.2857142874690617139336,
-                        0.222221979836012993932, 0.1818360046895369009633, 0.1531300291763202916171,
-                        0.1480753338815978747556);
+  vreal r = z * TD_POLY(z, 0.66666666666667349267, 0.3999999999940134608419,
+                        0.2857142874690617139336, 0.222221979836012993932, 0.1818360046895369009633,
+                        0.1531300291763202916171, 0.1480753338815978747556);
   return k * TD_LN2_HI - ((h - (s * (h + r) + k * TD_LN2_LO)) - f);
 #endif
 }
@@ -375,7 +385,8 @@ static inline vreal td_vlog(vreal x) {
   vuint e;
   vreal m = td_vlog_split(td_vselect(small, x * up, x), &k, &e);
   vreal y = td_vlog_poly(k - td_vkeep(small, td_splat(TD_MANT + 1)), m - TD_C(1));
-  vreal odd = td_vselect(x < TD_C(0), td_splat(TD_NAN), td_vselect(x == TD_C(0), td_splat(-TD_INF), x));
+  vreal odd =
+      td_vselect(x < TD_C(0), td_splat(TD_NAN), td_vselect(x == TD_C(0), td_splat(-TD_INF), x));
   return td_vselect((x > TD_C(0)) & (x < TD_INF), y, odd);
 }
 
@@ -389,7 +400,8 @@ static inline vreal td_vlog1p(vreal x) {
   vreal scaled = lost * (vreal)(((td_ubits)(2 * TD_BIAS) - e) << TD_MANT);
   vreal f = (m - TD_C(1)) + td_vkeep(x < TD_INT_BASE * 4, scaled);
   vreal y = td_vlog_poly(k, f);
-  vreal odd = td_vselect(x < TD_C(-1), td_splat(TD_NAN), td_vselect(x == TD_C(-1), td_splat(-TD_INF), x));
+  vreal odd =
+      td_vselect(x < TD_C(-1), td_splat(TD_NAN), td_vselect(x == TD_C(-1), td_splat(-TD_INF), x));
   return td_vselect((x > TD_C(-1)) & (x < TD_INF) & (x != TD_C(0)), y, odd);
 }
 
@@ -403,17 +415,19 @@ static inline vreal td_vlog1p_exp_neg(vreal x) {
 static inline vreal td_vsoftplus(vreal x) { return td_vat_least(x, 0) + td_vlog1p_exp_neg(x); }
 static inline vreal td_vlog_sigmoid(vreal x) { return td_vat_most(x, 0) - td_vlog1p_exp_neg(x); }
 
-/* ---- sin and cos -------------------------------------------------------------------------------------------
+/* ---- sin and cos -------------------------------------------------------------------------------
  * x = q·π/2 + r with |r| <= π/4; π/2 is split so that q times each part but the last is exact. */
 
 #if TD_KREAL == 0
 #define TD_TRIG_MAX 12800.0f
-#define TD_TRIG_PARTS {1.5703125f, 0.0004837512969970703125f, 7.5495336204767227173e-8f, \
-                       2.5632829192545614205e-12f, 6.1232339957367658861e-17f}
+#define TD_TRIG_PARTS                                                                            \
+  {1.5703125f, 0.0004837512969970703125f, 7.5495336204767227173e-8f, 2.5632829192545614205e-12f, \
+   6.1232339957367658861e-17f}
 #else
 #define TD_TRIG_MAX 1.6e6
-#define TD_TRIG_PARTS {1.57079632673412561416626, 6.077100506303965976595549e-11, \
-                       2.022266248711166455795996e-21, 8.478427660368899644009236e-32}
+#define TD_TRIG_PARTS                                                                         \
+  {1.57079632673412561416626, 6.077100506303965976595549e-11, 2.022266248711166455795996e-21, \
+   8.478427660368899644009236e-32}
 #endif
 
 /* sin(r) and cos(r) for |r| <= π/4. */
@@ -423,10 +437,12 @@ static inline void td_vsincos_poly(vreal r, vreal *s, vreal *c) {
   vreal ps = TD_POLY(z, -0.166666546492f, 0.0083321577806f, -0.000195143777162f);
   vreal pc = TD_POLY(z, 0.0416666465248f, -0.00138873474741f, 2.44358670143e-5f);
 #else
-  vreal ps = TD_POLY(z, -0.166666666666666307299, 0.008333333333322014522671, -0.0001984126982944674670925,
-                     0.000002755731355561666302836, -2.505073535799899233248e-8, 1.589540647254913319358e-10);
-  vreal pc = TD_POLY(z, 0.04166666666666660929701, -0.001388888888887538990297, 0.00002480158729008110153408,
-                     -2.755731448359773335062e-7, 2.087573663351302499486e-9, -1.136014990682839960018e-11);
+  vreal ps = TD_POLY(z, -0.166666666666666307299, 0.008333333333322014522671,
+                     -0.0001984126982944674670925, 0.000002755731355561666302836,
+                     -2.505073535799899233248e-8, 1.589540647254913319358e-10);
+  vreal pc = TD_POLY(z, 0.04166666666666660929701, -0.001388888888887538990297,
+                     0.00002480158729008110153408, -2.755731448359773335062e-7,
+                     2.087573663351302499486e-9, -1.136014990682839960018e-11);
 #endif
   *s = r + (r * z) * ps;
   *c = (z * z * pc - z * TD_C(0.5)) + TD_C(1);
@@ -451,14 +467,16 @@ static inline __attribute__((always_inline)) vreal td_vsin_turned(vreal x, td_ub
 static inline vreal td_vsin(vreal x) { return td_vselect(x == TD_C(0), x, td_vsin_turned(x, 0)); }
 static inline vreal td_vcos(vreal x) { return td_vsin_turned(x, 1); }
 
-/* ---- The error function ------------------------------------------------------------------------------------
+/* ---- The error function ------------------------------------------------------------------------
  * For z >= 0 erfc(z) = exp(-z²)·t·Q(u) with t = 1/(z + 3), u = (z - 3)·t. */
 
-#define TD_ERF_MAX TD_C(TD_KREAL ? 27.4 : 10.2)  /* erfc is zero from here on */
+#define TD_ERF_MAX TD_C(TD_KREAL ? 27.4 : 10.2) /* erfc is zero from here on */
 
-/* exp(-scale·a²) for a >= 0 and a scale that is a power of two; the square is taken in two parts. */
+/* exp(-scale·a²) for a >= 0 and a scale that is a power of two; the square is taken in two parts.
+ */
 static inline vreal td_vexp_square(vreal a, real scale) {
-  vreal head = (vreal)((vuint)a & ~(vuint)((vuint){0} + (TD_KREAL ? (td_ubits)0x7ffffff : (td_ubits)0xfff)));
+  vreal head =
+      (vreal)((vuint)a & ~(vuint)((vuint){0} + (TD_KREAL ? (td_ubits)0x7ffffff : (td_ubits)0xfff)));
   return td_vexp_neg2(a * a * -scale, head * head * -scale, (head - a) * (head + a) * scale);
 }
 
@@ -466,14 +484,16 @@ static inline vreal td_vexp_square(vreal a, real scale) {
 static inline vreal td_verfcx(vreal z) {
   vreal t = TD_C(1) / (z + TD_C(3)), u = (z - TD_C(3)) * t;
 #if TD_KREAL == 0
-  vreal q = TD_POLY(u, 1.074006908f, -0.8833944878f, 0.5902282922f, -0.3104659707f, 0.1195291725f, -0.02684006107f,
-                    -0.001227044966f, 0.003080577707f, -0.0004819965762f, -0.0003247205446f);
+  vreal q = TD_POLY(u, 1.074006908f, -0.8833944878f, 0.5902282922f, -0.3104659707f, 0.1195291725f,
+                    -0.02684006107f, -0.001227044966f, 0.003080577707f, -0.0004819965762f,
+                    -0.0003247205446f);
 #else
-  vreal q = TD_POLY(u, 1.07400690708833971, -0.883394453169883556, 0.590228357104099444, -0.310467261900573836,
-                    0.119527761287435281, -0.026827234624312246, -0.00121241663059946211, 0.00303406199909137294,
-                    -0.000548309651506812508, -0.000276777829780941745, 0.000107561211006780433,
-                    0.0000303980698418601232, -0.000017469403787131366, -4.74883160293509205e-6,
-                    2.76228459004544572e-6, 9.9770506965698363e-7, -4.0272073267329574e-7, -2.31092317929597138e-7,
+  vreal q = TD_POLY(u, 1.07400690708833971, -0.883394453169883556, 0.590228357104099444,
+                    -0.310467261900573836, 0.119527761287435281, -0.026827234624312246,
+                    -0.00121241663059946211, 0.00303406199909137294, -0.000548309651506812508,
+                    -0.000276777829780941745, 0.000107561211006780433, 0.0000303980698418601232,
+                    -0.000017469403787131366, -4.74883160293509205e-6, 2.76228459004544572e-6,
+                    9.9770506965698363e-7, -4.0272073267329574e-7, -2.31092317929597138e-7,
                     4.07042544389551644e-8, 4.7436148889082752e-8, 1.89872992692090904e-9,
                     -5.99419245351838458e-9, -1.40434164304951807e-9);
 #endif
@@ -490,16 +510,19 @@ static inline vreal td_verf(vreal x) {
   vreal z = td_vat_most(td_vabs(x), TD_ERF_MAX), zz = z * z;
   vreal far = TD_C(1) - td_vexp_square(z, 1) * td_verfcx(z);
 #if TD_KREAL == 0
-  vreal p = TD_POLY(zz, 0.12837916562f, -0.376126092923f, 0.112828369295f, -0.0267580725346f, 0.00471973783577f);
+  vreal p = TD_POLY(zz, 0.12837916562f, -0.376126092923f, 0.112828369295f, -0.0267580725346f,
+                    0.00471973783577f);
 #else
-  vreal p = TD_POLY(zz, 0.128379167095512569626, -0.3761263890318347513954, 0.1128379167092547797118,
-                    -0.0268661706329250797957, 0.005223977373562493170491, -0.0008548297796243530371584,
-                    0.0001205333696793829772108, -0.00001484589050711117811577, 0.000001472623675682684360683);
+  vreal p = TD_POLY(zz, 0.128379167095512569626, -0.3761263890318347513954,
+                    0.1128379167092547797118, -0.0268661706329250797957, 0.005223977373562493170491,
+                    -0.0008548297796243530371584, 0.0001205333696793829772108,
+                    -0.00001484589050711117811577, 0.000001472623675682684360683);
 #endif
   return td_vcopysign(td_vselect(z < TD_C(0.5), z + z * p, far), x);
 }
 
-#define TD_GELU_MAX TD_C(TD_KREAL ? 38.8 : 14.5)  /* the normal distribution's tail is zero from here on */
+#define TD_GELU_MAX \
+  TD_C(TD_KREAL ? 38.8 : 14.5) /* the normal distribution's tail is zero from here on */
 
 /* Φ(-a)  for a = |x| cut at GELU_MAX, and exp(-a²/2). */
 static inline vreal td_vnormal_tail(vreal a, vreal *bell) {
