@@ -1,6 +1,7 @@
-/* Reductions along one dimension: sum, product, greatest and least element with its position, and running sums.
- * x is outer×n×inner. For inner = 1 a row is read with several vectors at once; for inner > 1 neighbouring columns
- * fill the vectors. How sums are cut into blocks is told in reduce.h. */
+/* Reductions along one dimension: sum, product, greatest and least element with its position, and
+ * running sums. x is outer×n×inner. For inner = 1 a row is read with several vectors at once; for
+ * inner > 1 neighbouring columns fill the vectors. How sums are cut into blocks is told in
+ * reduce.h. */
 #include "kernels/isa.h"
 #include "kernels/reduce.h"
 
@@ -12,11 +13,11 @@ void TD_K(prod)(void *y, const void *x, size_t outer, size_t n, size_t inner) {
   td_reduce(TD_FOLD_PROD, y, x, outer, n, inner);
 }
 
-/* ---- Greatest and least ----------------------------------------------------------------------------------- */
+/* ---- Greatest and least -------------------------------------------------------------------- */
 
 enum {
   BEST_COLUMNS = 256,
-  BEST_SEGMENT = 1 << 30  /* rows whose positions fit in ireal also for float */
+  BEST_SEGMENT = 1 << 30 /* rows whose positions fit in ireal also for float */
 };
 
 typedef struct {
@@ -25,12 +26,12 @@ typedef struct {
   int64_t *at;
   const real *x;
   size_t n, inner, strips, blocks;
-  real *part;  /* best of each block of a row, when the blocks are spread over threads */
+  real *part; /* best of each block of a row, when the blocks are spread over threads */
 } best;
 
 TD_INLINE bool is_better(bool least, real a, real b) { return least ? a < b : a > b; }
 #if TD_KREAL == 2
-static const real not_a_number = 0;  /* integers have none */
+static const real not_a_number = 0; /* integers have none */
 static inline bool is_nan(real a) { return (void)a, false; }
 static inline vint vis_nan(vreal a) { return (void)a, (vint){0}; }
 #else
@@ -39,7 +40,9 @@ static inline bool is_nan(real a) { return a != a; }
 static inline vint vis_nan(vreal a) { return a != a; }
 #endif
 
-TD_INLINE vreal vbetter(bool least, vreal a, vreal b) { return td_vselect(least ? a < b : a > b, a, b); }
+TD_INLINE vreal vbetter(bool least, vreal a, vreal b) {
+  return td_vselect(least ? a < b : a > b, a, b);
+}
 
 /* The best of n >= 1 elements, NaN when there is one. */
 TD_INLINE real block_best_op(bool least, const real *x, size_t n) {
@@ -62,8 +65,11 @@ TD_INLINE real block_best_op(bool least, const real *x, size_t n) {
     nan = td_vany(odd);
     real lane[TD_LANES];
     td_store(lane, a[0]);
+#pragma GCC unroll 4
     for (int half = TD_LANES / 2; half > 0; half /= 2)
-      for (int k = 0; k < half; k++) lane[k] = is_better(least, lane[k + half], lane[k]) ? lane[k + half] : lane[k];
+#pragma GCC unroll 8
+      for (int k = 0; k < half; k++)
+        lane[k] = is_better(least, lane[k + half], lane[k]) ? lane[k + half] : lane[k];
     b = lane[0];
   }
   for (; i < n; i++) {
@@ -90,7 +96,8 @@ static size_t find(real b, const real *x, size_t n) {
   return i;
 }
 
-/* Whether a later value takes the place of b: strictly better, or the first NaN (which is not even no better). */
+/* Whether a later value takes the place of b: strictly better, or the first NaN (which is not even
+ * no better). */
 TD_INLINE int takes(bool least, real a, real b) {
   return (int)!(least ? a >= b : a <= b) & (int)!is_nan(b);
 }
@@ -102,7 +109,8 @@ static void row_best(const best *r, size_t o) {
   real b = 0;
   for (size_t i = 0; i < r->blocks; i++) {
     size_t from = i * TD_BLOCK;
-    real v = r->part ? r->part[o * r->blocks + i] : block_best(r->least, x + from, td_min_size(r->n - from, TD_BLOCK));
+    real v = r->part ? r->part[o * r->blocks + i]
+                     : block_best(r->least, x + from, td_min_size(r->n - from, TD_BLOCK));
     if (i > 0 && !takes(r->least, v, b)) continue;
     b = v;
     which = from;
@@ -120,12 +128,14 @@ static void best_blocks(void *ctx, size_t begin, size_t end) {
   const best *r = ctx;
   for (size_t item = begin; item < end; item++) {
     size_t o = item / r->blocks, from = item % r->blocks * TD_BLOCK;
-    r->part[item] = block_best(r->least, r->x + o * r->n + from, td_min_size(r->n - from, TD_BLOCK));
+    r->part[item] =
+        block_best(r->least, r->x + o * r->n + from, td_min_size(r->n - from, TD_BLOCK));
   }
 }
 
 /* One row of the columns' race: b and at hold the leaders so far, -1 for none of this segment. */
-TD_INLINE void race(bool least, real *restrict b, ireal *restrict at, const real *restrict x, ireal i, size_t w) {
+TD_INLINE void race(bool least, real *restrict b, ireal *restrict at, const real *restrict x,
+                    ireal i, size_t w) {
   for (size_t j = 0; j < w; j++) {
     int take = takes(least, x[j], b[j]);
     b[j] = take ? x[j] : b[j];
@@ -159,7 +169,8 @@ static void best_strips(void *ctx, size_t begin, size_t end) {
   }
 }
 
-static void best_of(bool least, void *y, int64_t *at, const void *x, size_t outer, size_t n, size_t inner) {
+static void best_of(bool least, void *y, int64_t *at, const void *x, size_t outer, size_t n,
+                    size_t inner) {
   if (outer == 0 || n == 0 || inner == 0) return;
   best r = {.least = least, .y = y, .at = at, .x = x, .n = n, .inner = inner};
   size_t threads = (size_t)td_threads();
@@ -169,7 +180,8 @@ static void best_of(bool least, void *y, int64_t *at, const void *x, size_t oute
     return;
   }
   r.blocks = td_ceil_div(n, TD_BLOCK);
-  if (threads > 1 && outer < 4 * threads && outer * n > 2 * TD_GRAIN) r.part = td_scratch(outer * r.blocks * sizeof(real));
+  if (threads > 1 && outer < 4 * threads && outer * n > 2 * TD_GRAIN)
+    r.part = td_scratch(outer * r.blocks * sizeof(real));
   if (r.part) td_parallel(outer * r.blocks, td_grain(TD_BLOCK), best_blocks, &r);
   td_parallel(outer, r.part ? outer : td_grain(n), best_rows, &r);
 }
@@ -182,7 +194,7 @@ void TD_K(min)(void *y, int64_t *at, const void *x, size_t outer, size_t n, size
   best_of(true, y, at, x, outer, n, inner);
 }
 
-/* ---- Running sums ----------------------------------------------------------------------------------------- */
+/* ---- Running sums -------------------------------------------------------------------------- */
 
 enum { RUN = 8, RUN_COLUMNS = 256 };
 
@@ -193,7 +205,8 @@ typedef struct {
   bool reverse;
 } running;
 
-/* One row, RUN elements at a time: their own running sums do not wait for the carry. Summed in the wider type. */
+/* One row, RUN elements at a time: their own running sums do not wait for the carry. Summed in the
+ * wider type. */
 TD_INLINE void run_row(td_num *restrict y, const td_num *restrict x, size_t n, ptrdiff_t step) {
   td_wide carry = 0;
   size_t i = 0;
@@ -217,7 +230,8 @@ static void run_rows(void *ctx, size_t begin, size_t end) {
   }
 }
 
-TD_INLINE void run_step(td_wide *restrict sum, td_num *restrict y, const td_num *restrict x, size_t w) {
+TD_INLINE void run_step(td_wide *restrict sum, td_num *restrict y, const td_num *restrict x,
+                        size_t w) {
   for (size_t j = 0; j < w; j++) {
     sum[j] += x[j];
     y[j] = (td_num)sum[j];

@@ -1,6 +1,7 @@
-/* Stable sort of each row, with the positions the elements came from. An element becomes an unsigned key that sorts in the
- * wanted order (both zeros alike, every NaN last), so that one integer sort serves all types and both directions: merge
- * sort for short rows, radix sort for long ones. A row takes O(n log n); rows are spread over the threads. */
+/* Stable sort of each row, with the positions the elements came from. An element becomes an
+ * unsigned key that sorts in the wanted order (both zeros alike, every NaN last), so that one
+ * integer sort serves all types and both directions: merge sort for short rows, radix sort for long
+ * ones. A row takes O(n log n); rows are spread over the threads. */
 #include "kernels/isa.h"
 #include "kernels/reduce.h"
 
@@ -31,8 +32,8 @@ static inline key key_of(real x, bool descending) {
 #if TD_KREAL == 2
   key k = (key)x ^ top;
 #else
-  if (x != x) return ~(key)0;  /* no number has this key: it would be a NaN's pattern */
-  if (x == 0) x = 0;           /* -0 sorts as 0 */
+  if (x != x) return ~(key)0; /* no number has this key: it would be a NaN's pattern */
+  if (x == 0) x = 0;          /* -0 sorts as 0 */
   key k;
   memcpy(&k, &x, sizeof k);
   k = k & top ? ~k : k | top;
@@ -67,7 +68,8 @@ static void merge(pair *restrict b, const pair *restrict a, size_t m, size_t n) 
 static pair *merge_sort(pair *a, pair *b, size_t n) {
   for (size_t i = 0; i < n; i += RUN) insertion_sort(a + i, td_min_size(n - i, RUN));
   for (size_t run = RUN; run < n; run *= 2) {
-    for (size_t i = 0; i < n; i += 2 * run) merge(b + i, a + i, td_min_size(n - i, run), td_min_size(n - i, 2 * run));
+    for (size_t i = 0; i < n; i += 2 * run)
+      merge(b + i, a + i, td_min_size(n - i, run), td_min_size(n - i, 2 * run));
     pair *t = a;
     a = b;
     b = t;

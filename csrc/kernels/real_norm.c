@@ -1,14 +1,15 @@
 /* Normalisation over groups of channels and over channels, and the gradients.
  *
- * An image is p pixels × c channels, read as rows of channels. A chunk is the rows that fit in the first-level cache:
- * its moments are taken in two passes there and merged in double, in order, into those of the image (Chan, Golub,
- * LeVeque 1979), so a large mean costs no accuracy. Then one more pass over the image, by now in the second-level cache,
- * writes the result. Threads share out the images, or the chunks when there are few images; the numbers are the same.
- * channel_norm is group_norm of a single image with a group for every channel. p = 1 is a norm of short contiguous
+ * An image is p pixels × c channels, read as rows of channels. A chunk is the rows that fit in the
+ * first-level cache: its moments are taken in two passes there and merged in double, in order, into
+ * those of the image (Chan, Golub, LeVeque 1979), so a large mean costs no accuracy. Then one more
+ * pass over the image, by now in the second-level cache, writes the result. Threads share out the
+ * images, or the chunks when there are few images; the numbers are the same. channel_norm is
+ * group_norm of a single image with a group for every channel. p = 1 is a norm of short contiguous
  * rows, and has its own code.
  *
- * With few channels, `fold` pixels are taken together as one wider row, so that a vector is filled. Channel j of such a row
- * is channel j mod c of the image: only the `finish` functions know. */
+ * With few channels, `fold` pixels are taken together as one wider row, so that a vector is filled.
+ * Channel j of such a row is channel j mod c of the image: only the `finish` functions know. */
 #include "kernels/isa.h"
 #include "kernels/reduce.h"
 
@@ -23,27 +24,27 @@ enum {
 typedef struct norm norm;
 struct norm {
   size_t n, p, c, groups;
-  size_t fold, rows, w;       /* pixels taken together; an image is rows × w with w = fold·c */
-  size_t chunk_rows, chunks;  /* of an image */
-  size_t per_part, parts;     /* images of a part; number of parts */
-  bool split;                 /* threads share out chunks rather than images */
+  size_t fold, rows, w;      /* pixels taken together; an image is rows × w with w = fold·c */
+  size_t chunk_rows, chunks; /* of an image */
+  size_t per_part, parts;    /* images of a part; number of parts */
+  bool split;                /* threads share out chunks rather than images */
   double eps;
-  real *y;                    /* dx in the gradient */
+  real *y; /* dx in the gradient */
   real *mean, *rstd, *var;
   const real *x, *dy, *gamma, *beta;
   real *dgamma, *dbeta;
-  /* The steps for one image. `sums` fills 2·w numbers from a chunk, `merge` adds them to the image's 2·w, `finish` makes
-   * the 4·w coefficients that `apply` needs. */
+  /* The steps for one image. `sums` fills 2·w numbers from a chunk, `merge` adds them to the
+   * image's 2·w, `finish` makes the 4·w coefficients that `apply` needs. */
   void (*begin)(const norm *t, size_t image, real *coef);
   void (*sums)(const norm *t, size_t image, size_t k, const real *coef, double *out);
   void (*merge)(const norm *t, size_t k, const double *chunk, double *total);
   void (*finish)(const norm *t, size_t image, double *total, real *coef);
   void (*apply)(const norm *t, size_t image, size_t k, const real *coef);
   /* Work space, from the calling thread's scratch. */
-  double *part;     /* parts×2×c: sums for dgamma and dbeta */
-  double *total;    /* slots×2×w, a slot being a part, or an image when chunks are shared out */
-  double *chunk;    /* slots×2×w, or images×chunks×2×w */
-  real *coef;       /* slots×4×w */
+  double *part;  /* parts×2×c: sums for dgamma and dbeta */
+  double *total; /* slots×2×w, a slot being a part, or an image when chunks are shared out */
+  double *chunk; /* slots×2×w, or images×chunks×2×w */
+  real *coef;    /* slots×4×w */
 };
 
 static inline size_t rows_of(const norm *t, size_t k) {
@@ -53,7 +54,7 @@ static inline size_t offset_of(const norm *t, size_t image, size_t k) {
   return (image * t->rows + k * t->chunk_rows) * t->w;
 }
 
-/* ---- How the work is shared out ----------------------------------------------------------------------------- */
+/* ---- How the work is shared out ------------------------------------------------------------ */
 
 static void whole_images(void *ctx, size_t begin, size_t end) {
   const norm *t = ctx;
@@ -95,7 +96,8 @@ static void split_images(norm *t) {
   td_parallel(t->n * t->chunks, grain, chunk_sums, t);
   for (size_t image = 0; image < t->n; image++) {
     double *total = t->total + image * 2 * t->w;
-    for (size_t k = 0; k < t->chunks; k++) t->merge(t, k, t->chunk + (image * t->chunks + k) * 2 * t->w, total);
+    for (size_t k = 0; k < t->chunks; k++)
+      t->merge(t, k, t->chunk + (image * t->chunks + k) * 2 * t->w, total);
     t->finish(t, image, total, t->coef + image * 4 * t->w);
   }
   td_parallel(t->n * t->chunks, grain, chunk_apply, t);
@@ -115,7 +117,8 @@ static void write_parameter_grads(const norm *t) {
 
 /* At most MAX_PARTS parts, each of enough pixels for its sums not to matter. */
 static void share_out(norm *t) {
-  size_t most = td_ceil_div(t->n, MAX_PARTS), least = t->p < PART_PIXELS ? td_ceil_div(PART_PIXELS, t->p + 1) : 1;
+  size_t most = td_ceil_div(t->n, MAX_PARTS);
+  size_t least = t->p < PART_PIXELS ? td_ceil_div(PART_PIXELS, t->p + 1) : 1;
   t->per_part = most > least ? most : least;
   t->parts = td_ceil_div(t->n, t->per_part);
 }
@@ -123,7 +126,8 @@ static void share_out(norm *t) {
 /* The shape of rows and chunks; these depend on the shape of x alone. */
 static void cut(norm *t) {
   t->fold = 1;
-  while (t->c * t->fold < TD_NARROW && t->p % (2 * t->fold) == 0 && t->p > 2 * t->fold) t->fold *= 2;
+  while (t->c * t->fold < TD_NARROW && t->p % (2 * t->fold) == 0 && t->p > 2 * t->fold)
+    t->fold *= 2;
   t->rows = t->p / t->fold;
   t->w = t->c * t->fold;
   t->chunk_rows = CHUNK_BYTES / (t->w * sizeof(real));
@@ -155,10 +159,11 @@ static bool run(norm *t) {
   return true;
 }
 
-/* ---- Forward ------------------------------------------------------------------------------------------------ */
+/* ---- Forward ------------------------------------------------------------------------------- */
 
 /* s[j] = Σ (x[i][j] - x[0][j]): small numbers, whatever the mean. */
-TD_INLINE void shifted_sums(real *restrict s, const real *restrict x, size_t rows, size_t stride, size_t w) {
+TD_INLINE void shifted_sums(real *restrict s, const real *restrict x, size_t rows, size_t stride,
+                            size_t w) {
   const real *restrict o = x;
   for (size_t j = 0; j < w; j++) s[j] = 0;
   size_t i = 0;
@@ -173,8 +178,8 @@ TD_INLINE void shifted_sums(real *restrict s, const real *restrict x, size_t row
 }
 
 /* q[j] = Σ (x[i][j] - m[j])² */
-TD_INLINE void square_sums(real *restrict q, const real *restrict x, const real *restrict m, size_t rows, size_t stride,
-                           size_t w) {
+TD_INLINE void square_sums(real *restrict q, const real *restrict x, const real *restrict m,
+                           size_t rows, size_t stride, size_t w) {
   for (size_t j = 0; j < w; j++) q[j] = 0;
   size_t i = 0;
   for (; i + 8 <= rows; i += 8, x += 8 * stride)
@@ -206,7 +211,7 @@ static void forward_sums(const norm *t, size_t image, size_t k, const real *coef
     square_sums(sum, x, m, rows, t->w, w);
     for (size_t j = 0; j < w; j++) {
       double d = mean[j] - (double)m[j];
-      m2[j] = (double)sum[j] - (double)rows * d * d;  /* the deviations were from the rounded mean */
+      m2[j] = (double)sum[j] - (double)rows * d * d; /* the deviations were from the rounded mean */
     }
   }
 }
@@ -228,7 +233,8 @@ static void forward_merge(const norm *t, size_t k, const double *chunk, double *
   }
 }
 
-/* Moments of the groups; coef is shift, scale, bias of every column: y = (x - shift)·scale + bias. */
+/* Moments of the groups; coef is shift, scale, bias of every column: y = (x - shift)·scale + bias.
+ */
 static void forward_finish(const norm *t, size_t image, double *total, real *coef) {
   size_t w = t->w, cg = t->c / t->groups;
   const double *mean = total, *m2 = total + w;
@@ -254,11 +260,13 @@ static void forward_finish(const norm *t, size_t image, double *total, real *coe
     }
   }
   for (size_t f = 1; f < t->fold; f++)
-    for (size_t i = 0; i < 3; i++) memcpy(coef + i * w + f * t->c, coef + i * w, t->c * sizeof *coef);
+    for (size_t i = 0; i < 3; i++)
+      memcpy(coef + i * w + f * t->c, coef + i * w, t->c * sizeof *coef);
 }
 
 /* y = (x - shift)·scale + bias, four rows for every reading of the coefficients. */
-TD_INLINE void affine_rows(real *restrict y, const real *restrict x, size_t rows, size_t w, const real *restrict coef) {
+TD_INLINE void affine_rows(real *restrict y, const real *restrict x, size_t rows, size_t w,
+                           const real *restrict coef) {
   const real *restrict shift = coef, *restrict scale = coef + w, *restrict bias = coef + 2 * w;
   size_t i = 0;
   for (; i + 4 <= rows; i += 4, x += 4 * w, y += 4 * w)
@@ -277,7 +285,7 @@ static void forward_begin(const norm *t, size_t image, real *coef) {
   (void)t, (void)image, (void)coef;
 }
 
-/* ---- Gradient -------------------------------------------------------------------------------------------------
+/* ---- Gradient ---------------------------------------------------------------------------------
  * With x̂ = (x - mean)·rstd, g = dy·gamma, and means over the group's m elements:
  *   dx = rstd·(g - mean(g) - x̂·mean(g·x̂)),  dgamma = Σ dy·x̂,  dbeta = Σ dy. */
 
@@ -288,8 +296,9 @@ static void backward_begin(const norm *t, size_t image, real *coef) {
 }
 
 /* a[j] = Σ dy, b[j] = Σ dy·(x - m) over the rows of a chunk. */
-TD_INLINE void product_sums(real *restrict a, real *restrict b, const real *restrict dy, const real *restrict x,
-                            const real *restrict m, size_t rows, size_t stride, size_t w) {
+TD_INLINE void product_sums(real *restrict a, real *restrict b, const real *restrict dy,
+                            const real *restrict x, const real *restrict m, size_t rows,
+                            size_t stride, size_t w) {
   for (size_t j = 0; j < w; j++) a[j] = b[j] = 0;
   size_t i = 0;
   for (; i + 4 <= rows; i += 4, x += 4 * stride, dy += 4 * stride)
@@ -325,11 +334,12 @@ static void backward_sums(const norm *t, size_t image, size_t k, const real *coe
 static void backward_merge(const norm *t, size_t k, const double *chunk, double *total) {
   size_t w = 2 * t->w;
   if (k == 0) memcpy(total, chunk, w * sizeof *total);
-  else for (size_t j = 0; j < w; j++) total[j] += chunk[j];
+  else
+    for (size_t j = 0; j < w; j++) total[j] += chunk[j];
 }
 
-/* Adds the image's share of dgamma and dbeta to its part; coef becomes shift, and the three coefficients of
- * dx = k1·dy + k2·(x - shift) + k3. */
+/* Adds the image's share of dgamma and dbeta to its part; coef becomes shift, and the three
+ * coefficients of dx = k1·dy + k2·(x - shift) + k3. */
 static void backward_finish(const norm *t, size_t image, double *total, real *coef) {
   size_t w = t->w, c = t->c, cg = c / t->groups;
   double *a = total, *b = total + w, *part = t->part + image / t->per_part * 2 * c;
@@ -359,13 +369,15 @@ static void backward_finish(const norm *t, size_t image, double *total, real *co
 }
 
 /* dx = k1·dy + k2·(x - shift) + k3, four rows for every reading of the coefficients. */
-TD_INLINE void combine_rows(real *restrict dx, const real *restrict dy, const real *restrict x, size_t rows, size_t w,
-                            const real *restrict coef) {
-  const real *restrict s = coef, *restrict k1 = coef + w, *restrict k2 = coef + 2 * w, *restrict k3 = coef + 3 * w;
+TD_INLINE void combine_rows(real *restrict dx, const real *restrict dy, const real *restrict x,
+                            size_t rows, size_t w, const real *restrict coef) {
+  const real *restrict s = coef, *restrict k1 = coef + w, *restrict k2 = coef + 2 * w,
+                       *restrict k3 = coef + 3 * w;
   size_t i = 0;
   for (; i + 4 <= rows; i += 4, x += 4 * w, dx += 4 * w, dy += 4 * w)
     for (size_t j = 0; j < w; j++)
-      for (int k = 0; k < 4; k++) dx[k * w + j] = k1[j] * dy[k * w + j] + (k2[j] * (x[k * w + j] - s[j]) + k3[j]);
+      for (int k = 0; k < 4; k++)
+        dx[k * w + j] = k1[j] * dy[k * w + j] + (k2[j] * (x[k * w + j] - s[j]) + k3[j]);
   for (; i < rows; i++, x += w, dx += w, dy += w)
     for (size_t j = 0; j < w; j++) dx[j] = k1[j] * dy[j] + (k2[j] * (x[j] - s[j]) + k3[j]);
 }
@@ -375,7 +387,7 @@ static void backward_apply(const norm *t, size_t image, size_t k, const real *co
   combine_rows(t->y + at, t->dy + at, t->x + at, rows_of(t, k), t->w, coef);
 }
 
-/* ---- p = 1: short contiguous rows of c/groups elements --------------------------------------------------------- */
+/* ---- p = 1: short contiguous rows of c/groups elements ------------------------------------- */
 
 static inline double lane_sum(vreal v) { return (double)td_fold_lanes(TD_FOLD_SUM, v); }
 
@@ -409,7 +421,8 @@ static void row_sums(const real *x, size_t n, real m, double *sum, double *squar
 }
 
 /* Normalises row `row` of n elements; gamma and beta are those of its channels. */
-static void forward_row(const norm *t, size_t row, size_t n, const real *restrict gamma, const real *restrict beta) {
+static void forward_row(const norm *t, size_t row, size_t n, const real *restrict gamma,
+                        const real *restrict beta) {
   const real *restrict x = t->x + row * n;
   real *restrict y = t->y + row * n;
   double sum, squares, count = (double)n;
@@ -434,7 +447,8 @@ static void forward_row_parts(void *ctx, size_t begin, size_t end) {
 }
 
 /* Σ gamma·dy and Σ gamma·dy·(x - m) over a row. */
-static void row_products(const real *dy, const real *x, const real *gamma, size_t n, real m, double *sa, double *sb) {
+static void row_products(const real *dy, const real *x, const real *gamma, size_t n, real m,
+                         double *sa, double *sb) {
   *sa = *sb = 0;
   for (size_t from = 0; from < n; from += TD_BLOCK) {
     size_t i = from, end = from + td_min_size(n - from, TD_BLOCK);
@@ -463,9 +477,10 @@ static void row_products(const real *dy, const real *x, const real *gamma, size_
   }
 }
 
-/* The gradient of a row of n elements; its terms of dgamma and dbeta are added to the sums when asked for. */
-TD_INLINE void backward_row(const norm *t, size_t row, size_t n, const real *restrict gamma, real *restrict dgamma,
-                            real *restrict dbeta, bool parameters) {
+/* The gradient of a row of n elements; its terms of dgamma and dbeta are added to the sums when
+ * asked for. */
+TD_INLINE void backward_row(const norm *t, size_t row, size_t n, const real *restrict gamma,
+                            real *restrict dgamma, real *restrict dbeta, bool parameters) {
   const real *restrict x = t->x + row * n, *restrict dy = t->dy + row * n;
   real *restrict dx = t->y + row * n;
   double sa, sb, r = (double)t->rstd[row], count = (double)n;
@@ -529,7 +544,7 @@ static bool run_rows(norm *t, td_task task) {
   return true;
 }
 
-/* ---- The kernels -------------------------------------------------------------------------------------------- */
+/* ---- The kernels --------------------------------------------------------------------------- */
 
 /* When memory for a few rows is refused, the result says so: it is NaN. */
 static void spoil(real *y, size_t n) {
@@ -566,32 +581,69 @@ static void backward(norm *t) {
   write_parameter_grads(t);
 }
 
-void TD_K(group_norm)(void *y, void *mean, void *rstd, const void *x, const void *gamma, const void *beta, size_t n,
-                      size_t p, size_t c, size_t groups, double eps) {
-  norm t = {.n = n, .p = p, .c = c, .groups = groups, .eps = eps, .y = y, .mean = mean, .rstd = rstd, .x = x,
-            .gamma = gamma, .beta = beta};
+void TD_K(group_norm)(void *y, void *mean, void *rstd, const void *x, const void *gamma,
+                      const void *beta, size_t n, size_t p, size_t c, size_t groups, double eps) {
+  norm t = {.n = n,
+            .p = p,
+            .c = c,
+            .groups = groups,
+            .eps = eps,
+            .y = y,
+            .mean = mean,
+            .rstd = rstd,
+            .x = x,
+            .gamma = gamma,
+            .beta = beta};
   forward(&t);
 }
 
-void TD_K(group_norm_grad)(void *dx, void *dgamma, void *dbeta, const void *dy, const void *x, const void *mean,
-                           const void *rstd, const void *gamma, size_t n, size_t p, size_t c, size_t groups) {
-  norm t = {.n = n, .p = p, .c = c, .groups = groups, .y = dx, .x = x, .dy = dy, .gamma = gamma, .dgamma = dgamma,
+void TD_K(group_norm_grad)(void *dx, void *dgamma, void *dbeta, const void *dy, const void *x,
+                           const void *mean, const void *rstd, const void *gamma, size_t n,
+                           size_t p, size_t c, size_t groups) {
+  norm t = {.n = n,
+            .p = p,
+            .c = c,
+            .groups = groups,
+            .y = dx,
+            .x = x,
+            .dy = dy,
+            .gamma = gamma,
+            .dgamma = dgamma,
             .dbeta = dbeta};
-  t.mean = (real *)mean, t.rstd = (real *)rstd;  /* only read */
+  t.mean = (real *)mean, t.rstd = (real *)rstd; /* only read */
   backward(&t);
 }
 
-void TD_K(channel_norm)(void *y, void *mean, void *rstd, void *var, const void *x, const void *gamma, const void *beta,
-                        size_t rows, size_t c, double eps) {
-  norm t = {.n = 1, .p = rows, .c = c, .groups = c, .eps = eps, .y = y, .mean = mean, .rstd = rstd, .var = var, .x = x,
-            .gamma = gamma, .beta = beta};
+void TD_K(channel_norm)(void *y, void *mean, void *rstd, void *var, const void *x,
+                        const void *gamma, const void *beta, size_t rows, size_t c, double eps) {
+  norm t = {.n = 1,
+            .p = rows,
+            .c = c,
+            .groups = c,
+            .eps = eps,
+            .y = y,
+            .mean = mean,
+            .rstd = rstd,
+            .var = var,
+            .x = x,
+            .gamma = gamma,
+            .beta = beta};
   forward(&t);
 }
 
-void TD_K(channel_norm_grad)(void *dx, void *dgamma, void *dbeta, const void *dy, const void *x, const void *mean,
-                             const void *rstd, const void *gamma, size_t rows, size_t c) {
-  norm t = {.n = 1, .p = rows, .c = c, .groups = c, .y = dx, .x = x, .dy = dy, .gamma = gamma, .dgamma = dgamma,
+void TD_K(channel_norm_grad)(void *dx, void *dgamma, void *dbeta, const void *dy, const void *x,
+                             const void *mean, const void *rstd, const void *gamma, size_t rows,
+                             size_t c) {
+  norm t = {.n = 1,
+            .p = rows,
+            .c = c,
+            .groups = c,
+            .y = dx,
+            .x = x,
+            .dy = dy,
+            .gamma = gamma,
+            .dgamma = dgamma,
             .dbeta = dbeta};
-  t.mean = (real *)mean, t.rstd = (real *)rstd;  /* only read */
+  t.mean = (real *)mean, t.rstd = (real *)rstd; /* only read */
   backward(&t);
 }

@@ -1,13 +1,14 @@
-/* Pooling and resizing of images N×H×W×C: maximum and mean over windows, nearest and bilinear resizing, and their
- * transposes. The loops over channels are innermost and fill the vectors. Values are spread over the threads by rows of the
- * output. A gradient adds to overlapping places of one image, so it is spread over (image, strip of channels), inside
- * of which the order is fixed. */
+/* Pooling and resizing of images N×H×W×C: maximum and mean over windows, nearest and bilinear
+ * resizing, and their transposes. The loops over channels are innermost and fill the vectors.
+ * Values are spread over the threads by rows of the output. A gradient adds to overlapping places
+ * of one image, so it is spread over (image, strip of channels), inside of which the order is
+ * fixed. */
 #include "kernels/isa.h"
 #include "kernels/reduce.h"
 
 enum {
-  STRIP = 128,       /* channels that one piece of work covers */
-  SMALL_WINDOW = 16  /* pixels of a window that is summed in registers */
+  STRIP = 128,      /* channels that one piece of work covers */
+  SMALL_WINDOW = 16 /* pixels of a window that is summed in registers */
 };
 
 typedef struct {
@@ -23,13 +24,15 @@ static inline range window(size_t i, size_t k, size_t stride, size_t pad, size_t
   return r;
 }
 
-/* The rows of the input that output row i of `out` averages: [floor(i·size/out), ceil((i+1)·size/out)). */
+/* The rows of the input that output row i of `out` averages: [floor(i·size/out),
+ * ceil((i+1)·size/out)). */
 static inline range adaptive_window(size_t i, size_t size, size_t out) {
   return (range){i * size / out, td_ceil_div((i + 1) * size, out)};
 }
 
 static inline size_t grain_of(const td_conv *g, size_t items) {
-  size_t work = g->n * td_min_size(g->oh * g->ow * g->kh * g->kw + g->h * g->w, SIZE_MAX / 64) * g->c;
+  size_t work =
+      g->n * td_min_size(g->oh * g->ow * g->kh * g->kw + g->h * g->w, SIZE_MAX / 64) * g->c;
   return td_grain(items ? work / items : work);
 }
 
@@ -48,10 +51,11 @@ TD_INLINE void scale(real *restrict y, real a, size_t c) {
 /* Clears channels [0, c) of `pixels` pixels that are `step` apart. */
 static void clear(real *x, size_t pixels, size_t step, size_t c) {
   if (c == step) memset(x, 0, pixels * c * sizeof *x);
-  else for (size_t i = 0; i < pixels; i++) memset(x + i * step, 0, c * sizeof *x);
+  else
+    for (size_t i = 0; i < pixels; i++) memset(x + i * step, 0, c * sizeof *x);
 }
 
-/* ---- Gradients: one piece of work --------------------------------------------------------------------------- */
+/* ---- Gradients: one piece of work ---------------------------------------------------------- */
 
 typedef struct {
   const td_conv *g;
@@ -63,8 +67,8 @@ typedef struct {
 
 /* The image and channels of piece `item` of a gradient. */
 typedef struct {
-  size_t c;        /* number of channels */
-  real *dx;        /* first pixel, first channel of the piece; cleared */
+  size_t c; /* number of channels */
+  real *dx; /* first pixel, first channel of the piece; cleared */
   const real *dy;
   const int64_t *at;
 } piece;
@@ -78,14 +82,15 @@ static piece take_piece(const grad_job *j, size_t item) {
   return p;
 }
 
-static void run_grad(td_task task, void *dx, const void *dy, const int64_t *at, const td_conv *g, bool adaptive) {
+static void run_grad(td_task task, void *dx, const void *dy, const int64_t *at, const td_conv *g,
+                     bool adaptive) {
   if (g->n * g->c * g->h * g->w == 0) return;
   grad_job j = {g, dx, dy, at, adaptive};
   size_t items = g->n * td_ceil_div(g->c, STRIP);
   td_parallel(items, grain_of(g, items), task, &j);
 }
 
-/* ---- Maximum ------------------------------------------------------------------------------------------------ */
+/* ---- Maximum ------------------------------------------------------------------------------- */
 
 typedef struct {
   const td_conv *g;
@@ -101,10 +106,12 @@ static inline void store_positions(int64_t *at, vint where, size_t first) {
   for (int k = 0; k < TD_LANES; k++) at[k] = (int64_t)first + lane[k];
 }
 
-/* The maxima of one window in TD_LANES channels; x is the first channel of the image's first pixel. The first of equals
- * stays, and the first NaN (a later one is not even less or equal, so the winner is asked). Positions are counted from the
- * window's first pixel on the way, so that they fit in ireal. */
-TD_INLINE void max_lanes(real *y, int64_t *at, const real *x, range h, range w, size_t width, size_t step) {
+/* The maxima of one window in TD_LANES channels; x is the first channel of the image's first pixel.
+ * The first of equals stays, and the first NaN (a later one is not even less or equal, so the
+ * winner is asked). Positions are counted from the window's first pixel on the way, so that they
+ * fit in ireal. */
+TD_INLINE void max_lanes(real *y, int64_t *at, const real *x, range h, range w, size_t width,
+                         size_t step) {
   size_t first = h.lo * width + w.lo;
   vreal best = td_load(x + first * step);
   vint where = {0};
@@ -123,7 +130,8 @@ TD_INLINE void max_lanes(real *y, int64_t *at, const real *x, range h, range w, 
 }
 
 /* The same for one channel. */
-static inline void max_lane(real *y, int64_t *at, const real *x, range h, range w, size_t width, size_t step) {
+static inline void max_lane(real *y, int64_t *at, const real *x, range h, range w, size_t width,
+                            size_t step) {
   size_t where = h.lo * width + w.lo;
   real best = x[where * step];
   for (size_t i = h.lo; i < h.hi; i++)
@@ -137,8 +145,10 @@ static inline void max_lane(real *y, int64_t *at, const real *x, range h, range 
   *at = (int64_t)where;
 }
 
-/* The maxima of one window. The last vector overlaps the one before. A window of padding alone gives -inf at -1. */
-static inline void max_window(real *y, int64_t *at, const real *x, range h, range w, const td_conv *g) {
+/* The maxima of one window. The last vector overlaps the one before. A window of padding alone
+ * gives -inf at -1. */
+static inline void max_window(real *y, int64_t *at, const real *x, range h, range w,
+                              const td_conv *g) {
   size_t c = g->c, j = 0;
   if (h.lo == h.hi || w.lo == w.hi) {
     for (; j < c; j++) y[j] = (real)-INFINITY, at[j] = -1;
@@ -147,7 +157,8 @@ static inline void max_window(real *y, int64_t *at, const real *x, range h, rang
   for (; j + TD_LANES <= c; j += TD_LANES) max_lanes(y + j, at + j, x + j, h, w, g->w, c);
   if (j == c) return;
   if (c > TD_LANES) max_lanes(y + c - TD_LANES, at + c - TD_LANES, x + c - TD_LANES, h, w, g->w, c);
-  else for (; j < c; j++) max_lane(y + j, at + j, x + j, h, w, g->w, c);
+  else
+    for (; j < c; j++) max_lane(y + j, at + j, x + j, h, w, g->w, c);
 }
 
 /* Items are rows of the output. */
@@ -213,7 +224,7 @@ void TD_K(max_pool2d_gather)(void *y, const void *x, const int64_t *at, const td
   td_parallel(g->n * g->oh, td_grain(g->ow * g->c), gather_rows, &s);
 }
 
-/* ---- Mean --------------------------------------------------------------------------------------------------- */
+/* ---- Mean ---------------------------------------------------------------------------------- */
 
 typedef struct {
   const td_conv *g;
@@ -223,10 +234,12 @@ typedef struct {
 } map_job;
 
 static inline range rows_under(const td_conv *g, bool adaptive, size_t oy) {
-  return adaptive ? adaptive_window(oy, g->h, g->oh) : window(oy, g->kh, g->stride[0], g->pad[0], g->h);
+  return adaptive ? adaptive_window(oy, g->h, g->oh)
+                  : window(oy, g->kh, g->stride[0], g->pad[0], g->h);
 }
 static inline range columns_under(const td_conv *g, bool adaptive, size_t ox) {
-  return adaptive ? adaptive_window(ox, g->w, g->ow) : window(ox, g->kw, g->stride[1], g->pad[1], g->w);
+  return adaptive ? adaptive_window(ox, g->w, g->ow)
+                  : window(ox, g->kw, g->stride[1], g->pad[1], g->w);
 }
 /* 1 / number of pixels, 0 for a window of padding alone. */
 static inline real share(range h, range w) {
@@ -255,11 +268,12 @@ static inline void mean_window(real *y, const real *x, range h, range w, const t
   for (; j + TD_LANES <= c; j += TD_LANES) mean_lanes(y + j, x + j, h, w, g->w, c);
   if (j == c) return;
   if (c > TD_LANES) mean_lanes(y + c - TD_LANES, x + c - TD_LANES, h, w, g->w, c);
-  else for (; j < c; j++) mean_lane(y + j, x + j, h, w, g->w, c);
+  else
+    for (; j < c; j++) mean_lane(y + j, x + j, h, w, g->w, c);
 }
 
-/* The mean of a large window: it is read in the order of memory, and the rows are summed by themselves first, so
- * that the rounding errors of long sums stay small. */
+/* The mean of a large window: it is read in the order of memory, and the rows are summed by
+ * themselves first, so that the rounding errors of long sums stay small. */
 static void mean_large_window(real *y, const real *x, range h, range w, const td_conv *g) {
   for (size_t from = 0; from < g->c; from += STRIP) {
     size_t c = td_min_size(g->c - from, STRIP);
@@ -301,7 +315,8 @@ static void mean_grad(void *ctx, size_t begin, size_t end) {
         range w = columns_under(g, job->adaptive, ox);
         real a = share(h, w);
         for (size_t i = h.lo; i < h.hi; i++)
-          for (size_t k = w.lo; k < w.hi; k++) add_scaled(p.dx + (i * g->w + k) * g->c, a, p.dy, p.c);
+          for (size_t k = w.lo; k < w.hi; k++)
+            add_scaled(p.dx + (i * g->w + k) * g->c, a, p.dy, p.c);
       }
     }
   }
@@ -327,9 +342,10 @@ void TD_K(adaptive_avg_pool2d_grad)(void *dx, const void *dy, const td_conv *g) 
   run_grad(mean_grad, dx, dy, NULL, g, true);
 }
 
-/* ---- Resizing ----------------------------------------------------------------------------------------------- */
+/* ---- Resizing ------------------------------------------------------------------------------ */
 
-/* Where sample i of `out` lies between the pixels lo and hi of `size`: at lo + t, with pixel centres at 1/2. */
+/* Where sample i of `out` lies between the pixels lo and hi of `size`: at lo + t, with pixel
+ * centres at 1/2. */
 typedef struct {
   size_t lo, hi;
   real t;
@@ -350,7 +366,8 @@ static void nearest_rows(void *ctx, size_t begin, size_t end) {
     size_t iy = row / g->oh * g->h + row % g->oh * g->h / g->oh;
     const real *x = m->x + iy * g->w * g->c;
     real *y = m->y + row * g->ow * g->c;
-    for (size_t ox = 0; ox < g->ow; ox++, y += g->c) memcpy(y, x + ox * g->w / g->ow * g->c, g->c * sizeof *y);
+    for (size_t ox = 0; ox < g->ow; ox++, y += g->c)
+      memcpy(y, x + ox * g->w / g->ow * g->c, g->c * sizeof *y);
   }
 }
 
@@ -361,7 +378,8 @@ static void nearest_grad(void *ctx, size_t begin, size_t end) {
     piece p = take_piece(job, item);
     for (size_t oy = 0; oy < g->oh; oy++) {
       real *dx = p.dx + oy * g->h / g->oh * g->w * g->c;
-      for (size_t ox = 0; ox < g->ow; ox++, p.dy += g->c) add(dx + ox * g->w / g->ow * g->c, p.dy, p.c);
+      for (size_t ox = 0; ox < g->ow; ox++, p.dy += g->c)
+        add(dx + ox * g->w / g->ow * g->c, p.dy, p.c);
     }
   }
 }
@@ -377,8 +395,8 @@ void TD_K(upsample_nearest_grad)(void *dx, const void *dy, const td_conv *g) {
 }
 
 /* y = wa·a + wb·b + wc·c + wd·d for n channels. */
-TD_INLINE void blend(real *restrict y, const real *restrict a, const real *restrict b, const real *restrict c,
-                     const real *restrict d, const real w[4], size_t n) {
+TD_INLINE void blend(real *restrict y, const real *restrict a, const real *restrict b,
+                     const real *restrict c, const real *restrict d, const real w[4], size_t n) {
   real wa = w[0], wb = w[1], wc = w[2], wd = w[3];
   for (size_t j = 0; j < n; j++) y[j] = wa * a[j] + wb * b[j] + (wc * c[j] + wd * d[j]);
 }

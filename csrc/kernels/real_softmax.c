@@ -1,6 +1,7 @@
-/* Sums of squares, and the soft maximum of rows: logsumexp, softmax and log-softmax with their gradients. A row's
- * maximum is subtracted before exponentials are taken, so nothing overflows. A row of -inf has logsumexp -inf, and its
- * softmax is NaN, the 0/0 that it is. Sums are taken in blocks which are joined in double. */
+/* Sums of squares, and the soft maximum of rows: logsumexp, softmax and log-softmax with their
+ * gradients. A row's maximum is subtracted before exponentials are taken, so nothing overflows. A
+ * row of -inf has logsumexp -inf, and its softmax is NaN, the 0/0 that it is. Sums are taken in
+ * blocks which are joined in double. */
 #include "kernels/isa.h"
 #include "kernels/reduce.h"
 #include "kernels/vmath.h"
@@ -39,7 +40,9 @@ static real row_max(const real *x, size_t n) {
   a[0] = larger(larger(a[0], a[1]), larger(a[2], a[3]));
   real lane[TD_LANES];
   td_store(lane, a[0]);
+#pragma GCC unroll 4
   for (int half = TD_LANES / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
     for (int k = 0; k < half; k++) lane[k] = lane[k + half] > lane[k] ? lane[k + half] : lane[k];
   return lane[0];
 }
@@ -59,7 +62,8 @@ TD_INLINE real block_exp_sum(real *y, const real *x, size_t n, real m, bool keep
   }
   for (; i < n; i += TD_LANES) {
     size_t k = td_min_size(n - i, TD_LANES);
-    vreal e = td_vexp((k < TD_LANES ? load_part(x + i, k, (real)-INFINITY) : td_load(x + i)) - shift);
+    vreal e =
+        td_vexp((k < TD_LANES ? load_part(x + i, k, (real)-INFINITY) : td_load(x + i)) - shift);
     if (keep && k < TD_LANES) td_store_part(y + i, e, k);
     else if (keep) td_store(y + i, e);
     a += e;
@@ -83,7 +87,8 @@ static double row_dot(const real *a, const real *b, size_t n) {
     real rest = 0;
     for (; i + 4 * TD_LANES <= end; i += 4 * TD_LANES) {
 #pragma GCC unroll 4
-      for (int k = 0; k < 4; k++) s[k] += td_load(a + i + k * TD_LANES) * td_load(b + i + k * TD_LANES);
+      for (int k = 0; k < 4; k++)
+        s[k] += td_load(a + i + k * TD_LANES) * td_load(b + i + k * TD_LANES);
     }
     for (; i + TD_LANES <= end; i += TD_LANES) s[0] += td_load(a + i) * td_load(b + i);
     for (; i < end; i++) rest += a[i] * b[i];
@@ -92,7 +97,7 @@ static double row_dot(const real *a, const real *b, size_t n) {
   return sum;
 }
 
-/* ---- logsumexp -------------------------------------------------------------------------------------------- */
+/* ---- logsumexp ----------------------------------------------------------------------------- */
 
 /* An infinite maximum is the result itself, unless there is a NaN. */
 static real row_logsumexp(const real *x, size_t n) {
@@ -113,7 +118,7 @@ void TD_K(logsumexp)(void *y, const void *x, size_t rows, size_t n) {
   td_parallel(rows, td_grain(4 * n), logsumexp_rows, &j);
 }
 
-/* ---- softmax ---------------------------------------------------------------------------------------------- */
+/* ---- softmax ------------------------------------------------------------------------------- */
 
 static void softmax_row(real *restrict y, const real *restrict x, size_t n) {
   double sum = exp_sum(y, x, n, row_max(x, n), true);
@@ -133,7 +138,8 @@ void TD_K(softmax)(void *y, const void *x, size_t rows, size_t n) {
 }
 
 /* dx = y·(dy - Σ y·dy) */
-static void softmax_grad_row(real *restrict dx, const real *restrict y, const real *restrict dy, size_t n) {
+static void softmax_grad_row(real *restrict dx, const real *restrict y, const real *restrict dy,
+                             size_t n) {
   real s = (real)row_dot(y, dy, n);
   for (size_t i = 0; i < n; i++) dx[i] = y[i] * (dy[i] - s);
 }
@@ -150,7 +156,7 @@ void TD_K(softmax_grad)(void *dx, const void *y, const void *dy, size_t rows, si
   td_parallel(rows, td_grain(n), softmax_grad_rows, &j);
 }
 
-/* ---- log-softmax ------------------------------------------------------------------------------------------ */
+/* ---- log-softmax --------------------------------------------------------------------------- */
 
 static void log_softmax_row(real *restrict y, const real *restrict x, size_t n) {
   real m = row_max(x, n), log_sum = (real)log(exp_sum(NULL, x, n, m, false));
@@ -169,10 +175,12 @@ void TD_K(log_softmax)(void *y, const void *x, size_t rows, size_t n) {
 }
 
 /* dx = dy - exp(y)·Σ dy */
-static void log_softmax_grad_row(real *restrict dx, const real *restrict y, const real *restrict dy, size_t n) {
+static void log_softmax_grad_row(real *restrict dx, const real *restrict y, const real *restrict dy,
+                                 size_t n) {
   vreal s = td_splat(td_fold_row(TD_FOLD_SUM, dy, n));
   size_t i = 0;
-  for (; i + TD_LANES <= n; i += TD_LANES) td_store(dx + i, td_load(dy + i) - td_vexp(td_load(y + i)) * s);
+  for (; i + TD_LANES <= n; i += TD_LANES)
+    td_store(dx + i, td_load(dy + i) - td_vexp(td_load(y + i)) * s);
   if (i == n) return;
   vreal part = load_part(dy + i, n - i, 0) - td_vexp(load_part(y + i, n - i, 0)) * s;
   td_store_part(dx + i, part, n - i);

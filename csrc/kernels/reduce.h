@@ -1,8 +1,10 @@
-/* Folding an array along one dimension: sums, products and sums of squares. x is outer×n×inner, y is outer×inner.
+/* Folding an array along one dimension: sums, products and sums of squares. x is outer×n×inner, y
+ * is outer×inner.
  *
- * The n elements that meet in one result are cut into blocks whose size depends on the shape alone. A block is folded in
- * the element type with many accumulators, and the blocks are joined in order in a wider type. So the rounding error
- * grows with the size of a block rather than with n, and the result is the same whichever thread folds which block. */
+ * The n elements that meet in one result are cut into blocks whose size depends on the shape alone.
+ * A block is folded in the element type with many accumulators, and the blocks are joined in order
+ * in a wider type. So the rounding error grows with the size of a block rather than with n, and the
+ * result is the same whichever thread folds which block. */
 #ifndef TD_KERNELS_REDUCE_H
 #define TD_KERNELS_REDUCE_H
 #include "kernels/isa.h"
@@ -11,7 +13,7 @@
 typedef enum { TD_FOLD_SUM, TD_FOLD_PROD, TD_FOLD_SQUARES } td_fold;
 
 #if TD_KREAL == 2
-typedef uint64_t td_num;  /* integers wrap around, so they are folded unsigned */
+typedef uint64_t td_num; /* integers wrap around, so they are folded unsigned */
 typedef uint64_t td_wide;
 #else
 typedef real td_num;
@@ -23,23 +25,31 @@ typedef td_num td_vnum_u __attribute__((vector_size(TD_VBYTES), aligned(1), may_
 #define TD_INLINE static inline __attribute__((always_inline))
 
 enum {
-  TD_BLOCK = 4096,     /* elements of a block of a row, for inner = 1 */
-  TD_BLOCK_ROWS = 64,  /* (wide) rows of a block, for inner > 1 */
-  TD_COLUMNS = 1024,   /* most columns that one piece of work covers, for inner > 1 */
-  TD_NARROW = 64,      /* fewer columns than this are taken several rows at once */
-  TD_GRAIN = 16384     /* elements worth giving to another thread */
+  TD_BLOCK = 4096,    /* elements of a block of a row, for inner = 1 */
+  TD_BLOCK_ROWS = 64, /* (wide) rows of a block, for inner > 1 */
+  TD_COLUMNS = 1024,  /* most columns that one piece of work covers, for inner > 1 */
+  TD_NARROW = 64,     /* fewer columns than this are taken several rows at once */
+  TD_GRAIN = 16384    /* elements worth giving to another thread */
 };
 
 static inline size_t td_min_size(size_t a, size_t b) { return a < b ? a : b; }
 static inline size_t td_ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 /* Number of items of `work` elements each that make one piece of parallel work. */
-static inline size_t td_grain(size_t work) { return work >= TD_GRAIN ? 1 : TD_GRAIN / (work ? work : 1); }
+static inline size_t td_grain(size_t work) {
+  return work >= TD_GRAIN ? 1 : TD_GRAIN / (work ? work : 1);
+}
 
 TD_INLINE td_num td_fold_first(td_fold op) { return op == TD_FOLD_PROD ? 1 : 0; }
 TD_INLINE td_num td_fold_term(td_fold op, td_num x) { return op == TD_FOLD_SQUARES ? x * x : x; }
-TD_INLINE td_num td_fold_join(td_fold op, td_num a, td_num b) { return op == TD_FOLD_PROD ? a * b : a + b; }
-TD_INLINE td_wide td_fold_wide(td_fold op, td_wide a, td_wide b) { return op == TD_FOLD_PROD ? a * b : a + b; }
-TD_INLINE td_vnum td_fold_vjoin(td_fold op, td_vnum a, td_vnum b) { return op == TD_FOLD_PROD ? a * b : a + b; }
+TD_INLINE td_num td_fold_join(td_fold op, td_num a, td_num b) {
+  return op == TD_FOLD_PROD ? a * b : a + b;
+}
+TD_INLINE td_wide td_fold_wide(td_fold op, td_wide a, td_wide b) {
+  return op == TD_FOLD_PROD ? a * b : a + b;
+}
+TD_INLINE td_vnum td_fold_vjoin(td_fold op, td_vnum a, td_vnum b) {
+  return op == TD_FOLD_PROD ? a * b : a + b;
+}
 TD_INLINE td_vnum td_fold_vterm(td_fold op, const td_num *p) {
   td_vnum v = *(const td_vnum_u *)p;
   return op == TD_FOLD_SQUARES ? v * v : v;
@@ -63,7 +73,8 @@ TD_INLINE td_num td_fold_lanes(td_fold op, td_vnum v) {
   return last == 1 ? a : td_fold_join(op, a, td_fold_join(op, q[0][last - 1], q[0][last]));
 }
 
-/* The fold of n <= TD_BLOCK consecutive elements: eight vectors of partial results, joined as a tree. */
+/* The fold of n <= TD_BLOCK consecutive elements: eight vectors of partial results, joined as a
+ * tree. */
 TD_INLINE td_num td_fold_block_op(td_fold op, const td_num *x, size_t n) {
   td_num total = td_fold_first(op);
   size_t i = 0;
@@ -72,9 +83,11 @@ TD_INLINE td_num td_fold_block_op(td_fold op, const td_num *x, size_t n) {
     for (int k = 0; k < 8; k++) a[k] = td_fold_first(op) - (td_vnum){0};
     for (; i + 8 * TD_LANES <= n; i += 8 * TD_LANES) {
 #pragma GCC unroll 8
-      for (int k = 0; k < 8; k++) a[k] = td_fold_vjoin(op, a[k], td_fold_vterm(op, x + i + k * TD_LANES));
+      for (int k = 0; k < 8; k++)
+        a[k] = td_fold_vjoin(op, a[k], td_fold_vterm(op, x + i + k * TD_LANES));
     }
-    for (; i + TD_LANES <= n; i += TD_LANES) a[0] = td_fold_vjoin(op, a[0], td_fold_vterm(op, x + i));
+    for (; i + TD_LANES <= n; i += TD_LANES)
+      a[0] = td_fold_vjoin(op, a[0], td_fold_vterm(op, x + i));
     for (int k = 0; k < 4; k++) a[k] = td_fold_vjoin(op, a[k], a[k + 4]);
     a[0] = td_fold_vjoin(op, td_fold_vjoin(op, a[0], a[1]), td_fold_vjoin(op, a[2], a[3]));
     total = td_fold_lanes(op, a[0]);
@@ -101,8 +114,8 @@ static inline td_num td_fold_row(td_fold op, const td_num *x, size_t n) {
 }
 
 /* acc[j] = fold over i < rows of x[i·stride + j], for j < w: eight rows for every pass over acc. */
-TD_INLINE void td_fold_columns_op(td_fold op, td_num *restrict acc, const td_num *restrict x, size_t rows,
-                                  size_t stride, size_t w) {
+TD_INLINE void td_fold_columns_op(td_fold op, td_num *restrict acc, const td_num *restrict x,
+                                  size_t rows, size_t stride, size_t w) {
   for (size_t j = 0; j < w; j++) acc[j] = td_fold_first(op);
   size_t i = 0;
   for (; i + 8 <= rows; i += 8, x += 8 * stride)
@@ -117,7 +130,8 @@ TD_INLINE void td_fold_columns_op(td_fold op, td_num *restrict acc, const td_num
     for (size_t j = 0; j < w; j++) acc[j] = td_fold_join(op, acc[j], td_fold_term(op, x[j]));
 }
 
-static inline void td_fold_columns(td_fold op, td_num *acc, const td_num *x, size_t rows, size_t stride, size_t w) {
+static inline void td_fold_columns(td_fold op, td_num *acc, const td_num *x, size_t rows,
+                                   size_t stride, size_t w) {
   switch (op) {
     case TD_FOLD_SUM: td_fold_columns_op(TD_FOLD_SUM, acc, x, rows, stride, w); break;
     case TD_FOLD_PROD: td_fold_columns_op(TD_FOLD_PROD, acc, x, rows, stride, w); break;
@@ -130,15 +144,16 @@ typedef struct {
   td_num *y;
   const td_num *x;
   size_t outer, n, inner;
-  size_t together;    /* rows of inner elements taken as one wide row, so that a vector is filled */
-  size_t block_rows;  /* rows of a block */
-  size_t blocks;      /* blocks of one result */
-  size_t strips;      /* pieces of at most TD_COLUMNS columns */
-  td_wide *part;      /* outer×blocks×inner, when the blocks are spread over threads; else NULL */
+  size_t together;   /* rows of inner elements taken as one wide row, so that a vector is filled */
+  size_t block_rows; /* rows of a block */
+  size_t blocks;     /* blocks of one result */
+  size_t strips;     /* pieces of at most TD_COLUMNS columns */
+  td_wide *part;     /* outer×blocks×inner, when the blocks are spread over threads; else NULL */
 } td_reduction;
 
 /* Folds block b of the columns [j0, j0 + w) of outer index o into acc. */
-static inline void td_fold_patch(const td_reduction *r, size_t o, size_t b, size_t j0, size_t w, td_num *acc) {
+static inline void td_fold_patch(const td_reduction *r, size_t o, size_t b, size_t j0, size_t w,
+                                 td_num *acc) {
   size_t i0 = b * r->block_rows, rows = td_min_size(r->n - i0, r->block_rows), k = r->together;
   const td_num *x = r->x + (o * r->n + i0) * r->inner + j0;
   if (k < 2 || rows < 2 * k) {
@@ -215,11 +230,13 @@ static inline void td_reduce_join(const td_reduction *r) {
     }
 }
 
-/* y = fold of x along n. Results are spread over the threads when there are enough of them, else their blocks are; the
- * numbers are the same. n = 0 gives the fold's neutral element. */
-static inline void td_reduce(td_fold op, void *y, const void *x, size_t outer, size_t n, size_t inner) {
+/* y = fold of x along n. Results are spread over the threads when there are enough of them, else
+ * their blocks are; the numbers are the same. n = 0 gives the fold's neutral element. */
+static inline void td_reduce(td_fold op, void *y, const void *x, size_t outer, size_t n,
+                             size_t inner) {
   if (outer == 0 || inner == 0) return;
-  td_reduction r = {.op = op, .y = y, .x = x, .outer = outer, .n = n, .inner = inner, .together = 1};
+  td_reduction r = {
+      .op = op, .y = y, .x = x, .outer = outer, .n = n, .inner = inner, .together = 1};
   bool rows = inner == 1;
   if (!rows && inner < TD_NARROW) r.together = td_ceil_div(TD_NARROW, inner);
   r.block_rows = rows ? TD_BLOCK : TD_BLOCK_ROWS * r.together;
@@ -231,7 +248,8 @@ static inline void td_reduce(td_fold op, void *y, const void *x, size_t outer, s
     r.part = td_scratch(outer * r.blocks * inner * sizeof(td_wide));
   if (r.part) {
     size_t block_work = td_min_size(n, r.block_rows) * (rows ? 1 : td_min_size(inner, TD_COLUMNS));
-    td_parallel(results * r.blocks, td_grain(block_work), rows ? td_reduce_row_blocks : td_reduce_patches, &r);
+    td_parallel(results * r.blocks, td_grain(block_work),
+                rows ? td_reduce_row_blocks : td_reduce_patches, &r);
     td_reduce_join(&r);
   } else {
     td_parallel(results, td_grain(work), rows ? td_reduce_rows : td_reduce_strips, &r);
