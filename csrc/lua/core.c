@@ -75,6 +75,26 @@ void tdl_check(lua_State *L, td_status s) {
   if (s) tdl_raise(L);
 }
 
+lua_State *tdl_main(lua_State *L) {
+#if LUA_VERSION_NUM >= 502
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  lua_State *m = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  return m;
+#else
+  static const char key;
+  lua_pushlightuserdata(L, (void *)&key);
+  lua_rawget(L, LUA_REGISTRYINDEX);
+  lua_State *m = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  if (m) return m;
+  lua_pushlightuserdata(L, (void *)&key);
+  lua_pushthread(L);
+  lua_rawset(L, LUA_REGISTRYINDEX);
+  return L;
+#endif
+}
+
 static lua_State *running;
 lua_State *tdl_state(void) { return running; }
 lua_State *tdl_enter(lua_State *L) {
@@ -166,6 +186,7 @@ static const luaL_Reg functions[] = {
 __attribute__((visibility("default"))) int luaopen_tide_core(lua_State *L);
 int luaopen_tide_core(lua_State *L) {
   td_tape_init();
+  tdl_main(L);
   tdl_check(L, td_blas_init());
   lua_newtable(L);
   tdl_setfuncs(L, functions);
@@ -176,5 +197,6 @@ int luaopen_tide_core(lua_State *L) {
   tdl_open_tape(L);
   tdl_open_random(L);
   tdl_open_optim(L);
+  tdl_open_ode(L);
   return 1;
 }

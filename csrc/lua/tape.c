@@ -102,26 +102,6 @@ typedef struct {
   lua_State *main;
 } lua_rule;
 
-static lua_State *main_state(lua_State *L) {
-#if LUA_VERSION_NUM >= 502
-  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-  lua_State *m = lua_tothread(L, -1);
-  lua_pop(L, 1);
-  return m;
-#else
-  static const char key;
-  lua_pushlightuserdata(L, (void *)&key);
-  lua_rawget(L, LUA_REGISTRYINDEX);
-  lua_State *m = lua_tothread(L, -1);
-  lua_pop(L, 1);
-  if (m) return m;
-  lua_pushlightuserdata(L, (void *)&key);
-  lua_pushthread(L);
-  lua_rawset(L, LUA_REGISTRYINDEX);
-  return L;
-#endif
-}
-
 static void lua_rule_free(void *data) {
   lua_rule *r = data;
   luaL_unref(r->main, LUA_REGISTRYINDEX, r->function);
@@ -178,7 +158,7 @@ static int core_custom(lua_State *L) {
     int ref = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_rule *r = td_alloc(sizeof *r);
     if (!r) tdl_raise(L);
-    *r = (lua_rule){ref, main_state(L)};
+    *r = (lua_rule){ref, tdl_main(L)};
     tdl_check(L, td_tape_custom(&lua_op, in, nin, out, nout, r, lua_rule_free));
   }
   lua_settop(L, first + nout - 1);
@@ -212,7 +192,7 @@ static int tensor_register_hook(lua_State *L) {
   int ref = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_rule *r = td_alloc(sizeof *r);
   if (!r) tdl_raise(L);
-  *r = (lua_rule){ref, main_state(L)};
+  *r = (lua_rule){ref, tdl_main(L)};
   tdl_check(L, td_hook_add(t, lua_hook, lua_rule_free, r));
   return 1;
 }
@@ -226,7 +206,6 @@ static const luaL_Reg methods[] = {
 };
 
 void tdl_open_tape(lua_State *L) {
-  main_state(L);
   tdl_setfuncs(L, functions);
   lua_getfield(L, -1, "methods");
   tdl_setfuncs(L, methods);

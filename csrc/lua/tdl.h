@@ -32,6 +32,8 @@ void tdl_check(lua_State *L, td_status s);
 /* Calls the function and arguments on the stack like lua_call, protected; on failure keeps the error value for tdl_raise
  * and gives TD_ECALL. */
 td_status tdl_pcall(lua_State *L, int nargs, int nresults);
+/* The main thread of L's state: what a reference outlives every coroutine with. */
+lua_State *tdl_main(lua_State *L);
 /* The state in which callbacks run: that of the binding call under way. */
 lua_State *tdl_state(void);
 lua_State *tdl_enter(lua_State *L);  /* gives the one before, for tdl_leave */
@@ -65,5 +67,6 @@ void tdl_open_ops(lua_State *L);
 void tdl_open_tape(lua_State *L);
 void tdl_open_random(lua_State *L);
 void tdl_open_optim(lua_State *L);
+void tdl_open_ode(lua_State *L);
 
 #endif

@@ -84,6 +84,13 @@ static td_tensor *replay_between(replay *p, td_tensor *y1, double at, td_tensor 
   return td_add(p->y, td_mul(sum, p->h));
 }
 
+/* Is save time j simply the step's end? When times are differentiated only the solve's own end is: another one that falls
+ * on a node moves along the extension, whose nodes stay. */
+static bool is_end(const replay *p, size_t j, bool times) {
+  const td_ode_recorded *r = p->r;
+  return r->ts[j] == p->t1 && (!times || r->ts[j] == r->ts[r->nt - 1]);
+}
+
 /* ---- discrete ---- */
 
 /* The reverse sweep's state: cotangents of y at the step's end, of times and of externals. */
@@ -161,9 +168,8 @@ static td_status step_back(sweep *s, size_t n) {
   for (size_t j = s->next; j < last && !status; j++) {
     td_tensor *w = row_of(s->dys, j);
     saves[j - s->next] = NULL;
-    if (r->ts[j] == p.t1) {
+    if (is_end(&p, j, s->dtimes != NULL)) {
       status = add_to(&s->lambda, w);
-      if (s->dtimes && j + 1 < r->nt && p.h) s->dtimes[j] += 0;  /* a frozen node: its time has no influence */
       continue;
     }
     if (s->dtimes) saves[j - s->next] = leaf_number(r->ts[j]);
@@ -195,7 +201,7 @@ static td_status step_back(sweep *s, size_t n) {
         size_t at = 1 + s->nexternals;
         double dt = grads[at] ? td_tensor_get(grads[at], 0) : 0, dh = grads[at + 1] ? td_tensor_get(grads[at + 1], 0) : 0;
         if (n == 0) s->dtimes[0] += dt - dh;
-        if (n + 1 == r->solution.nsteps) s->dtimes[r->nt - 1] += dh + (n == 0 ? 0 : 0);
+        if (n + 1 == r->solution.nsteps) s->dtimes[r->nt - 1] += dh;
         for (size_t j = 0; j < nsaves; j++)
           if (saves[j] && grads[at + 2 + j]) s->dtimes[s->next + j] += td_tensor_get(grads[at + 2 + j], 0);
       }
@@ -239,8 +245,8 @@ static td_status adjoint_eval(td_field *self, td_tensor *t, td_tensor *flat, td_
   td_tensor **work = td_alloc(2 * nin * sizeof *work), **grads = work + nin;
   if (!work) return td_last_status();
   td_tensor *y = part_of(flat, 0, a->like), *cotangent = part_of(flat, n, a->like), *dy = NULL;
-  td_status s = y && cotangent ? td_requires_grad(y, true) : td_last_status();
   uint64_t since = td_tape_now();
+  td_status s = y && cotangent ? td_requires_grad(y, true) : td_last_status();
   bool was = td_recording;
   td_recording = true;
   if (!s) s = td_field_eval(a->f, t, y, &dy);
@@ -399,7 +405,7 @@ static td_tensor *replay_all(const td_ode_recorded *r, td_tensor *y, td_tensor *
     ok = y1 != NULL;
     for (; ok && next < r->nt && (step->h > 0 ? r->ts[next] <= p.t1 : r->ts[next] >= p.t1); next++) {
       td_tensor *save = times ? td_do(&td_op_select, &(td_attrs){.i = {0, (int64_t)next}}, 1, times) : NULL;
-      rows[next] = r->ts[next] == p.t1 ? y1 : replay_between(&p, y1, r->ts[next], save);
+      rows[next] = is_end(&p, next, times != NULL) ? y1 : replay_between(&p, y1, r->ts[next], save);
       ok = rows[next] != NULL;
     }
     y = y1;
@@ -429,14 +435,13 @@ static void reverse_recorded(td_rule *rule) {
   td_tensor *ys = replay_all(r, identity[Y0], rule->need[TIMES] ? identity[TIMES] : NULL);
   td_tensor **work = ys ? td_alloc(2 * count * sizeof *work) : NULL, **grads = work + count;
   if (!work) return;
-  size_t n = 0, which[2];
+  size_t n = 0;
   size_t *place = td_alloc(count * sizeof *place);
   for (size_t i = 0; place && i < count; i++) {
     if (!rule->need[i]) continue;
     place[n] = i;
     work[n++] = i < 2 ? identity[i] : rule->in[i];
   }
-  (void)which;
   if (place && n && !td_backward(&ys, rule->dout, 1, work, (int)n, grads, TD_CREATE_GRAPH | TD_STOP_AT_INPUTS))
     for (size_t i = 0; i < n; i++) rule->din[place[i]] = td_auto(grads[i]);
   td_free(place, count * sizeof *place);

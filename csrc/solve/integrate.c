@@ -311,10 +311,16 @@ static td_status run(solve *s) {
     s->next++;
   }
   if (s->next == s->nt) return TD_OK;
+  if (o->first_slope) {
+    s->k[0] = td_tensor_contiguous(o->first_slope);
+    if (!s->k[0]) return td_last_status();
+    s->have_first = true;
+    s->out->stats.nfe++;
+  }
   bool adaptive = o->method->error_order && o->step_size == 0;
   double h = o->step_size > 0 ? s->direction * o->step_size : s->ts[s->nt - 1] - s->t;
   if (adaptive) {
-    td_status status = evaluate(s, 0, s->t, s->y);
+    td_status status = s->have_first ? TD_OK : evaluate(s, 0, s->t, s->y);
     if (status) return status;
     s->have_first = true;
     if (!is_finite(s->k[0], &s->out->stats.worst) || !is_finite(s->y, &s->out->stats.worst)) {

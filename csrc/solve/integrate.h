@@ -26,6 +26,7 @@ typedef struct {
   bool land;                               /* step onto save times instead of interpolating */
   bool max_norm;                           /* greatest instead of root mean square */
   bool keep;                               /* keep the state at the start of every accepted step */
+  td_tensor *first_slope;                  /* f(ts[0], y0) when the caller has it, else NULL */
 } td_ode_options;
 
 typedef struct {

@@ -1,0 +1,347 @@
+/* ode_solve for lua/tide/ode.lua, which checks options and shapes the result; and the field that is a Lua function. */
+#include <math.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "graph/tape.h"
+#include "lua/tdl.h"
+#include "ops/ops.h"
+#include "solve/gradient.h"
+
+/* ---- A Lua function as a field ---- */
+
+typedef struct {
+  td_owned_field base;
+  int function;  /* registry reference */
+  lua_State *main;
+} lua_field;
+
+/* Calls function(t, y); a real result of another type is converted. */
+static td_status lua_field_eval(td_field *self, td_tensor *t, td_tensor *y, td_tensor **dy) {
+  lua_field *f = (lua_field *)self;
+  lua_State *L = tdl_state();
+  int top = lua_gettop(L);
+  luaL_checkstack(L, 8, "a right-hand side");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
+  tdl_push(L, td_tensor_retain(t));
+  tdl_push(L, td_tensor_retain(y));
+  td_status s = tdl_pcall(L, 2, 1);
+  if (!s) {
+    td_tensor *result = tdl_test(L, -1);
+    if (!result) s = td_fail(TD_EARG, "ode: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
+    else if (result->dtype != y->dtype && td_dtype_is_real(result->dtype)) {
+      size_t mark = td_auto_mark();
+      *dy = td_tensor_retain(td_cast(result, y->dtype));
+      td_auto_release(mark);
+      if (!*dy) s = td_last_status();
+    } else {
+      *dy = td_tensor_retain(result);
+    }
+  }
+  lua_settop(L, top);
+  return s;
+}
+
+static void lua_field_free(td_field *self) {
+  lua_field *f = (lua_field *)self;
+  luaL_unref(f->main, LUA_REGISTRYINDEX, f->function);
+  td_free(f, sizeof *f);
+}
+
+/* A field that owns the function at the stack index. */
+static td_owned_field *lua_field_new(lua_State *L, int index) {
+  lua_field *f = td_alloc(sizeof *f);
+  if (!f) return NULL;
+  lua_pushvalue(L, index);
+  *f = (lua_field){{{.eval = lua_field_eval}, lua_field_free}, luaL_ref(L, LUA_REGISTRYINDEX), tdl_main(L)};
+  return &f->base;
+}
+
+/* ---- A counter that a reverse pass moves and Lua reads ---- */
+
+#define TDL_COUNTER "tide.Counter"
+typedef struct {
+  int refs;
+  uint64_t value;
+} counter;
+
+static void counter_release(void *p) {
+  counter *c = p;
+  if (--c->refs == 0) td_free(c, sizeof *c);
+}
+static int counter_gc(lua_State *L) {
+  counter_release(*(counter **)lua_touserdata(L, 1));
+  return 0;
+}
+static int counter_call(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)(*(counter **)luaL_checkudata(L, 1, TDL_COUNTER))->value);
+  return 1;
+}
+static counter *push_counter(lua_State *L) {
+  counter **box = lua_newuserdata(L, sizeof *box);
+  *box = td_alloc(sizeof **box);
+  if (!*box) tdl_raise(L);
+  **box = (counter){.refs = 1};
+  luaL_getmetatable(L, TDL_COUNTER);
+  lua_setmetatable(L, -2);
+  return *box;
+}
+
+/* ---- Options: fields of a table that lua/tide/ode.lua has filled and checked ---- */
+
+static double number_field(lua_State *L, int index, const char *name) {
+  lua_getfield(L, index, name);
+  double v = lua_isnumber(L, -1) ? lua_tonumber(L, -1) : 0;
+  lua_pop(L, 1);
+  return v;
+}
+static bool bool_field(lua_State *L, int index, const char *name) {
+  lua_getfield(L, index, name);
+  bool v = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return v;
+}
+
+static void read_options(lua_State *L, int index, td_ode_options *o) {
+  lua_getfield(L, index, "method");
+  *o = (td_ode_options){.method = td_tableau_find(luaL_checkstring(L, -1))};
+  if (!o->method) tdl_error(L, "ode: unknown method \"%s\"", lua_tostring(L, -1));
+  lua_pop(L, 1);
+  o->rtol = number_field(L, index, "rtol");
+  o->atol = number_field(L, index, "atol");
+  o->first_step = number_field(L, index, "first_step");
+  o->min_step = number_field(L, index, "min_step");
+  o->max_step = number_field(L, index, "max_step");
+  o->step_size = number_field(L, index, "step_size");
+  o->max_steps = (uint64_t)number_field(L, index, "max_steps");
+  o->land = bool_field(L, index, "land");
+  o->max_norm = bool_field(L, index, "max_norm");
+  lua_getfield(L, index, "controller");
+  int c = lua_gettop(L);
+  o->controller = (td_controller){
+    .k = {number_field(L, c, "k1"), number_field(L, c, "k2"), number_field(L, c, "k3")},
+    .safety = number_field(L, c, "safety"), .shrink = number_field(L, c, "shrink"), .grow = number_field(L, c, "grow"),
+    .keep_after_accept = bool_field(L, c, "keep_after_accept")};
+  lua_pop(L, 1);
+}
+
+/* ---- Solving ---- */
+
+/* What one call owns until it ends. */
+typedef struct {
+  td_ode_recorded *r;
+  td_tensor **externals;
+  size_t nexternals, capacity;
+  td_tensor *slope;
+} attempt;
+
+static void attempt_free(attempt *a) {
+  for (size_t i = 0; i < a->nexternals; i++) td_tensor_release(a->externals[i]);
+  td_free(a->externals, a->capacity * sizeof *a->externals);
+  td_tensor_release(a->slope);
+  td_ode_recorded_free(a->r);
+}
+
+/* f(t0, y0) on the tape, once: its externals are what gradients must reach; its value is the first slope. */
+static td_status find_externals(attempt *a, td_tensor *y0) {
+  td_tensor *y = td_auto(td_tensor_alias(y0)), *t = td_auto(td_tensor_number(TD_F64, a->r->ts[0], false));
+  if (!y || !t) return td_last_status();
+  uint64_t since = td_tape_now();
+  td_tensor *dy = NULL;
+  td_status s = td_field_eval(&a->r->f->field, t, y, &dy);
+  td_auto(dy);
+  if (!s) s = td_tape_externals(&dy, 1, since, &a->externals, &a->nexternals, &a->capacity);
+  if (!s) {
+    a->slope = td_tensor_alias(dy);
+    if (!a->slope) s = td_last_status();
+  }
+  return s;
+}
+
+/* The tensors of the option params join the externals. */
+static td_status add_params(lua_State *L, int index, attempt *a) {
+  lua_getfield(L, index, "params");
+  int table = lua_gettop(L), n = lua_istable(L, table) ? (int)tdl_rawlen(L, table) : 0;
+  td_tensor **all = td_alloc((a->nexternals + (size_t)n + 1) * sizeof *all);
+  if (!all) return td_last_status();
+  size_t count = a->nexternals;
+  if (count) memcpy(all, a->externals, count * sizeof *all);
+  for (int i = 1; i <= n; i++) {
+    lua_rawgeti(L, table, i);
+    td_tensor *t = tdl_test(L, -1);
+    lua_pop(L, 1);
+    bool known = !t || !t->node;
+    for (size_t j = 0; j < count && !known; j++) known = all[j]->node == t->node && all[j]->slot == t->slot;
+    if (!known) all[count++] = td_tensor_retain(t);
+  }
+  td_free(a->externals, a->capacity * sizeof *a->externals);
+  a->externals = all;
+  a->capacity = a->nexternals + (size_t)n + 1;
+  a->nexternals = count;
+  lua_settop(L, table - 1);
+  return TD_OK;
+}
+
+static td_status solve(lua_State *L, attempt *a, td_tensor *y0, td_tensor *times, bool *recorded) {
+  td_ode_recorded *r = a->r;
+  bool was = td_recording;
+  td_status s = TD_OK;
+  if (was) {
+    s = find_externals(a, y0);
+    if (!s) s = add_params(L, 4, a);
+    r->o.first_slope = a->slope;
+  }
+  *recorded = was && (y0->node || (times && times->node) || a->nexternals);
+  r->o.keep = *recorded && r->mode == TD_ODE_DISCRETE;
+  td_recording = false;
+  if (!s) s = td_ode_integrate(&r->f->field, y0, r->ts, r->nt, &r->o, &r->solution);
+  td_recording = was;
+  r->o.first_slope = NULL;
+  return s;
+}
+
+static void push_result(lua_State *L, const td_ode_solution *s) {
+  lua_createtable(L, 0, 12);
+  lua_pushstring(L, td_ode_status_name(s->status)), lua_setfield(L, -2, "status");
+  lua_pushstring(L, s->message), lua_setfield(L, -2, "message");
+  lua_pushnumber(L, (lua_Number)s->reached), lua_setfield(L, -2, "reached");
+  lua_pushnumber(L, (lua_Number)s->stats.nfe), lua_setfield(L, -2, "nfe");
+  lua_pushnumber(L, (lua_Number)s->stats.accepted), lua_setfield(L, -2, "accepted");
+  lua_pushnumber(L, (lua_Number)s->stats.rejected), lua_setfield(L, -2, "rejected");
+  lua_pushnumber(L, s->stats.h_min), lua_setfield(L, -2, "h_min");
+  lua_pushnumber(L, s->stats.h_max), lua_setfield(L, -2, "h_max");
+  lua_pushnumber(L, s->stats.t_last), lua_setfield(L, -2, "t_last");
+  lua_pushnumber(L, (lua_Number)s->stats.worst + 1), lua_setfield(L, -2, "worst_index");
+}
+
+/* Steps taken, as a table of their start times with the end last. */
+static void push_grid(lua_State *L, const td_ode_solution *s) {
+  lua_createtable(L, (int)s->nsteps + 1, 0);
+  for (size_t i = 0; i < s->nsteps; i++) {
+    lua_pushnumber(L, s->steps[i].t);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  lua_pushnumber(L, s->stats.t_last);
+  lua_rawseti(L, -2, (int)s->nsteps + 1);
+}
+
+/* ode_solve(f, y0, times, options) → ys (times×state, the rows reached), result table, counter of backward evaluations */
+static int core_ode_solve(lua_State *L) {
+  static const char *const modes[] = {"discrete", "backsolve", "frozen", NULL};
+  lua_settop(L, 4);
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  td_tensor *y0 = tdl_tensor(L, 2, "ode.solve", "y0"), *times = tdl_tensor(L, 3, "ode.solve", "t");
+  td_ode_options forward, backward;
+  read_options(L, 4, &forward);
+  lua_getfield(L, 4, "adjoint");
+  if (lua_istable(L, -1)) read_options(L, lua_gettop(L), &backward);
+  else backward = forward;
+  lua_getfield(L, 4, "grad");
+  int mode = luaL_checkoption(L, -1, NULL, modes);
+  lua_settop(L, 4);
+  counter *backward_calls = push_counter(L);
+
+  attempt a = {.r = td_alloc(sizeof *a.r)};
+  if (!a.r) tdl_raise(L);
+  *a.r = (td_ode_recorded){.o = forward, .adjoint = backward, .mode = (td_ode_gradient)mode, .nt = times->numel,
+                           .seminorm = bool_field(L, 4, "seminorm")};
+  a.r->ts = td_alloc(times->numel * sizeof *a.r->ts);
+  a.r->f = lua_field_new(L, 1);
+  td_status s = a.r->ts && a.r->f ? TD_OK : td_last_status();
+  for (size_t i = 0; i < times->numel && !s; i++) a.r->ts[i] = td_tensor_get(times, i * times->stride[0]);
+  bool recorded = false;
+  size_t mark = td_auto_mark();
+  lua_State *before = tdl_enter(L);
+  if (!s) s = solve(L, &a, y0, times, &recorded);
+  tdl_leave(before);
+  td_auto_release(mark);
+  if (s) {
+    attempt_free(&a);
+    tdl_raise(L);
+  }
+  td_ode_solution *out = &a.r->solution;
+  bool complete = out->status == TD_ODE_OK;
+  push_result(L, out);
+  push_grid(L, out);
+  lua_setfield(L, -2, "grid");
+  size_t shape[TD_MAX_DIMS];
+  memcpy(shape, out->ys->shape, sizeof shape);
+  shape[0] = out->reached;
+  td_tensor *ys = complete ? td_tensor_retain(out->ys) : td_tensor_view(out->ys, out->ys->ndim, shape, out->ys->stride, 0);
+  tdl_push(L, ys);
+  if (recorded && complete) {
+    backward_calls->refs++;
+    a.r->nfe_backward = &backward_calls->value;
+    a.r->nfe_free = counter_release;
+    a.r->nfe_owner = backward_calls;
+    s = td_ode_record(a.r, y0, times, a.externals, a.nexternals);
+    a.r = NULL;
+  }
+  attempt_free(&a);
+  tdl_check(L, s);
+  lua_insert(L, -2);
+  lua_pushvalue(L, 5);
+  return 3;
+}
+
+/* ode_methods() → list of {name, source, order, error_order, dense_order, stages, fsal, a, b, c, e} and the dense weights as
+ * a function of θ, for the manual and the order tests */
+static void push_row(lua_State *L, const double *row, int n) {
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    lua_pushnumber(L, row[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+}
+static int core_ode_methods(lua_State *L) {
+  lua_newtable(L);
+  int at = 0;
+  for (const td_tableau *const *p = td_tableaux(); *p; p++) {
+    const td_tableau *m = *p;
+    double c[TD_MAX_STAGES];
+    for (int i = 0; i < m->stages; i++) c[i] = td_tableau_c(m, i);
+    lua_createtable(L, 0, 12);
+    lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
+    lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
+    lua_pushinteger(L, m->order), lua_setfield(L, -2, "order");
+    lua_pushinteger(L, m->error_order), lua_setfield(L, -2, "error_order");
+    lua_pushinteger(L, m->dense_order), lua_setfield(L, -2, "dense_order");
+    lua_pushinteger(L, m->stages), lua_setfield(L, -2, "stages");
+    lua_pushboolean(L, m->fsal), lua_setfield(L, -2, "fsal");
+    push_row(L, m->b, m->stages), lua_setfield(L, -2, "b");
+    push_row(L, m->e, m->stages), lua_setfield(L, -2, "e");
+    push_row(L, c, m->stages), lua_setfield(L, -2, "c");
+    lua_createtable(L, m->stages, 0);
+    for (int i = 0; i < m->stages; i++) {
+      push_row(L, m->a[i], m->stages);
+      lua_rawseti(L, -2, i + 1);
+    }
+    lua_setfield(L, -2, "a");
+    lua_rawseti(L, -2, ++at);
+  }
+  return 1;
+}
+/* ode_dense(method, θ) → weights of the stages (the slope at the end last when it is an extra stage) and their slopes */
+static int core_ode_dense(lua_State *L) {
+  const td_tableau *m = td_tableau_find(luaL_checkstring(L, 1));
+  if (!m) tdl_error(L, "ode: unknown method \"%s\"", lua_tostring(L, 1));
+  double w[TD_MAX_STAGES + 1], theta = luaL_checknumber(L, 2);
+  int n = td_tableau_dense(m, theta, w);
+  push_row(L, w, n);
+  td_tableau_dense_slope(m, theta, w);
+  push_row(L, w, n);
+  return 2;
+}
+
+static const luaL_Reg functions[] = {
+  {"ode_solve", core_ode_solve}, {"ode_methods", core_ode_methods}, {"ode_dense", core_ode_dense}, {NULL, NULL},
+};
+
+void tdl_open_ode(lua_State *L) {
+  tdl_setfuncs(L, functions);
+  luaL_newmetatable(L, TDL_COUNTER);
+  lua_pushcfunction(L, counter_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pushcfunction(L, counter_call);
+  lua_setfield(L, -2, "__call");
+  lua_pop(L, 1);
+}

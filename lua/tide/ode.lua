@@ -1,0 +1,295 @@
+-- Ordinary differential equations: solve, and the peers' names for it. Methods, controllers and gradient modes are
+-- chosen by name and independent of each other.
+
+local core = require "tide.core"
+local options = require "tide.options"
+local tensors = require "tide.tensor"
+
+local M = {}
+
+local function raise(...) core.raise(string.format(...)) end
+
+local methods = {}
+for _, m in ipairs(core.ode_methods()) do methods[m.name] = m end
+
+--- The methods by name: {name, source, order, error_order, dense_order, stages, fsal, a, b, c, e}.
+M.methods = methods
+
+-- Step control: h' = h·clip(safety·Π errᵢ^(−kᵢ/q), shrink, grow) over this step's error and the last two accepted ones,
+-- with q one more than the order of the error estimate.
+local controllers = {
+  -- elementary control, as in SciPy
+  i = {k1 = 1, k2 = 0, k3 = 0, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = false},
+  -- Hairer, Nørsett and Wanner's DOPRI5 with β = 0.04: exponents (0.2 − 0.75β)·5 and −β·5
+  pi = {k1 = 0.85, k2 = -0.2, k3 = 0, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = false},
+  -- Söderlind's PI and PID
+  soderlind_pi = {k1 = 0.8, k2 = -0.31, k3 = 0, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = false},
+  soderlind_pid = {k1 = 0.58, k2 = -0.21, k3 = 0.1, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = false},
+  -- elementary, and an accepted step never shrinks the next one
+  torchdiffeq = {k1 = 1, k2 = 0, k3 = 0, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = true},
+}
+
+--- The controllers by name.
+M.controllers = controllers
+
+local defaults = {
+  method = "tsit5", rtol = 1e-6, atol = 1e-8, norm = "rms", controller = "pi",
+  safety = options.none, ifactor = options.none, dfactor = options.none,
+  first_step = 0, min_step = 0, max_step = 0, max_steps = 1e5, step_size = 0, land = false,
+  grad = "discrete", params = options.none, throw = true,
+  adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none, adjoint_norm = "seminorm",
+}
+
+local gradient_modes = {discrete = "discrete", backsolve = "backsolve", adjoint = "backsolve", frozen = "frozen"}
+
+local function check_number(o, name, least, strict)
+  local v = o[name]
+  if type(v) ~= "number" or v ~= v or v < least or (strict and v == least) then
+    raise("ode.solve: %s is %s, expected a number %s %g", name, tostring(v), strict and "above" or "of at least", least)
+  end
+end
+
+local function nearest_of(fname, kind, name, known)
+  if known[name] then return known[name] end
+  local names = {}
+  for k in pairs(known) do names[#names + 1] = k end
+  table.sort(names)
+  raise("%s: unknown %s %q, expected one of %s", fname, kind, tostring(name), table.concat(names, ", "))
+end
+
+-- The options as the core reads them.
+local function prepared(o)
+  check_number(o, "rtol", 0)
+  check_number(o, "atol", 0)
+  if o.rtol == 0 and o.atol == 0 then raise("ode.solve: rtol and atol are both 0, so no step could be accepted") end
+  for _, name in ipairs {"first_step", "min_step", "max_step", "step_size"} do check_number(o, name, 0) end
+  check_number(o, "max_steps", 1)
+  local method = nearest_of("ode.solve", "method", o.method, methods)
+  local controller = type(o.controller) == "table" and o.controller or
+    nearest_of("ode.solve", "controller", o.controller, controllers)
+  if o.norm ~= "rms" and o.norm ~= "max" then raise("ode.solve: norm is %q, expected \"rms\" or \"max\"", tostring(o.norm)) end
+  local c = {}
+  for k, v in pairs(controllers.i) do c[k] = v end
+  for k, v in pairs(controller) do c[k] = v end
+  c.safety, c.grow, c.shrink = o.safety or c.safety, o.ifactor or c.grow, o.dfactor or c.shrink
+  if not (c.safety > 0 and c.safety <= 1 and c.grow > 1 and c.shrink > 0 and c.shrink < 1) then
+    raise("ode.solve: safety %g, ifactor %g, dfactor %g: expected (0, 1], above 1, (0, 1)", c.safety, c.grow, c.shrink)
+  end
+  return {
+    method = method.name, rtol = o.rtol, atol = o.atol, controller = c, first_step = o.first_step,
+    min_step = o.min_step, max_step = o.max_step == math.huge and 0 or o.max_step, max_steps = o.max_steps,
+    step_size = o.step_size, land = o.land, max_norm = o.norm == "max", params = o.params,
+    grad = nearest_of("ode.solve", "grad", o.grad, gradient_modes), seminorm = o.adjoint_norm == "seminorm",
+  }
+end
+
+-- ---- States: a tensor, a table of numbers, or nested tables of tensors ----
+
+local is_tensor = tensors.is_tensor
+
+-- Tensors of a nested table in a fixed order (sorted keys), with the way back.
+local function flattened(state, list, path)
+  if is_tensor(state) then
+    list[#list + 1] = state
+    return {leaf = #list}
+  elseif type(state) ~= "table" then
+    raise("ode.solve: y0%s is a %s, expected a tensor", path, type(state))
+  end
+  local keys, plan = {}, {}
+  for k in pairs(state) do keys[#keys + 1] = k end
+  table.sort(keys, function(a, b)
+    if type(a) == type(b) then return a < b end
+    return type(a) == "number"
+  end)
+  for i, k in ipairs(keys) do plan[i] = {key = k, plan = flattened(state[k], list, path .. "." .. tostring(k))} end
+  return plan
+end
+
+local function rebuilt(plan, list)
+  if plan.leaf then return list[plan.leaf] end
+  local out = {}
+  for _, item in ipairs(plan) do out[item.key] = rebuilt(item.plan, list) end
+  return out
+end
+
+-- A kind of state: the packed y0, how f's arguments and results are translated, and how saved values are.
+local function plain_numbers(y0)
+  local n = #y0
+  return {
+    y0 = core.tensor(y0, "float64"),
+    field = function(f)
+      return function(t, y)
+        local dy = f(t:item(), y:totable())
+        if type(dy) ~= "table" or #dy ~= n then
+          raise("ode.solve: the right-hand side gave %s, expected a table of %d numbers",
+            type(dy) == "table" and #dy .. " numbers" or "a " .. type(dy), n)
+        end
+        return core.tensor(dy, "float64")
+      end
+    end,
+    saved = function(ys) return ys:totable() end,
+    one = function(y) return y:totable() end,
+    times = function(ts) return ts:totable() end,
+  }
+end
+
+local function nested_tensors(y0)
+  local list = {}
+  local plan = flattened(y0, list, "")
+  if #list == 0 then raise("ode.solve: y0 is an empty table") end
+  local shapes, sizes, parts = {}, {}, {}
+  for i, x in ipairs(list) do
+    if x.dtype ~= list[1].dtype then raise("ode.solve: the parts of y0 have types %s and %s", list[1].dtype, x.dtype) end
+    shapes[i], sizes[i], parts[i] = x.shape, x.numel, core.reshape(x, -1)
+  end
+  local function unpacked(flat, lead)
+    local out, start = {}, 1
+    for i, size in ipairs(sizes) do
+      local shape = {}
+      for k, v in ipairs(lead) do shape[k] = v end
+      for _, v in ipairs(shapes[i]) do shape[#shape + 1] = v end
+      out[i] = core.reshape(core.narrow(flat, -1, start, size), shape)
+      start = start + size
+    end
+    return rebuilt(plan, out)
+  end
+  return {
+    y0 = core.cat(parts, 1),
+    field = function(f)
+      return function(t, y)
+        local result, derivative = f(t, unpacked(y, {})), {}
+        flattened(result, derivative, "'")
+        if #derivative ~= #list then
+          raise("ode.solve: the right-hand side gave %d tensors, the state has %d", #derivative, #list)
+        end
+        for i, x in ipairs(derivative) do derivative[i] = core.reshape(x, -1) end
+        return core.cat(derivative, 1)
+      end
+    end,
+    saved = function(ys) return unpacked(ys, {ys:size(1)}) end,
+    one = function(y) return unpacked(y, {}) end,
+  }
+end
+
+local function single_tensor(y0)
+  local function same(x) return x end
+  return {y0 = y0, field = same, saved = same, one = same}
+end
+
+local function state_of(y0)
+  if is_tensor(y0) then return single_tensor(y0) end
+  if type(y0) == "table" and type(y0[1]) == "number" then return plain_numbers(y0) end
+  return nested_tensors(y0)
+end
+
+-- ---- Results ----
+
+local Solution = {}
+Solution.__index = Solution
+
+function Solution:__tostring()
+  local s = self.stats
+  local lines = {
+    ("ode.solve by %s: %s"):format(self.method, self.status),
+    ("  t from %.6g to %.6g, %d saved times"):format(s.t_first, s.t_last, s.saved),
+    ("  %d evaluations, %d steps accepted, %d rejected"):format(s.nfe, s.accepted, s.rejected),
+    ("  step sizes %.3g to %.3g"):format(s.h_min, s.h_max),
+  }
+  if s.nfe_b > 0 then lines[#lines + 1] = ("  %d evaluations backward"):format(s.nfe_b) end
+  if self.message ~= "" then lines[#lines + 1] = "  " .. self.message end
+  return table.concat(lines, "\n")
+end
+
+-- Statistics; nfe_b counts the evaluations of reverse passes so far.
+local function statistics(result, times, counter)
+  local s = {
+    nfe = result.nfe, accepted = result.accepted, rejected = result.rejected, h_min = result.h_min, h_max = result.h_max,
+    t_first = times[1]:item(), t_last = result.t_last, worst_index = result.worst_index, saved = result.reached,
+    steps = result.accepted + result.rejected,
+  }
+  return setmetatable(s, {__index = function(_, key) return key == "nfe_b" and counter() or nil end})
+end
+
+local function times_of(t)
+  if is_tensor(t) then
+    if t.ndim ~= 1 then raise("ode.solve: t has shape (%s), expected one dim of times", table.concat(t.shape, "×")) end
+    return core.to(t, "float64")
+  elseif type(t) == "table" then
+    if #t == 0 then raise("ode.solve: no times were given") end
+    return core.tensor(t, "float64")
+  end
+  raise("ode.solve: t is a %s, expected {t0, t1}, a table of times or a tensor", type(t))
+end
+
+--- Solves y' = f(t, y) from y(t[1]) = y0, with values at the times t (ascending or descending; {t0, t1} for the two ends).
+--- y0: a tensor; a table of numbers (then f takes a number and a table and returns a table); or nested tables of
+--- tensors (f takes and returns the same). In f, t is a 0-d float64 tensor. Gradients reach y0, t, and every tensor that
+--- f closes over. f must give the same derivative when it is called again with the same arguments.
+---
+--- Options: method "tsit5" (see ode.methods), rtol 1e-6, atol 1e-8, norm "rms" | "max", controller "pi" (see
+--- ode.controllers) with safety, ifactor, dfactor; first_step (chosen), min_step 0, max_step, max_steps 1e5; step_size
+--- for fixed steps (methods without an error estimate step from time to time of t without it); land = true steps onto
+--- the times instead of interpolating. grad: "discrete" (exact for the steps taken), "backsolve" (continuous adjoint,
+--- memory independent of the number of steps; adjoint_method, adjoint_rtol, adjoint_atol, adjoint_norm "seminorm" |
+--- "rms"), "frozen" (wrong on purpose, for comparison). params: further tensors that need gradients. throw = false
+--- returns a failed solve instead of raising.
+---
+--- Returns {ts, ys (times × state), last (the state at the last time), status, message, stats}. The step-size control is
+--- not differentiated: Hairer, Nørsett, Wanner, Solving ODEs I, II.4 for the forward part.
+function M.solve(f, y0, t, opts)
+  local o = options.check("ode.solve", opts, defaults)
+  if type(f) ~= "function" and not (type(f) == "table" and getmetatable(f) and getmetatable(f).__call) then
+    raise("ode.solve: f is a %s, expected a function f(t, y)", type(f))
+  end
+  local request = prepared(o)
+  if o.adjoint_method or o.adjoint_rtol or o.adjoint_atol then
+    request.adjoint = prepared(setmetatable({
+      method = o.adjoint_method, rtol = o.adjoint_rtol, atol = o.adjoint_atol, first_step = 0}, {__index = o}))
+  end
+  local state, times = state_of(y0), times_of(t)
+  local callee = state.field(f)
+  local field = type(callee) == "function" and callee or function(time, y) return callee(time, y) end
+  local ys, result, counter = core.ode_solve(field, state.y0, times, request)
+  if result.status ~= "ok" and o.throw then raise("ode.solve: %s", result.message) end
+  local reached = result.reached == times.numel and times or core.narrow(times, 1, 1, result.reached)
+  return setmetatable({
+    ts = state.times and state.times(reached) or reached,
+    ys = state.saved(ys),
+    last = state.one(core.select(ys, 1, result.reached)),
+    status = result.status, message = result.message, method = request.method, grid = result.grid,
+    stats = statistics(result, times, counter),
+  }, Solution)
+end
+
+-- ---- The peers' names ----
+
+local function odeint_options(fname, opts, extra)
+  local known = {
+    rtol = 1e-7, atol = 1e-9, method = "dopri5_shampine", controller = "torchdiffeq", first_step = 0, max_step = 0,
+    min_step = 0, max_num_steps = 2 ^ 31 - 1, step_size = 0, safety = options.none, ifactor = options.none,
+    dfactor = options.none, norm = "rms",
+  }
+  for k, v in pairs(extra) do known[k] = v end
+  local o = options.check(fname, opts, known)
+  o.max_steps, o.max_num_steps = o.max_num_steps, nil
+  if o.method == "dopri5" then o.method = "dopri5_shampine" end
+  return o
+end
+
+--- torchdiffeq's odeint: values at the times t, exact gradients through the solver. Defaults rtol 1e-7, atol 1e-9,
+--- method "dopri5" with its embedded weights and controller; unlike there, the last step lands on the last time.
+function M.odeint(f, y0, t, opts)
+  return M.solve(f, y0, t, odeint_options("odeint", opts, {})).ys
+end
+
+--- torchdiffeq's odeint_adjoint: the same with the continuous adjoint.
+function M.odeint_adjoint(f, y0, t, opts)
+  local o = odeint_options("odeint_adjoint", opts, {
+    adjoint_rtol = options.none, adjoint_atol = options.none, adjoint_method = options.none, adjoint_params = options.none,
+    adjoint_norm = "rms",
+  })
+  o.grad, o.params, o.adjoint_params = "backsolve", o.adjoint_params, nil
+  return M.solve(f, y0, t, o).ys
+end
+
+return M
