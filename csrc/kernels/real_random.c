@@ -11,9 +11,9 @@
 #include "kernels/vmath.h"
 
 enum {
-  WORDS = 1024,                          /* of 32 bits, in a chunk */
-  BLOCKS = WORDS / 4,                    /* Philox blocks in a chunk */
-  CHUNK = WORDS * 4 / (int)sizeof(real), /* numbers in a chunk: a word a float, two a double */
+  BLOCKS = 256,                       /* Philox blocks, of 128 bits, in a chunk */
+  PER_BLOCK = 16 / (int)sizeof(real), /* numbers made of a block: 4 floats or 2 doubles */
+  CHUNK = BLOCKS * PER_BLOCK,
   PAIRS = CHUNK / 2,
   ROUNDS = 10
 };
@@ -36,12 +36,33 @@ static inline v64 wide_mul(v64 a, uint32_t c) {
 #endif
 }
 
-/* The words of td_philox(seed, counter), td_philox(seed, counter + 1), ... one after the other.
- * Words live in the low halves of 64-bit elements, whose high halves are noise. */
-static void philox_words(uint32_t words[WORDS], uint64_t seed, uint64_t counter) {
+/* a[0], b[0], a[1], b[1], ... */
+static inline void store_interleaved(uint64_t *p, v64 a, v64 b) {
+#if defined(__GNUC__) && !defined(__clang__)
+#if TD_VBYTES == 64
+  const v64 lower = {0, 8, 1, 9, 2, 10, 3, 11}, upper = {4, 12, 5, 13, 6, 14, 7, 15};
+#elif TD_VBYTES == 32
+  const v64 lower = {0, 4, 1, 5}, upper = {2, 6, 3, 7};
+#else
+  const v64 lower = {0, 2}, upper = {1, 3};
+#endif
+  v64 both[2] = {__builtin_shuffle(a, b, lower), __builtin_shuffle(a, b, upper)};
+  memcpy(p, both, sizeof both);
+#else
+  for (int i = 0; i < COUNTERS; i++) {
+    p[2 * i] = a[i];
+    p[2 * i + 1] = b[i];
+  }
+#endif
+}
+
+/* td_philox(seed, counter), td_philox(seed, counter + 1), ... one after the other, `blocks` of them
+ * or some more: each four words in two, the first in the low half. Here words live in the low
+ * halves of 64-bit elements, whose high halves are noise. */
+static void philox_pairs(uint64_t *pairs, size_t blocks, uint64_t seed, uint64_t counter) {
   v64 lane;
   for (int i = 0; i < COUNTERS; i++) lane[i] = (uint64_t)i;
-  for (size_t b = 0; b < BLOCKS; b += COUNTERS) {
+  for (size_t b = 0; b < blocks; b += COUNTERS) {
     v64 c = lane + (counter + b);
     v64 x0 = c, x1 = c >> 32, x2 = {0}, x3 = {0};
     uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
@@ -55,13 +76,7 @@ static void philox_words(uint32_t words[WORDS], uint64_t seed, uint64_t counter)
       key0 += 0x9E3779B9u;
       key1 += 0xBB67AE85u;
     }
-    v64 low = (x0 & 0xffffffffu) | x1 << 32, high = (x2 & 0xffffffffu) | x3 << 32;
-    for (int i = 0; i < COUNTERS; i++) { /* little-endian or not, word by word */
-      words[4 * (b + (size_t)i)] = (uint32_t)low[i];
-      words[4 * (b + (size_t)i) + 1] = (uint32_t)(low[i] >> 32);
-      words[4 * (b + (size_t)i) + 2] = (uint32_t)high[i];
-      words[4 * (b + (size_t)i) + 3] = (uint32_t)(high[i] >> 32);
-    }
+    store_interleaved(pairs + 2 * b, (x0 & 0xffffffffu) | x1 << 32, (x2 & 0xffffffffu) | x3 << 32);
   }
 }
 
@@ -69,7 +84,7 @@ static void philox_words(uint32_t words[WORDS], uint64_t seed, uint64_t counter)
 
 #if TD_KREAL == 0
 typedef uint32_t bits;
-static inline bits bits_at(const uint32_t *w, size_t i) { return w[i]; }
+static inline bits bits_at(const uint64_t *w, size_t i) { return (bits)(w[i / 2] >> (i % 2 * 32)); }
 static inline real real_of(bits b) { /* rounded to nearest */
   return (real)(int32_t)(b >> 16) * 65536.0f + (real)(int32_t)(b & 0xffff);
 }
@@ -83,9 +98,7 @@ static inline real angle_of(bits b) {
 static inline ireal quarter_of(bits b) { return (ireal)(b >> 30); }
 #else
 typedef uint64_t bits;
-static inline bits bits_at(const uint32_t *w, size_t i) {
-  return w[2 * i] | (uint64_t)w[2 * i + 1] << 32;
-}
+static inline bits bits_at(const uint64_t *w, size_t i) { return w[i]; }
 static inline real unit_of(bits b) { return (real)(int64_t)(b >> 11) * 0x1p-53; }
 static inline real open_unit_of(bits b) { return ((real)(int64_t)(b >> 11) + 0.5) * 0x1p-53; }
 /* Bits 9 to 61 as an angle in [-π/4, π/4). */
@@ -96,21 +109,23 @@ static inline real angle_of(bits b) {
 static inline ireal quarter_of(bits b) { return (ireal)(b >> 62); }
 #endif
 
-static void uniform_chunk(real *y, const uint32_t *w) {
-  for (size_t i = 0; i < CHUNK; i++) y[i] = unit_of(bits_at(w, i));
+/* The two below make n <= CHUNK numbers of words that are there for whole vectors of pairs. */
+static void uniform_chunk(real *y, size_t n, const uint64_t *w) {
+  for (size_t i = 0; i < n; i++) y[i] = unit_of(bits_at(w, i));
 }
 
-/* Box and Muller: of each pair of words the first gives the radius, the second the angle. */
-static void normal_chunk(real *y, const uint32_t *w) {
+/* Box and Muller: of each pair the first gives the radius, the second the angle. */
+static void normal_chunk(real *y, size_t n, const uint64_t *w) {
   _Alignas(64) real unit[PAIRS], angle[PAIRS];
   _Alignas(64) ireal quarter[PAIRS];
-  for (size_t i = 0; i < PAIRS; i++) {
-    bits second = bits_at(w, 2 * i + 1);
-    unit[i] = open_unit_of(bits_at(w, 2 * i));
+  size_t pairs = (n + 2 * TD_LANES - 1) / (2 * TD_LANES) * TD_LANES;
+  for (size_t i = 0; i < pairs; i++) {
+    bits first = bits_at(w, 2 * i), second = bits_at(w, 2 * i + 1);
+    unit[i] = open_unit_of(first);
     angle[i] = angle_of(second);
     quarter[i] = quarter_of(second);
   }
-  for (size_t i = 0; i < PAIRS; i += TD_LANES) {
+  for (size_t i = 0; i < pairs; i += TD_LANES) {
     vreal s, c, radius = td_vsqrt(td_vlog_normal(td_load(unit + i)) * TD_C(-2));
     td_vsincos_poly(td_load(angle + i), &s, &c);
     vuint q = *(const vuint *)(const void *)(quarter + i);
@@ -121,10 +136,11 @@ static void normal_chunk(real *y, const uint32_t *w) {
     td_store(unit + i, radius * cosine);
     td_store(angle + i, radius * sine);
   }
-  for (size_t i = 0; i < PAIRS; i++) {
+  for (size_t i = 0; i < n / 2; i++) {
     y[2 * i] = unit[i];
     y[2 * i + 1] = angle[i];
   }
+  if (n % 2) y[n - 1] = unit[n / 2];
 }
 
 /* ---- The kernels ---------------------------------------------------------------------------- */
@@ -133,18 +149,16 @@ typedef struct {
   real *y;
   size_t n;
   uint64_t seed, counter;
-  void (*chunk)(real *y, const uint32_t *w);
+  void (*chunk)(real *y, size_t n, const uint64_t *w);
 } fill;
 
 static void fill_chunks(void *ctx, size_t begin, size_t end) {
   const fill *f = ctx;
-  _Alignas(64) uint32_t words[WORDS];
-  _Alignas(64) real last[CHUNK];
+  _Alignas(64) uint64_t words[2 * BLOCKS];
   for (size_t k = begin; k < end; k++) {
-    size_t at = k * CHUNK, left = f->n - at;
-    philox_words(words, f->seed, f->counter + k * BLOCKS);
-    f->chunk(left < CHUNK ? last : f->y + at, words);
-    if (left < CHUNK) memcpy(f->y + at, last, left * sizeof(real));
+    size_t at = k * CHUNK, n = f->n - at < CHUNK ? f->n - at : CHUNK;
+    philox_pairs(words, (n + PER_BLOCK - 1) / PER_BLOCK, f->seed, f->counter + k * BLOCKS);
+    f->chunk(f->y + at, n, words);
   }
 }
 
