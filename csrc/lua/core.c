@@ -198,5 +198,6 @@ int luaopen_tide_core(lua_State *L) {
   tdl_open_random(L);
   tdl_open_optim(L);
   tdl_open_ode(L);
+  tdl_open_io(L);
   return 1;
 }

@@ -268,7 +268,6 @@ static const luaL_Reg batch_functions[] = {
   {NULL, NULL},
 };
 
-void tdl_open_io(lua_State *L);
 void tdl_open_io(lua_State *L) {
   lua_newtable(L);
   tdl_setfuncs(L, functions);

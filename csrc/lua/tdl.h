@@ -68,5 +68,6 @@ void tdl_open_tape(lua_State *L);
 void tdl_open_random(lua_State *L);
 void tdl_open_optim(lua_State *L);
 void tdl_open_ode(lua_State *L);
+void tdl_open_io(lua_State *L);
 
 #endif

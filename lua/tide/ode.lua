@@ -3,6 +3,7 @@
 
 local core = require "tide.core"
 local options = require "tide.options"
+local pass = require "tide.nn.pass"
 local tensors = require "tide.tensor"
 
 local M = {}
@@ -248,7 +249,7 @@ function M.solve(f, y0, t, opts)
   end
   local state, times = state_of(y0), times_of(t)
   local callee = state.field(f)
-  local field = type(callee) == "function" and callee or function(time, y) return callee(time, y) end
+  local field = pass.hold(type(callee) == "function" and callee or function(time, y) return callee(time, y) end)
   local ys, result, counter = core.ode_solve(field, state.y0, times, request)
   if result.status ~= "ok" and o.throw then raise("ode.solve: %s", result.message) end
   local reached = result.reached == times.numel and times or core.narrow(times, 1, 1, result.reached)
