@@ -15,7 +15,9 @@
 
 enum {
   CHUNK_BYTES = 16384,
-  COLUMNS = 512,    /* most columns taken at once inside a chunk */
+  CHUNK_ROWS = 64,                /* most rows whose sums are kept in the element type */
+  WIDE = TD_VBYTES == 64 ? 4 : 2, /* vectors of a strip: as many as registers hold */
+  COLUMNS = 512,                  /* most columns taken at once inside a chunk */
   MAX_PARTS = 64,   /* pieces that the images are shared out in: fixed, for sums over images */
   PART_PIXELS = 64, /* least number of pixels of a part */
   FLUSH_ROWS = 32   /* short rows whose sums are kept in the element type */
@@ -131,7 +133,8 @@ static void cut(norm *t) {
   t->rows = t->p / t->fold;
   t->w = t->c * t->fold;
   t->chunk_rows = CHUNK_BYTES / (t->w * sizeof(real));
-  t->chunk_rows = t->chunk_rows < 8 ? 8 : t->chunk_rows / 8 * 8;
+  if (t->chunk_rows < 8) t->chunk_rows = 8;
+  if (t->chunk_rows > CHUNK_ROWS) t->chunk_rows = CHUNK_ROWS;
   t->chunks = t->p ? td_ceil_div(t->rows, t->chunk_rows) : 0;
   share_out(t);
   t->split = t->n < (size_t)td_threads();
@@ -161,37 +164,53 @@ static bool run(norm *t) {
 
 /* ---- Forward ------------------------------------------------------------------------------- */
 
-/* s[j] = Σ (x[i][j] - x[0][j]): small numbers, whatever the mean. */
-TD_INLINE void shifted_sums(real *restrict s, const real *restrict x, size_t rows, size_t stride,
-                            size_t w) {
-  const real *restrict o = x;
-  for (size_t j = 0; j < w; j++) s[j] = 0;
+/* The loops over a chunk take it in strips of WIDE vectors, whose coefficients and sums stay in
+ * registers, then in single vectors, the last of which overlaps the one before. */
+
+/* s[j] = Σ (x[i][j] - m[j]) and with `square` Σ (x[i][j] - m[j])², for `vectors` vectors. */
+TD_INLINE void deviation_strip(int vectors, bool square, real *s, const real *x, const real *m,
+                               size_t rows, size_t stride) {
+  vreal o[WIDE], a[WIDE], b[WIDE];
+#pragma GCC unroll 4
+  for (int k = 0; k < vectors; k++) {
+    o[k] = td_load(m + k * TD_LANES);
+    a[k] = b[k] = (vreal){0};
+  }
   size_t i = 0;
-  for (; i + 8 <= rows; i += 8, x += 8 * stride)
-    for (size_t j = 0; j < w; j++) {
-      real t[8];
-      for (int k = 0; k < 8; k++) t[k] = x[k * stride + j] - o[j];
-      s[j] += ((t[0] + t[1]) + (t[2] + t[3])) + ((t[4] + t[5]) + (t[6] + t[7]));
+  for (; i + 2 <= rows; i += 2, x += 2 * stride) {
+#pragma GCC unroll 4
+    for (int k = 0; k < vectors; k++) {
+      vreal d = td_load(x + k * TD_LANES) - o[k], e = td_load(x + stride + k * TD_LANES) - o[k];
+      a[k] += square ? d * d : d;
+      b[k] += square ? e * e : e;
     }
-  for (; i < rows; i++, x += stride)
-    for (size_t j = 0; j < w; j++) s[j] += x[j] - o[j];
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < vectors; k++) {
+    if (i < rows) {
+      vreal d = td_load(x + k * TD_LANES) - o[k];
+      a[k] += square ? d * d : d;
+    }
+    td_store(s + k * TD_LANES, a[k] + b[k]);
+  }
 }
 
-/* q[j] = Σ (x[i][j] - m[j])² */
-TD_INLINE void square_sums(real *restrict q, const real *restrict x, const real *restrict m,
-                           size_t rows, size_t stride, size_t w) {
-  for (size_t j = 0; j < w; j++) q[j] = 0;
-  size_t i = 0;
-  for (; i + 8 <= rows; i += 8, x += 8 * stride)
-    for (size_t j = 0; j < w; j++) {
-      real t[8];
-      for (int k = 0; k < 8; k++) t[k] = x[k * stride + j] - m[j];
-      real a = t[0] * t[0] + t[1] * t[1], b = t[2] * t[2] + t[3] * t[3];
-      real c = t[4] * t[4] + t[5] * t[5], d = t[6] * t[6] + t[7] * t[7];
-      q[j] += (a + b) + (c + d);
+TD_INLINE void deviations(bool square, real *s, const real *x, const real *m, size_t rows,
+                          size_t stride, size_t w) {
+  size_t j = 0;
+  for (; j + WIDE * TD_LANES <= w; j += WIDE * TD_LANES)
+    deviation_strip(WIDE, square, s + j, x + j, m + j, rows, stride);
+  for (; j < w && w >= TD_LANES; j += TD_LANES) {
+    size_t at = td_min_size(j, w - TD_LANES);
+    deviation_strip(1, square, s + at, x + at, m + at, rows, stride);
+  }
+  for (; j < w; j++) {
+    s[j] = 0;
+    for (size_t i = 0; i < rows; i++) {
+      real d = x[i * stride + j] - m[j];
+      s[j] += square ? d * d : d;
     }
-  for (; i < rows; i++, x += stride)
-    for (size_t j = 0; j < w; j++) q[j] += (x[j] - m[j]) * (x[j] - m[j]);
+  }
 }
 
 /* Mean and sum of squared deviations of each column of a chunk: out[0..w) and out[w..2w). */
@@ -203,12 +222,12 @@ static void forward_sums(const norm *t, size_t image, size_t k, const real *coef
   for (size_t j0 = 0; j0 < t->w; j0 += COLUMNS, x += COLUMNS) {
     size_t w = td_min_size(t->w - j0, COLUMNS);
     double *mean = out + j0, *m2 = mean + t->w, share = 1 / (double)rows;
-    shifted_sums(sum, x, rows, t->w, w);
+    deviations(false, sum, x, x, rows, t->w, w); /* from the first row: small numbers */
     for (size_t j = 0; j < w; j++) {
       mean[j] = (double)x[j] + (double)sum[j] * share;
       m[j] = (real)mean[j];
     }
-    square_sums(sum, x, m, rows, t->w, w);
+    deviations(true, sum, x, m, rows, t->w, w);
     for (size_t j = 0; j < w; j++) {
       double d = mean[j] - (double)m[j];
       m2[j] = (double)sum[j] - (double)rows * d * d; /* the deviations were from the rounded mean */
@@ -264,21 +283,41 @@ static void forward_finish(const norm *t, size_t image, double *total, real *coe
       memcpy(coef + i * w + f * t->c, coef + i * w, t->c * sizeof *coef);
 }
 
-/* y = (x - shift)·scale + bias, four rows for every reading of the coefficients. */
-TD_INLINE void affine_rows(real *restrict y, const real *restrict x, size_t rows, size_t w,
-                           const real *restrict coef) {
-  const real *restrict shift = coef, *restrict scale = coef + w, *restrict bias = coef + 2 * w;
-  size_t i = 0;
-  for (; i + 4 <= rows; i += 4, x += 4 * w, y += 4 * w)
-    for (size_t j = 0; j < w; j++)
-      for (int k = 0; k < 4; k++) y[k * w + j] = (x[k * w + j] - shift[j]) * scale[j] + bias[j];
-  for (; i < rows; i++, x += w, y += w)
-    for (size_t j = 0; j < w; j++) y[j] = (x[j] - shift[j]) * scale[j] + bias[j];
+/* y = (x - shift)·scale + bias for `vectors` vectors of w columns; coef is three rows. */
+TD_INLINE void affine_strip(int vectors, real *y, const real *x, const real *coef, size_t rows,
+                            size_t w) {
+  vreal shift[WIDE], scale[WIDE], bias[WIDE];
+#pragma GCC unroll 4
+  for (int k = 0; k < vectors; k++) {
+    shift[k] = td_load(coef + k * TD_LANES);
+    scale[k] = td_load(coef + w + k * TD_LANES);
+    bias[k] = td_load(coef + 2 * w + k * TD_LANES);
+  }
+  for (size_t i = 0; i < rows; i++, x += w, y += w) {
+#pragma GCC unroll 4
+    for (int k = 0; k < vectors; k++) {
+      vreal d = td_load(x + k * TD_LANES) - shift[k];
+      td_store(y + k * TD_LANES, d * scale[k] + bias[k]);
+    }
+  }
+}
+
+static void affine_rows(real *y, const real *x, const real *coef, size_t rows, size_t w) {
+  size_t j = 0;
+  for (; j + WIDE * TD_LANES <= w; j += WIDE * TD_LANES)
+    affine_strip(WIDE, y + j, x + j, coef + j, rows, w);
+  for (; j < w && w >= TD_LANES; j += TD_LANES) {
+    size_t at = td_min_size(j, w - TD_LANES);
+    affine_strip(1, y + at, x + at, coef + at, rows, w);
+  }
+  for (; j < w; j++)
+    for (size_t i = 0; i < rows; i++)
+      y[i * w + j] = (x[i * w + j] - coef[j]) * coef[w + j] + coef[2 * w + j];
 }
 
 static void forward_apply(const norm *t, size_t image, size_t k, const real *coef) {
   size_t at = offset_of(t, image, k);
-  affine_rows(t->y + at, t->x + at, rows_of(t, k), t->w, coef);
+  affine_rows(t->y + at, t->x + at, coef, rows_of(t, k), t->w);
 }
 
 static void forward_begin(const norm *t, size_t image, real *coef) {
@@ -295,27 +334,46 @@ static void backward_begin(const norm *t, size_t image, real *coef) {
   for (size_t j = 0; j < t->w; j++) coef[j] = t->mean[image * t->groups + j % t->c / cg];
 }
 
-/* a[j] = Σ dy, b[j] = Σ dy·(x - m) over the rows of a chunk. */
-TD_INLINE void product_sums(real *restrict a, real *restrict b, const real *restrict dy,
-                            const real *restrict x, const real *restrict m, size_t rows,
-                            size_t stride, size_t w) {
-  for (size_t j = 0; j < w; j++) a[j] = b[j] = 0;
-  size_t i = 0;
-  for (; i + 4 <= rows; i += 4, x += 4 * stride, dy += 4 * stride)
-    for (size_t j = 0; j < w; j++) {
-      real d[4], e[4];
-      for (int k = 0; k < 4; k++) {
-        d[k] = dy[k * stride + j];
-        e[k] = x[k * stride + j] - m[j];
-      }
-      a[j] += (d[0] + d[1]) + (d[2] + d[3]);
-      b[j] += (d[0] * e[0] + d[1] * e[1]) + (d[2] * e[2] + d[3] * e[3]);
+/* a[j] = Σ dy, b[j] = Σ dy·(x - m) over the rows of a chunk, for `vectors` vectors. */
+TD_INLINE void product_strip(int vectors, real *a, real *b, const real *dy, const real *x,
+                             const real *m, size_t rows, size_t stride) {
+  vreal o[WIDE], sa[WIDE], sb[WIDE];
+#pragma GCC unroll 4
+  for (int k = 0; k < vectors; k++) {
+    o[k] = td_load(m + k * TD_LANES);
+    sa[k] = sb[k] = (vreal){0};
+  }
+  for (size_t i = 0; i < rows; i++, x += stride, dy += stride) {
+#pragma GCC unroll 4
+    for (int k = 0; k < vectors; k++) {
+      vreal d = td_load(dy + k * TD_LANES);
+      sa[k] += d;
+      sb[k] += d * (td_load(x + k * TD_LANES) - o[k]);
     }
-  for (; i < rows; i++, x += stride, dy += stride)
-    for (size_t j = 0; j < w; j++) {
-      a[j] += dy[j];
-      b[j] += dy[j] * (x[j] - m[j]);
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < vectors; k++) {
+    td_store(a + k * TD_LANES, sa[k]);
+    td_store(b + k * TD_LANES, sb[k]);
+  }
+}
+
+static void products(real *a, real *b, const real *dy, const real *x, const real *m, size_t rows,
+                     size_t stride, size_t w) {
+  size_t j = 0;
+  for (; j + WIDE * TD_LANES <= w; j += WIDE * TD_LANES)
+    product_strip(WIDE, a + j, b + j, dy + j, x + j, m + j, rows, stride);
+  for (; j < w && w >= TD_LANES; j += TD_LANES) {
+    size_t at = td_min_size(j, w - TD_LANES);
+    product_strip(1, a + at, b + at, dy + at, x + at, m + at, rows, stride);
+  }
+  for (; j < w; j++) {
+    a[j] = b[j] = 0;
+    for (size_t i = 0; i < rows; i++) {
+      a[j] += dy[i * stride + j];
+      b[j] += dy[i * stride + j] * (x[i * stride + j] - m[j]);
     }
+  }
 }
 
 static void backward_sums(const norm *t, size_t image, size_t k, const real *coef, double *out) {
@@ -323,7 +381,7 @@ static void backward_sums(const norm *t, size_t image, size_t k, const real *coe
   real a[COLUMNS], b[COLUMNS];
   for (size_t j0 = 0; j0 < t->w; j0 += COLUMNS) {
     size_t w = td_min_size(t->w - j0, COLUMNS);
-    product_sums(a, b, t->dy + at + j0, t->x + at + j0, coef + j0, rows_of(t, k), t->w, w);
+    products(a, b, t->dy + at + j0, t->x + at + j0, coef + j0, rows_of(t, k), t->w, w);
     for (size_t j = 0; j < w; j++) {
       out[j0 + j] = (double)a[j];
       out[t->w + j0 + j] = (double)b[j];
@@ -368,23 +426,45 @@ static void backward_finish(const norm *t, size_t image, double *total, real *co
     for (size_t i = 1; i < 4; i++) memcpy(coef + i * w + f * c, coef + i * w, c * sizeof *coef);
 }
 
-/* dx = k1·dy + k2·(x - shift) + k3, four rows for every reading of the coefficients. */
-TD_INLINE void combine_rows(real *restrict dx, const real *restrict dy, const real *restrict x,
-                            size_t rows, size_t w, const real *restrict coef) {
-  const real *restrict s = coef, *restrict k1 = coef + w, *restrict k2 = coef + 2 * w,
-                       *restrict k3 = coef + 3 * w;
-  size_t i = 0;
-  for (; i + 4 <= rows; i += 4, x += 4 * w, dx += 4 * w, dy += 4 * w)
-    for (size_t j = 0; j < w; j++)
-      for (int k = 0; k < 4; k++)
-        dx[k * w + j] = k1[j] * dy[k * w + j] + (k2[j] * (x[k * w + j] - s[j]) + k3[j]);
-  for (; i < rows; i++, x += w, dx += w, dy += w)
-    for (size_t j = 0; j < w; j++) dx[j] = k1[j] * dy[j] + (k2[j] * (x[j] - s[j]) + k3[j]);
+/* dx = k1·dy + k2·(x - shift) + k3 for `vectors` vectors of w columns; coef is four rows. */
+TD_INLINE void combine_strip(int vectors, real *dx, const real *dy, const real *x, const real *coef,
+                             size_t rows, size_t w) {
+  vreal s[WIDE], k1[WIDE], k2[WIDE], k3[WIDE];
+#pragma GCC unroll 4
+  for (int k = 0; k < vectors; k++) {
+    s[k] = td_load(coef + k * TD_LANES);
+    k1[k] = td_load(coef + w + k * TD_LANES);
+    k2[k] = td_load(coef + 2 * w + k * TD_LANES);
+    k3[k] = td_load(coef + 3 * w + k * TD_LANES);
+  }
+  for (size_t i = 0; i < rows; i++, x += w, dx += w, dy += w) {
+#pragma GCC unroll 4
+    for (int k = 0; k < vectors; k++) {
+      vreal e = k2[k] * (td_load(x + k * TD_LANES) - s[k]) + k3[k];
+      td_store(dx + k * TD_LANES, k1[k] * td_load(dy + k * TD_LANES) + e);
+    }
+  }
+}
+
+static void combine_rows(real *dx, const real *dy, const real *x, const real *coef, size_t rows,
+                         size_t w) {
+  size_t j = 0;
+  for (; j + WIDE * TD_LANES <= w; j += WIDE * TD_LANES)
+    combine_strip(WIDE, dx + j, dy + j, x + j, coef + j, rows, w);
+  for (; j < w && w >= TD_LANES; j += TD_LANES) {
+    size_t at = td_min_size(j, w - TD_LANES);
+    combine_strip(1, dx + at, dy + at, x + at, coef + at, rows, w);
+  }
+  for (; j < w; j++)
+    for (size_t i = 0; i < rows; i++) {
+      real e = coef[2 * w + j] * (x[i * w + j] - coef[j]) + coef[3 * w + j];
+      dx[i * w + j] = coef[w + j] * dy[i * w + j] + e;
+    }
 }
 
 static void backward_apply(const norm *t, size_t image, size_t k, const real *coef) {
   size_t at = offset_of(t, image, k);
-  combine_rows(t->y + at, t->dy + at, t->x + at, rows_of(t, k), t->w, coef);
+  combine_rows(t->y + at, t->dy + at, t->x + at, coef, rows_of(t, k), t->w);
 }
 
 /* ---- p = 1: short contiguous rows of c/groups elements ------------------------------------- */
