@@ -33,8 +33,8 @@ local function nearest(key, known)
   return best
 end
 
--- At the user's line: the innermost one outside tide's files where the core knows them, else the caller of the function
--- that called `check`.
+-- At the user's line: the innermost one outside tide's files where the core knows them, else the caller of
+-- the function that called `check`.
 local function raise(message)
   local core = package.loaded["tide.core"]
   if core then core.raise(message) end
@@ -54,7 +54,8 @@ function M.check(where, given, defaults)
   for key, value in pairs(given or {}) do
     if defaults[key] == nil then
       local hint = type(key) == "string" and nearest(key, defaults)
-      raise(("%s: unknown option %q%s"):format(where, tostring(key), hint and (", did you mean %q?"):format(hint) or ""))
+      hint = hint and (", did you mean %q?"):format(hint) or ""
+      raise(("%s: unknown option %q%s"):format(where, tostring(key), hint))
     end
     o[key] = value
   end

@@ -1,4 +1,5 @@
--- Attention: the operation over heads, and the layer with its projections. Sequences are batch×length×channels.
+-- Attention: the operation over heads, and the layer with its projections. Sequences are
+-- batch×length×channels.
 
 local core = require "tide.core"
 local initialise = require "tide.nn.initialise"
@@ -9,7 +10,7 @@ local Dropout = require("tide.nn.dropout").Dropout
 local tensor = require "tide.tensor"
 
 local M = {}
-local raise = parts.raise
+local raise = require("tide.message").raise
 
 local attention_options = {mask = options.none, causal = false, scale = options.none, dropout = options.none}
 
@@ -20,10 +21,10 @@ local function masked(scores, mask)
   return scores + mask
 end
 
---- softmax(q·kᵀ·scale + mask)·v over the last two dims: q is …×L×D, k …×S×D, v …×S×E, the result …×L×E; the other dims
---- broadcast. Options: mask, which broadcasts to …×L×S: uint8 (1 takes part, 0 is excluded; a row that excludes
---- everything attends evenly) or real (added to the scores); causal = false (position i sees 1..i); scale 1/√D; dropout, a
---- module for the weights. Vaswani et al. 2017.
+--- softmax(q·kᵀ·scale + mask)·v over the last two dims: q is …×L×D, k …×S×D, v …×S×E, the result …×L×E; the
+--- other dims broadcast. Options: mask, which broadcasts to …×L×S: uint8 (1 takes part, 0 is excluded; a row
+--- that excludes everything attends evenly) or real (added to the scores); causal = false (position i sees
+--- 1..i); scale 1/√D; dropout, a module for the weights. Vaswani et al. 2017.
 function M.attention(q, k, v, opts)
   local o = options.check("attention", opts, attention_options)
   local scores = core.mm(q * (o.scale or 1 / math.sqrt(q:size(-1))), tensor.t(k))
@@ -39,8 +40,8 @@ end
 local MultiheadAttention = Module "MultiheadAttention"
 
 --- nn.MultiheadAttention(channels, heads, {context = channels, bias = true, dropout = 0, dtype, generator}).
---- m(x) attends within x (N×L×channels); m(x, context) to another sequence (N×S×context). A third argument holds
---- {mask, causal}: mask as in nn.attention, of shape L×S, N×L×S or N×heads×L×S (N×1×1×S hides padding).
+--- m(x) attends within x (N×L×channels); m(x, context) to another sequence (N×S×context). A third argument
+--- holds {mask, causal}: mask as in nn.attention, of shape L×S, N×L×S or N×heads×L×S (N×1×1×S hides padding).
 --- query_weight is channels×channels, key_value_weight context×(2·channels): keys, then values.
 function MultiheadAttention:init(channels, heads, opts)
   local o = options.check("MultiheadAttention", opts,

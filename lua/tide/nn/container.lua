@@ -1,6 +1,7 @@
 -- Modules that hold or pass on: Sequential, Identity, Flatten; and the activation functions as modules.
 
 local core = require "tide.core"
+local message = require "tide.message"
 local flatten = require("tide.tensor").flatten
 local Module = require("tide.nn.module").Module
 local options = require "tide.options"
@@ -15,13 +16,13 @@ local Sequential = Module "Sequential"
 local function check_step(i, f)
   local mt = getmetatable(f)
   if type(f) ~= "function" and not (type(f) == "table" and mt and mt.__call) then
-    parts.raise("Sequential: element %d is a %s, expected a module or a function", i, type(f))
+    message.raise("Sequential: element %d is a %s, expected a module or a function", i, type(f))
   end
   return f
 end
 
---- nn.Sequential(a, b, …): applies modules or functions one after the other. #s counts them, s[i] is one of them,
---- s:append(m) adds one.
+--- nn.Sequential(a, b, …): applies modules or functions one after the other. #s counts them, s[i] is one of
+--- them, s:append(m) adds one.
 function Sequential:init(...)
   for i = 1, select("#", ...) do self[i] = check_step(i, (select(i, ...))) end
 end
@@ -39,7 +40,7 @@ end
 local Identity = Module "Identity"
 
 --- nn.Identity(): gives what it is given.
-function Identity:forward(...) return ... end
+function Identity.forward(_, ...) return ... end
 
 local Flatten = Module "Flatten"
 
@@ -58,7 +59,6 @@ M.Sequential, M.Identity, M.Flatten = Sequential, Identity, Flatten
 local function activation(name, f)
   local class = Module(name)
   function class.forward(_, x) return f(x) end
-  class.describe = function() return "" end
   M[name] = class
 end
 
@@ -81,7 +81,8 @@ function LeakyReLU:describe() return ("%g"):format(self.slope) end
 
 local PReLU = Module "PReLU"
 
---- nn.PReLU(channels = 1, {start = 0.25, dtype}): LeakyReLU whose slopes, one for each channel or one for all, are learnt.
+--- nn.PReLU(channels = 1, {start = 0.25, dtype}): LeakyReLU whose slopes, one for each channel or one for
+--- all, are learnt.
 function PReLU:init(channels, opts)
   local o = options.check("PReLU", opts, {start = 0.25, dtype = "float32"})
   self.weight = parts.constant(parts.whole("PReLU", "channels", channels or 1), o.start, o.dtype)

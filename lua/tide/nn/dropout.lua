@@ -1,9 +1,11 @@
 -- Dropout, by element or by channel, and its form for solvers: one mask for a whole solve.
 --
--- Inside a held function (nn.hold; solvers hold their fields) every layer keeps the mask that it draws first, so that a
--- field is the same function in every evaluation and in the backward pass. Elsewhere each call draws anew.
+-- Inside a held function (nn.hold; solvers hold their fields) every layer keeps the mask that it draws first,
+-- so that a field is the same function in every evaluation and in the backward pass. Elsewhere each call
+-- draws anew.
 
 local core = require "tide.core"
+local message = require "tide.message"
 local Module = require("tide.nn.module").Module
 local options = require "tide.options"
 local parts = require "tide.nn.parts"
@@ -19,7 +21,7 @@ local function mask_shape(shape, dims)
   else
     for _, d in ipairs(dims) do
       if d == 0 or d > #shape or d < -#shape then
-        parts.raise("Dropout: dim %d is out of range for a tensor of %d dims", d, #shape)
+        message.raise("Dropout: dim %d is out of range for a tensor of %d dims", d, #shape)
       end
       shape[d > 0 and d or #shape + d + 1] = 1
     end
@@ -42,8 +44,8 @@ local function fits(mask, shape, dtype)
   return true
 end
 
--- The layer's mask of this shape in the pass under way, made by `make` when there is none. A layer that sees several
--- shapes in one pass has a mask for each.
+-- The layer's mask of this shape in the pass under way, made by `make` when there is none. A layer that sees
+-- several shapes in one pass has a mask for each.
 local function mask_of_pass(self, under_way, shape, dtype, make)
   local masks = under_way[self]
   if not masks then
@@ -60,7 +62,7 @@ end
 
 local function check_dims(dims)
   if dims ~= "inner" and type(dims) ~= "table" then
-    parts.raise("Dropout: dims is %s, expected a table of dims or \"inner\"", tostring(dims))
+    message.raise("Dropout: dims is %s, expected a table of dims or \"inner\"", tostring(dims))
   end
   return dims
 end
@@ -68,12 +70,14 @@ end
 local Dropout = Module "Dropout"
 local shared_by_default = {}
 
---- nn.Dropout(p = 0.5, {dims = {}, generator}): while training, elements become 0 with probability p and the others are
---- divided by 1 − p; the input itself in evaluation. One draw serves all positions along the dims named; "inner" names
---- all dims between the first and the last. Srivastava et al. 2014.
+--- nn.Dropout(p = 0.5, {dims = {}, generator}): while training, elements become 0 with probability p and the
+--- others are divided by 1 − p; the input itself in evaluation. One draw serves all positions along the dims
+--- named; "inner" names all dims between the first and the last. Srivastava et al. 2014.
 function Dropout:init(p, opts)
-  local o = options.check(self.class_name, opts, {dims = shared_by_default[self.class_name] or {}, generator = options.none})
-  self.p, self.dims, self.generator = parts.probability(self.class_name, p or 0.5), check_dims(o.dims), o.generator
+  local usual = {dims = shared_by_default[self.class_name] or {}, generator = options.none}
+  local o = options.check(self.class_name, opts, usual)
+  self.p, self.dims = parts.probability(self.class_name, p or 0.5), check_dims(o.dims)
+  self.generator = o.generator
 end
 
 function Dropout:forward(x)
@@ -84,16 +88,17 @@ end
 
 function Dropout:describe() return ("%g"):format(self.p) end
 
---- nn.Dropout2d(p, opts): whole channels of N×…×C are dropped together; Dropout with dims "inner". Tompson et al. 2015.
+--- nn.Dropout2d(p, opts): whole channels of N×…×C are dropped together; Dropout with dims "inner". Tompson et
+--- al. 2015.
 local Dropout2d = Module("Dropout2d", Dropout)
 shared_by_default.Dropout2d = "inner"
 
 local VariationalDropout = Module("VariationalDropout", Dropout)
 shared_by_default.VariationalDropout = "inner"
 
---- nn.VariationalDropout(p, {dims = "inner", generator}): channel dropout whose mask is held: for a pass inside a held
---- function, and elsewhere until resample() or an input of another size. So a training loop that solves by hand calls
---- model:resample() once for each forward pass. Gal and Ghahramani 2016.
+--- nn.VariationalDropout(p, {dims = "inner", generator}): channel dropout whose mask is held: for a pass
+--- inside a held function, and elsewhere until resample() or an input of another size. So a training loop
+--- that solves by hand calls model:resample() once for each forward pass. Gal and Ghahramani 2016.
 local function chosen_or_drawn(self, shape, dtype)
   return fits(self._chosen, shape, dtype) and self._chosen or draw(self, shape, dtype)
 end
@@ -106,8 +111,8 @@ function VariationalDropout:forward(x)
   return x * self._mask
 end
 
---- Forgets the mask: the next use draws one. With a tensor or a table of sizes, draws the mask for it now; that
---- mask also serves the held passes that begin later, until the next resample(). Returns self.
+--- Forgets the mask: the next use draws one. With a tensor or a table of sizes, draws the mask for it now;
+--- that mask also serves the held passes that begin later, until the next resample(). Returns self.
 function VariationalDropout:resample(x)
   self._mask, self._chosen = nil, nil
   if x == nil then return self end

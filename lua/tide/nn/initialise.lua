@@ -3,17 +3,18 @@
 -- Layouts: a matrix is in×out, an image weight kh×kw×in×out; fan_in is kh·kw·in, fan_out kh·kw·out.
 
 local core = require "tide.core"
+local message = require "tide.message"
 local options = require "tide.options"
+local raise, shape_of = message.raise, message.shape
 local random = require "tide.random"
 local is_tensor = require("tide.tensor").is_tensor
 
 local M = {}
 
-local function raise(...) core.raise(string.format(...)) end
-
 local function check(fname, t)
   if not is_tensor(t) or (t.dtype ~= "float32" and t.dtype ~= "float64") then
-    raise("init.%s: expected a float32 or float64 tensor, got a %s", fname, is_tensor(t) and t.dtype or type(t))
+    raise("init.%s: expected a float32 or float64 tensor, got a %s", fname,
+      is_tensor(t) and t.dtype or type(t))
   end
   return t
 end
@@ -34,7 +35,7 @@ end
 --- fan_in and fan_out of a weight.
 function M.fans(t)
   local n = check("fans", t).ndim
-  if n < 2 then raise("init.fans: a weight has at least two dims, got shape (%s)", table.concat(t.shape, "×")) end
+  if n < 2 then raise("init.fans: a weight has at least two dims, got shape (%s)", shape_of(t)) end
   local window = 1
   for i = 1, n - 2 do window = window * t:size(i) end
   return window * t:size(n - 1), window * t:size(n)
@@ -65,7 +66,8 @@ local gains = {linear = 1, conv = 1, sigmoid = 1, tanh = 5 / 3, relu = math.sqrt
 function M.gain(nonlinearity, a)
   if nonlinearity == "leaky_relu" then return math.sqrt(2 / (1 + (a or 0.01) ^ 2)) end
   if not gains[nonlinearity] then
-    raise("init.gain: unknown nonlinearity %q, expected linear, conv, sigmoid, tanh, relu, leaky_relu or selu",
+    raise(
+      "init.gain: unknown nonlinearity %q, expected linear, conv, sigmoid, tanh, relu, leaky_relu or selu",
       tostring(nonlinearity))
   end
   return gains[nonlinearity]
@@ -97,7 +99,8 @@ end
 
 local xavier_options = {gain = 1, generator = options.none}
 
---- Uniform with standard deviation gain·√(2/(fan_in + fan_out)). Options: gain 1, generator. Glorot and Bengio 2010.
+--- Uniform with standard deviation gain·√(2/(fan_in + fan_out)). Options: gain 1, generator. Glorot and
+--- Bengio 2010.
 function M.xavier_uniform(t, opts)
   local o = options.check("init.xavier_uniform", opts, xavier_options)
   local fan_in, fan_out = M.fans(check("xavier_uniform", t))
@@ -112,12 +115,12 @@ function M.xavier_normal(t, opts)
   return M.normal(t, 0, o.gain * math.sqrt(2 / (fan_in + fan_out)), o.generator)
 end
 
---- Orthonormal rows or columns (of the matrix of all dims but the last by the last), times gain (1). Gaussian rows
---- orthogonalised by Gram–Schmidt, each twice (Giraud et al. 2005), in float64.
+--- Orthonormal rows or columns (of the matrix of all dims but the last by the last), times gain (1). Gaussian
+--- rows orthogonalised by Gram–Schmidt, each twice (Giraud et al. 2005), in float64.
 function M.orthogonal(t, opts)
   local o = options.check("init.orthogonal", opts, xavier_options)
   if check("orthogonal", t).ndim < 2 then
-    raise("init.orthogonal: expected at least two dims, got shape (%s)", table.concat(t.shape, "×"))
+    raise("init.orthogonal: expected at least two dims, got shape (%s)", shape_of(t))
   end
   local was = core.recording(false)
   local cols = t:size(-1)

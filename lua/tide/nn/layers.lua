@@ -3,22 +3,24 @@
 local core = require "tide.core"
 local initialise = require "tide.nn.initialise"
 local matmul = require("tide.tensor").matmul
+local message = require "tide.message"
 local Module = require("tide.nn.module").Module
 local options = require "tide.options"
 local parts = require "tide.nn.parts"
 
 local M = {}
-local raise = parts.raise
+local raise, shape_of = message.raise, message.shape
 
 -- ---- Linear ----
 
 local Linear = Module "Linear"
 
---- nn.Linear(inputs, outputs, {bias = true, dtype = "float32", generator}): y = x·weight + bias over the last dim of x.
---- weight is inputs×outputs, bias outputs; both start uniform in ±1/√inputs.
+--- nn.Linear(inputs, outputs, {bias = true, dtype = "float32", generator}): y = x·weight + bias over the last
+--- dim of x. weight is inputs×outputs, bias outputs; both start uniform in ±1/√inputs.
 function Linear:init(inputs, outputs, opts)
   local o = options.check("Linear", opts, {bias = true, dtype = "float32", generator = options.none})
-  self.inputs, self.outputs = parts.whole("Linear", "inputs", inputs), parts.whole("Linear", "outputs", outputs)
+  self.inputs = parts.whole("Linear", "inputs", inputs)
+  self.outputs = parts.whole("Linear", "outputs", outputs)
   self.weight, self.bias = parts.affine({inputs, outputs}, outputs, o)
 end
 
@@ -65,23 +67,24 @@ end
 
 local Conv2d = Module "Conv2d"
 
---- nn.Conv2d(inputs, outputs, kernel, {stride = 1, padding = 0, dilation = 1, groups = 1, bias = true, dtype, generator}):
---- convolution of N×H×W×inputs images; kernel, stride, padding, dilation are one number or {vertical, horizontal}.
---- padding = "same" keeps the size at stride 1 (odd kernels). weight is kh×kw×(inputs/groups)×outputs, bias outputs;
---- both start uniform in ±1/√(kh·kw·inputs/groups).
+--- nn.Conv2d(inputs, outputs, kernel, {stride = 1, padding = 0, dilation = 1, groups = 1, bias = true, dtype,
+--- generator}): convolution of N×H×W×inputs images; kernel, stride, padding, dilation are one number or
+--- {vertical, horizontal}. padding = "same" keeps the size at stride 1 (odd kernels). weight is
+--- kh×kw×(inputs/groups)×outputs, bias outputs; both start uniform in ±1/√(kh·kw·inputs/groups).
 function Conv2d:init(inputs, outputs, kernel, opts)
   local o = options.check("Conv2d", opts, conv_options)
   read_geometry(self, "Conv2d", inputs, outputs, kernel, o)
   if o.padding == "same" then
     for i = 1, 2 do
       if self.kernel[i] % 2 == 0 or self.stride[i] ~= 1 then
-        raise("Conv2d: padding \"same\" needs odd kernels and stride 1, got kernel %d and stride %d", self.kernel[i],
-          self.stride[i])
+        raise("Conv2d: padding \"same\" needs odd kernels and stride 1, got kernel %d and stride %d",
+          self.kernel[i], self.stride[i])
       end
       self.padding[i] = self.dilation[i] * (self.kernel[i] - 1) / 2
     end
   end
-  self.weight, self.bias = parts.affine({self.kernel[1], self.kernel[2], inputs / o.groups, outputs}, outputs, o)
+  local shape = {self.kernel[1], self.kernel[2], inputs / o.groups, outputs}
+  self.weight, self.bias = parts.affine(shape, outputs, o)
 end
 
 function Conv2d:forward(x)
@@ -92,10 +95,11 @@ Conv2d.describe = describe_conv
 
 local ConvTranspose2d = Module "ConvTranspose2d"
 
---- nn.ConvTranspose2d(inputs, outputs, kernel, {stride, padding, output_padding = 0, dilation, groups, bias, dtype,
---- generator}): the transpose of the convolution with the same options that takes `outputs` channels to `inputs`.
---- A size n becomes (n − 1)·stride − 2·padding + dilation·(kernel − 1) + output_padding + 1. weight is
---- kh×kw×(outputs/groups)×inputs, that convolution's own layout; both start uniform in ±1/√(kh·kw·outputs/groups).
+--- nn.ConvTranspose2d(inputs, outputs, kernel, {stride, padding, output_padding = 0, dilation, groups, bias,
+--- dtype, generator}): the transpose of the convolution with the same options that takes `outputs` channels
+--- to `inputs`. A size n becomes (n − 1)·stride − 2·padding + dilation·(kernel − 1) + output_padding + 1.
+--- weight is kh×kw×(outputs/groups)×inputs, that convolution's own layout; both start uniform in
+--- ±1/√(kh·kw·outputs/groups).
 function ConvTranspose2d:init(inputs, outputs, kernel, opts)
   local known = {output_padding = 0}
   for key, value in pairs(conv_options) do known[key] = value end
@@ -105,20 +109,25 @@ function ConvTranspose2d:init(inputs, outputs, kernel, opts)
   self.output_padding = parts.pair("ConvTranspose2d", "output_padding", o.output_padding, 0)
   for i = 1, 2 do
     if self.output_padding[i] >= math.max(self.stride[i], self.dilation[i]) then
-      raise("ConvTranspose2d: output_padding %d, expected less than the stride or the dilation", self.output_padding[i])
+      raise("ConvTranspose2d: output_padding %d, expected less than the stride or the dilation",
+        self.output_padding[i])
     end
   end
-  self.weight, self.bias = parts.affine({self.kernel[1], self.kernel[2], outputs / o.groups, inputs}, outputs, o)
+  local shape = {self.kernel[1], self.kernel[2], outputs / o.groups, inputs}
+  self.weight, self.bias = parts.affine(shape, outputs, o)
 end
 
 function ConvTranspose2d:forward(x)
   local sizes = {}
   for i = 1, 2 do
-    sizes[i] = (x:size(i + 1) - 1) * self.stride[i] - 2 * self.padding[i] + self.dilation[i] * (self.kernel[i] - 1)
-      + self.output_padding[i] + 1
+    local span = self.dilation[i] * (self.kernel[i] - 1) + 1
+    sizes[i] = (x:size(i + 1) - 1) * self.stride[i] - 2 * self.padding[i] + span + self.output_padding[i]
+    if sizes[i] < 1 then
+      raise("ConvTranspose2d: an input of shape (%s) gives an image of size %d", shape_of(x), sizes[i])
+    end
   end
-  local y = core.conv2d_input_grad(x, self.weight, self.stride, self.padding, self.dilation, self.groups, sizes[1],
-    sizes[2])
+  local y = core.conv2d_input_grad(x, self.weight, self.stride, self.padding, self.dilation, self.groups,
+    sizes[1], sizes[2])
   return self.bias and y + self.bias or y
 end
 
@@ -128,8 +137,8 @@ ConvTranspose2d.describe = describe_conv
 
 local Embedding = Module "Embedding"
 
---- nn.Embedding(count, size, {dtype, generator}): row i of weight (count×size, standard normal at first) for every
---- element i (1..count) of an int64 tensor; the result has one more dim.
+--- nn.Embedding(count, size, {dtype, generator}): row i of weight (count×size, standard normal at first) for
+--- every element i (1..count) of an int64 tensor; the result has one more dim.
 function Embedding:init(count, size, opts)
   local o = options.check("Embedding", opts, {dtype = "float32", generator = options.none})
   self.entries, self.size = parts.whole("Embedding", "count", count), parts.whole("Embedding", "size", size)

@@ -1,18 +1,19 @@
 -- Losses: functions of a prediction and a target that give a 0-d tensor, or one loss for each element with
--- {reduction = "none"}. Made of operations, so they differentiate as often as needed; written so that nothing overflows.
+-- {reduction = "none"}. Made of operations, so they differentiate as often as needed; written so that nothing
+-- overflows.
 
 local core = require "tide.core"
+local message = require "tide.message"
 local Module = require("tide.nn.module").Module
 local options = require "tide.options"
 local parts = require "tide.nn.parts"
 local is_tensor = require("tide.tensor").is_tensor
 
 local M = {}
-local raise = parts.raise
+local raise, shape_of = message.raise, message.shape
 
-local function shape_text(x) return "(" .. table.concat(x.shape, "×") .. ")" end
-
--- reduction "mean", "sum" or "none" of a tensor of losses; `count` divides the sum of a mean (default: the elements).
+-- reduction "mean", "sum" or "none" of a tensor of losses; `count` divides the sum of a mean (default: the
+-- elements).
 local function reduced(fname, loss, reduction, count)
   if reduction == "mean" then return core.sum(loss) / (count or loss.numel) end
   if reduction == "sum" then return core.sum(loss) end
@@ -32,9 +33,11 @@ end
 local function check_pair(fname, x, target)
   if not is_tensor(x) then raise("%s: the prediction is a %s, expected a tensor", fname, type(x)) end
   if type(target) == "number" then return end
-  if not is_tensor(target) then raise("%s: the target is a %s, expected a tensor or a number", fname, type(target)) end
+  if not is_tensor(target) then
+    raise("%s: the target is a %s, expected a tensor or a number", fname, type(target))
+  end
   if not same_shape(x, target) then
-    raise("%s: the prediction has shape %s, the target %s", fname, shape_text(x), shape_text(target))
+    raise("%s: the prediction has shape (%s), the target (%s)", fname, shape_of(x), shape_of(target))
   end
 end
 
@@ -56,20 +59,21 @@ function M.l1_loss(x, target, opts)
   return reduced("l1_loss", core.abs(x - target), o.reduction)
 end
 
--- ½·d² for |d| ≤ knee, knee·(|d| − ½·knee) beyond: with m = min(|d|, knee) it is m·(|d| − ½·m).
+-- ½·d² for |d| ≤ knee, knee·(|d| − ½·knee) beyond: with m = d clamped to ±knee it is m·(d − ½·m).
 local function huber(x, target, knee)
-  local d = core.abs(x - target)
-  local m = core.clamp(d, 0, knee)
+  local d = x - target
+  local m = core.clamp(d, -knee, knee)
   return m * (d - m * 0.5)
 end
 
 local function check_knee(fname, what, knee)
-  if type(knee) ~= "number" or not (knee > 0) then
+  if type(knee) ~= "number" or knee ~= knee or knee <= 0 then
     raise("%s: %s is %s, expected a positive number", fname, what, tostring(knee))
   end
 end
 
---- ½·d²/beta where d = |x − target| is below beta (1), d − ½·beta beyond. Options: beta, reduction. Girshick 2015.
+--- ½·d²/beta where d = |x − target| is below beta (1), d − ½·beta beyond. Options: beta, reduction. Girshick
+--- 2015.
 function M.smooth_l1_loss(x, target, opts)
   local o = options.check("smooth_l1_loss", opts, {beta = 1, reduction = "mean"})
   check_pair("smooth_l1_loss", x, target)
@@ -78,7 +82,8 @@ function M.smooth_l1_loss(x, target, opts)
   return reduced("smooth_l1_loss", o.beta == 1 and loss or loss / o.beta, o.reduction)
 end
 
---- ½·d² where d = |x − target| is below delta (1), delta·(d − ½·delta) beyond. Options: delta, reduction. Huber 1964.
+--- ½·d² where d = |x − target| is below delta (1), delta·(d − ½·delta) beyond. Options: delta, reduction.
+--- Huber 1964.
 function M.huber_loss(x, target, opts)
   local o = options.check("huber_loss", opts, {delta = 1, reduction = "mean"})
   check_pair("huber_loss", x, target)
@@ -99,14 +104,15 @@ local function check_classes(fname, x, target, weight)
   if x.ndim < 1 then raise("%s: a 0-d tensor has no classes", fname) end
   if weight and (not is_tensor(weight) or weight.ndim ~= 1 or weight.numel ~= x:size(-1)) then
     raise("%s: weight is %s, expected a tensor of %d classes", fname,
-      is_tensor(weight) and "of shape " .. shape_text(weight) or "a " .. type(weight), x:size(-1))
+      is_tensor(weight) and "of shape (" .. shape_of(weight) .. ")" or "a " .. type(weight), x:size(-1))
   end
   if target.dtype ~= "int64" then return end
   local front = x.shape
   front[#front] = nil
-  if table.concat(front, "×") ~= table.concat(target.shape, "×") then
-    raise("%s: predictions of shape %s need targets of shape (%s), got %s", fname, shape_text(x),
-      table.concat(front, "×"), shape_text(target))
+  local expected = table.concat(front, "×")
+  if expected ~= shape_of(target) then
+    raise("%s: predictions of shape (%s) need targets of shape (%s), got (%s)", fname, shape_of(x), expected,
+      shape_of(target))
   end
 end
 
@@ -119,19 +125,21 @@ local function picked(logp, target, weight)
   return loss * own, own
 end
 
---- Negative log likelihood of int64 classes (from 1) under log-probabilities along the last dim of logp. Options: weight
---- (one number for each class; a mean then divides by the targets' weights), reduction.
+--- Negative log likelihood of int64 classes (from 1) under log-probabilities along the last dim of logp.
+--- Options: weight (one number for each class; a mean then divides by the targets' weights), reduction.
 function M.nll_loss(logp, target, opts)
   local o = options.check("nll_loss", opts, {weight = options.none, reduction = "mean"})
   check_classes("nll_loss", logp, target, o.weight)
-  if target.dtype ~= "int64" then raise("nll_loss: the target is %s, expected int64 classes", target.dtype) end
+  if target.dtype ~= "int64" then
+    raise("nll_loss: the target is %s, expected int64 classes", target.dtype)
+  end
   local loss, own = picked(logp, target, o.weight)
   return reduced("nll_loss", loss, o.reduction, own and core.sum(own))
 end
 
---- Cross-entropy of logits (…×classes) against int64 classes from 1 (…) or probabilities (…×classes). Options:
---- label_smoothing ε (the target becomes (1 − ε)·target + ε/classes; Szegedy et al. 2016), weight (one number for each
---- class; with int64 classes a mean divides by the targets' weights), reduction.
+--- Cross-entropy of logits (…×classes) against int64 classes from 1 (…) or probabilities (…×classes).
+--- Options: label_smoothing ε (the target becomes (1 − ε)·target + ε/classes; Szegedy et al. 2016), weight
+--- (one number for each class; with int64 classes a mean divides by the targets' weights), reduction.
 function M.cross_entropy(logits, target, opts)
   local o = options.check("cross_entropy", opts, class_options)
   check_classes("cross_entropy", logits, target, o.weight)
@@ -152,9 +160,8 @@ function M.cross_entropy(logits, target, opts)
   return reduced("cross_entropy", loss, o.reduction, own and core.sum(own))
 end
 
---- −target·log p − (1 − target)·log(1 − p) of probabilities p; each logarithm is at least that of 2e-38. Prefer
---- bce_with_logits.
---- Options: weight (broadcast), reduction.
+--- −target·log p − (1 − target)·log(1 − p) of probabilities p; each logarithm is at least that of 2e-38.
+--- Prefer bce_with_logits. Options: weight (broadcast), reduction.
 function M.bce_loss(p, target, opts)
   local o = options.check("bce_loss", opts, {weight = options.none, reduction = "mean"})
   check_pair("bce_loss", p, target)
@@ -165,8 +172,8 @@ function M.bce_loss(p, target, opts)
   return reduced("bce_loss", loss, o.reduction)
 end
 
---- Binary cross-entropy of logits, stable for any size of them: softplus(x) − target·x. Options: weight (broadcast),
---- pos_weight (factor of the positive term), reduction.
+--- Binary cross-entropy of logits, stable for any size of them: softplus(x) − target·x. Options: weight
+--- (broadcast), pos_weight (factor of the positive term), reduction.
 function M.bce_with_logits(x, target, opts)
   local o = options.check("bce_with_logits", opts,
     {weight = options.none, pos_weight = options.none, reduction = "mean"})
@@ -181,9 +188,9 @@ function M.bce_with_logits(x, target, opts)
   return reduced("bce_with_logits", loss, o.reduction)
 end
 
---- Kullback–Leibler divergence Σ target·(log target − logp) of log-probabilities logp from the target's probabilities, or
---- its logarithms with {log_target = true}. reduction "batchmean" (default: the sum divided by the size of dim 1), "mean"
---- (over elements), "sum", "none".
+--- Kullback–Leibler divergence Σ target·(log target − logp) of log-probabilities logp from the target's
+--- probabilities, or its logarithms with {log_target = true}. reduction "batchmean" (default: the sum divided
+--- by the size of dim 1), "mean" (over elements), "sum", "none".
 function M.kl_div(logp, target, opts)
   local o = options.check("kl_div", opts, {log_target = false, reduction = "batchmean"})
   check_pair("kl_div", logp, target)
@@ -202,8 +209,8 @@ end
 
 for name, f in pairs {
   MSELoss = "mse_loss", L1Loss = "l1_loss", SmoothL1Loss = "smooth_l1_loss", HuberLoss = "huber_loss",
-  CrossEntropyLoss = "cross_entropy", NLLLoss = "nll_loss", BCELoss = "bce_loss", BCEWithLogitsLoss = "bce_with_logits",
-  KLDivLoss = "kl_div",
+  CrossEntropyLoss = "cross_entropy", NLLLoss = "nll_loss", KLDivLoss = "kl_div", BCELoss = "bce_loss",
+  BCEWithLogitsLoss = "bce_with_logits",
 } do
   local class = Module(name)
   function class:init(opts) self._options = opts end

@@ -1,20 +1,19 @@
 -- Modules: plain Lua tables that hold tensors and other modules, and can be called.
 --
--- Everything about a module is found by walking its table. A tensor that requires a gradient is a parameter; one
--- that does not is a buffer (state that is saved, such as running statistics). Keys are visited in a fixed
--- order: numbers first, ascending, then names, sorted. Names that begin with "_" are private and never visited; nor are
--- results of operations (tensors inside a graph), nor tables with a metatable that is no module's. The
--- functions here also take plain tables of modules: nn.parameters {encoder, decoder}.
+-- Everything about a module is found by walking its table. A tensor that requires a gradient is a parameter;
+-- one that does not is a buffer (state that is saved, such as running statistics). Keys are visited in a
+-- fixed order: numbers first, ascending, then names, sorted. Names that begin with "_" are private and never
+-- visited; nor are results of operations (tensors inside a graph), nor tables with a metatable that is no
+-- module's. The functions here also take plain tables of modules: nn.parameters {encoder, decoder}.
 
 local core = require "tide.core"
+local message = require "tide.message"
 local options = require "tide.options"
 local is_tensor = require("tide.tensor").is_tensor
 
 local M = {}
+local raise, shape_of = message.raise, message.shape
 
-local function raise(...) core.raise(string.format(...)) end
-
-local function shape_text(t) return "(" .. table.concat(t.shape, "×") .. ")" end
 
 -- ---- Walking ----
 
@@ -49,8 +48,8 @@ local function keys_of(t)
   return numbers
 end
 
--- Depth first over the table: on_tensor(name, tensor, owner, key) for every tensor (each time it occurs), on_module(name,
--- module) for every module after its children. A table is visited once.
+-- Depth first over the table: on_tensor(name, tensor, owner, key) for every tensor (each time it occurs),
+-- on_module(name, module) for every module after its children. A table is visited once.
 local function walk(fname, root, on_tensor, on_module)
   if type(root) ~= "table" then raise("%s: a module is %s, expected a table", fname, type(root)) end
   local seen = {}
@@ -115,7 +114,8 @@ function M.named_parameters(m) return each(listed("named_parameters", m, is_para
 --- for name, b in m:named_buffers() do … end
 function M.named_buffers(m) return each(listed("named_buffers", m, is_buffer)) end
 
---- for name, child in m:named_modules() do … end: children before their parent; the module itself comes last, as "".
+--- for name, child in m:named_modules() do … end: children before their parent; the module itself comes last,
+--- as "".
 function M.named_modules(m)
   local list = {}
   walk("named_modules", m, nil, function(name, module) list[#list + 1] = {name, module} end)
@@ -137,7 +137,8 @@ end
 
 -- ---- Modes ----
 
---- Training mode (dropout drops, batch norm uses the batch's statistics), or evaluation for on = false. Returns m.
+--- Training mode (dropout drops, batch norm uses the batch's statistics), or evaluation for on = false.
+--- Returns m.
 function M.train(m, on)
   return M.apply(m, function(module) module.training = on ~= false end)
 end
@@ -184,8 +185,8 @@ end
 
 -- ---- Conversion and copies ----
 
---- Parameters and buffers of real type become "float32" or "float64". They are new tensors, so make optimisers afterwards.
---- Returns m.
+--- Parameters and buffers of real type become "float32" or "float64". They are new tensors, so make
+--- optimisers afterwards. Returns m.
 function M.to(m, dtype)
   if dtype ~= "float32" and dtype ~= "float64" then
     raise("to: dtype is %s, expected \"float32\" or \"float64\"", tostring(dtype))
@@ -229,8 +230,8 @@ end
 
 -- ---- State ----
 
---- Parameters and buffers by name. The tensors share memory with the module's (they change as it trains) unless
---- {copy = true}. tide.io.save_safetensors writes such a table.
+--- Parameters and buffers by name. The tensors share memory with the module's (they change as it trains)
+--- unless {copy = true}. tide.io.save_safetensors writes such a table.
 function M.state_dict(m, opts)
   local o = options.check("state_dict", opts, {copy = false})
   local state = {}
@@ -248,12 +249,14 @@ local function describe_list(what, names)
   return what .. " " .. shown
 end
 
---- Copies values by name into the module's own tensors, converting their type. Raises when names are missing or
---- unexpected, unless {strict = false}, and always for a wrong shape; then nothing has been copied.
+--- Copies values by name into the module's own tensors, converting their type. Raises when names are missing
+--- or unexpected, unless {strict = false}, and always for a wrong shape; then nothing has been copied.
 --- Returns m and lists of the missing and the unexpected names.
 function M.load_state_dict(m, state, opts)
   local o = options.check("load_state_dict", opts, {strict = true})
-  if type(state) ~= "table" then raise("load_state_dict: the state is a %s, expected a table", type(state)) end
+  if type(state) ~= "table" then
+    raise("load_state_dict: the state is a %s, expected a table", type(state))
+  end
   local known, missing, unexpected, misshaped = {}, {}, {}, {}
   local list = listed("load_state_dict", m, any)
   for _, pair in ipairs(list) do
@@ -264,8 +267,9 @@ function M.load_state_dict(m, state, opts)
       missing[#missing + 1] = name
     elseif not is_tensor(given) then
       misshaped[#misshaped + 1] = ("%s is a %s"):format(name, type(given))
-    elseif shape_text(given) ~= shape_text(t) then
-      misshaped[#misshaped + 1] = ("%s has shape %s, expected %s"):format(name, shape_text(given), shape_text(t))
+    elseif shape_of(given) ~= shape_of(t) then
+      local misfit = ("%s has shape (%s), expected (%s)"):format(name, shape_of(given), shape_of(t))
+      misshaped[#misshaped + 1] = misfit
     end
   end
   for name in pairs(state) do
@@ -298,8 +302,8 @@ local function tree(m, indent, lines, seen)
     local value = m[key]
     if is_tensor(value) then
       if not m.describe and (value.is_leaf or not value.needs_grad) then
-        lines[#lines + 1] = ("%s%s: %s %s"):format(indent, key, value.is_leaf and "parameter" or "buffer",
-          shape_text(value))
+        lines[#lines + 1] = ("%s%s: %s (%s)"):format(indent, key, value.is_leaf and "parameter" or "buffer",
+          shape_of(value))
       end
     elseif seen[value] then
       lines[#lines + 1] = ("%s%s: (as above)"):format(indent, key)
@@ -360,11 +364,14 @@ end
 ---   local f = Field(64)
 ---   f(x)
 ---
---- With a table, one module, when a class is too much: nn.Module {a = nn.Linear(2, 2), forward = function(self, x) … end}.
---- A second argument names a class to inherit from. describe(self), if there is one, is what tostring shows in parentheses.
+--- With a table, one module, when a class is too much: nn.Module {a = nn.Linear(2, 2), forward =
+--- function(self, x) … end}. A second argument names a class to inherit from. describe(self), if there is
+--- one, is what tostring shows in parentheses.
 setmetatable(Module, {__call = function(_, what, parent)
   if type(what) == "string" then
-    if parent ~= nil and not is_class[parent] then raise("Module: the parent is a %s, expected a class", type(parent)) end
+    if parent ~= nil and not is_class[parent] then
+      raise("Module: the parent is a %s, expected a class", type(parent))
+    end
     return new_class(what, parent or Module)
   elseif type(what) == "table" then
     if getmetatable(what) ~= nil then raise("Module: this table has a metatable already") end

@@ -1,6 +1,7 @@
 -- Normalisation layers, each one fused operation over N×…×C.
 
 local core = require "tide.core"
+local message = require "tide.message"
 local Module = require("tide.nn.module").Module
 local options = require "tide.options"
 local parts = require "tide.nn.parts"
@@ -17,20 +18,20 @@ end
 
 local function check_channels(self, x)
   if x:size(-1) ~= self.channels then
-    parts.raise("%s: the input has shape (%s), expected %d channels in its last dim", self.class_name,
-      table.concat(x.shape, "×"), self.channels)
+    message.raise("%s: the input has shape (%s), expected %d channels in its last dim", self.class_name,
+      message.shape(x), self.channels)
   end
 end
 
 local GroupNorm = Module "GroupNorm"
 
---- nn.GroupNorm(groups, channels, {eps = 1e-5, affine = true, dtype}): each sample's groups of channels get mean 0 and
---- variance 1 over positions and channels, then weight·x + bias for each channel. Wu and He 2018.
+--- nn.GroupNorm(groups, channels, {eps = 1e-5, affine = true, dtype}): each sample's groups of channels get
+--- mean 0 and variance 1 over positions and channels, then weight·x + bias for each channel. Wu and He 2018.
 function GroupNorm:init(groups, channels, opts)
   local o = options.check("GroupNorm", opts, {eps = 1e-5, affine = true, dtype = "float32"})
   self.groups = parts.whole("GroupNorm", "groups", groups)
   if parts.whole("GroupNorm", "channels", channels) % groups ~= 0 then
-    parts.raise("GroupNorm: %d groups do not divide %d channels", groups, channels)
+    message.raise("GroupNorm: %d groups do not divide %d channels", groups, channels)
   end
   affine(self, channels, o)
 end
@@ -44,8 +45,8 @@ function GroupNorm:describe() return ("%d groups of %d channels"):format(self.gr
 
 local LayerNorm = Module "LayerNorm"
 
---- nn.LayerNorm(channels, {eps = 1e-5, affine = true, dtype}): every position gets mean 0 and variance 1 over its
---- channels (the last dim), then weight·x + bias. Ba et al. 2016.
+--- nn.LayerNorm(channels, {eps = 1e-5, affine = true, dtype}): every position gets mean 0 and variance 1 over
+--- its channels (the last dim), then weight·x + bias. Ba et al. 2016.
 function LayerNorm:init(channels, opts)
   local o = options.check("LayerNorm", opts, {eps = 1e-5, affine = true, dtype = "float32"})
   affine(self, parts.whole("LayerNorm", "channels", channels), o)
@@ -60,11 +61,11 @@ function LayerNorm:describe() return ("%d channels"):format(self.channels) end
 
 local BatchNorm2d = Module "BatchNorm2d"
 
---- nn.BatchNorm2d(channels, {eps = 1e-5, momentum = 0.1, affine = true, dtype}): while training each channel gets mean 0
---- and variance 1 over the batch and all positions, and the buffers running_mean and running_var move by `momentum`
---- towards the batch's mean and unbiased variance; in evaluation these normalise. Then weight·x + bias. x is
---- N×…×C, so this is BatchNorm1d too. Not for a field that a solver calls: its output would depend on the batch, and every
---- evaluation would move the statistics. Ioffe and Szegedy 2015.
+--- nn.BatchNorm2d(channels, {eps = 1e-5, momentum = 0.1, affine = true, dtype}): while training each channel
+--- gets mean 0 and variance 1 over the batch and all positions, and the buffers running_mean and running_var
+--- move by `momentum` towards the batch's mean and unbiased variance; in evaluation these normalise. Then
+--- weight·x + bias. x is N×…×C, so this is BatchNorm1d too. Not for a field that a solver calls: its output
+--- would depend on the batch, and every evaluation would move the statistics. Ioffe and Szegedy 2015.
 function BatchNorm2d:init(channels, opts)
   local o = options.check("BatchNorm2d", opts, {eps = 1e-5, momentum = 0.1, affine = true, dtype = "float32"})
   self.momentum = parts.probability("BatchNorm2d", o.momentum)
@@ -86,7 +87,7 @@ function BatchNorm2d:forward(x)
     return core.fma(x, scale, self.bias and self.bias - shift or -shift)
   end
   local rows = x.numel / self.channels
-  if rows < 2 then parts.raise("BatchNorm2d: one position for each channel has no variance; use eval()") end
+  if rows < 2 then message.raise("BatchNorm2d: one position for each channel has no variance; use eval()") end
   local y, mean, _, var = core.channel_norm(x, self.weight, self.bias, self.eps)
   local was = core.recording(false)
   move(self.running_mean, mean, self.momentum, 1)

@@ -2,12 +2,11 @@
 
 local core = require "tide.core"
 local initialise = require "tide.nn.initialise"
+local message = require "tide.message"
 
 local M = {}
 
---- Raises at the user's line.
-function M.raise(...) core.raise(string.format(...)) end
-local raise = M.raise
+local raise = message.raise
 
 --- A whole number of at least `least` (1), or an error that names the layer and the argument.
 function M.whole(layer, what, value, least)
@@ -33,7 +32,7 @@ function M.pair_text(p) return p[1] .. "×" .. p[2] end
 
 --- A probability in [0, 1].
 function M.probability(layer, p)
-  if type(p) ~= "number" or not (p >= 0 and p <= 1) then
+  if type(p) ~= "number" or p ~= p or p < 0 or p > 1 then
     raise("%s: probability %s, expected 0 to 1", layer, tostring(p))
   end
   return p
@@ -49,7 +48,8 @@ function M.constant(size, value, dtype)
   return core.full({size}, value, dtype or "float32"):requires_grad()
 end
 
---- A weight and a bias (or nil) drawn uniformly from ±1/√fan_in, the field's default for affine maps and convolutions.
+--- A weight and a bias (or nil) drawn uniformly from ±1/√fan_in, the field's default for affine maps and
+--- convolutions.
 function M.affine(weight_shape, outputs, o)
   local weight = M.parameter(weight_shape, o.dtype)
   local bound = 1 / math.sqrt(math.max(1, (initialise.fans(weight))))

@@ -1,7 +1,8 @@
 -- Forward passes, and what is drawn once for each: the masks of dropout layers.
 --
--- A field that a solver calls thirty times, and calls again when a backward pass replays it, must be one function: its
--- dropout masks belong to the pass and not to the call. A pass is a table from a layer to what the layer drew.
+-- A field that a solver calls thirty times, and calls again when a backward pass replays it, must be one
+-- function: its dropout masks belong to the pass and not to the call. A pass is a table from a layer to what
+-- the layer drew.
 
 local M = {}
 
@@ -16,8 +17,9 @@ local function finish(before, ok, ...)
   return ...
 end
 
---- hold(f) → g, which is f with its randomness held: every call of g, now or when a gradient replays it, sees the same
---- dropout masks, drawn at the first call. A hold inside a held function joins it. Solvers hold the fields they are given.
+--- hold(f) → g, which is f with its randomness held: every call of g, now or when a gradient replays it, sees
+--- the same dropout masks, drawn at the first call. A hold inside a held function joins it. Solvers hold the
+--- fields they are given.
 ---
 ---   local field = nn.hold(net)        -- one forward pass
 ---   field(x) - field(x)               -- 0, also while training

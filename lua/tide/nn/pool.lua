@@ -1,6 +1,7 @@
 -- Pooling and resizing of N×H×W×C images.
 
 local core = require "tide.core"
+local message = require "tide.message"
 local Module = require("tide.nn.module").Module
 local options = require "tide.options"
 local parts = require "tide.nn.parts"
@@ -9,7 +10,8 @@ local M = {}
 
 local MaxPool2d = Module "MaxPool2d"
 
---- nn.MaxPool2d(kernel, {stride = kernel, padding = 0}): the greatest element of each window; padding never wins.
+--- nn.MaxPool2d(kernel, {stride = kernel, padding = 0}): the greatest element of each window; padding never
+--- wins.
 function MaxPool2d:init(kernel, opts)
   local o = options.check(self.class_name, opts, {stride = options.none, padding = 0})
   self.kernel = parts.pair(self.class_name, "kernel", kernel)
@@ -44,24 +46,24 @@ local GlobalAvgPool = Module "GlobalAvgPool"
 --- nn.GlobalAvgPool(): N×H×W×C → N×C, the mean of each channel over the image.
 function GlobalAvgPool:forward(x)
   if x.ndim ~= 4 then
-    parts.raise("%s: the input has shape (%s), expected N×H×W×C", self.class_name, table.concat(x.shape, "×"))
+    message.raise("%s: the input has shape (%s), expected N×H×W×C", self.class_name, message.shape(x))
   end
   return core.sum(x, {2, 3}) / (x:size(2) * x:size(3))
 end
 
-function GlobalAvgPool.describe() return "" end
-
 local Upsample = Module "Upsample"
 
---- nn.Upsample(scale, {mode = "nearest" | "bilinear"}) or nn.Upsample {size = {h, w}, mode = …}: resized images;
---- scale is one number or {vertical, horizontal}. Bilinear samples at pixel centres.
+--- nn.Upsample(scale, {mode = "nearest" | "bilinear"}) or nn.Upsample {size = {h, w}, mode = …}: resized
+--- images; scale is one number or {vertical, horizontal}. Bilinear samples at pixel centres.
 function Upsample:init(scale, opts)
   if type(scale) == "table" and #scale == 0 then scale, opts = nil, scale end
   local o = options.check("Upsample", opts, {scale = options.none, size = options.none, mode = "nearest"})
   scale = scale or o.scale
-  if (scale == nil) == (o.size == nil) then parts.raise("Upsample: expected a scale or a size, and not both") end
+  if (scale == nil) == (o.size == nil) then
+    message.raise("Upsample: expected a scale or a size, and not both")
+  end
   if o.mode ~= "nearest" and o.mode ~= "bilinear" then
-    parts.raise("Upsample: mode is %q, expected \"nearest\" or \"bilinear\"", tostring(o.mode))
+    message.raise("Upsample: mode is %q, expected \"nearest\" or \"bilinear\"", tostring(o.mode))
   end
   self.mode = o.mode
   if o.size then
@@ -70,8 +72,8 @@ function Upsample:init(scale, opts)
   end
   self.scale = type(scale) == "table" and scale or {scale, scale}
   for i = 1, 2 do
-    if type(self.scale[i]) ~= "number" or not (self.scale[i] > 0) then
-      parts.raise("Upsample: scale is %s, expected a positive number or two", tostring(self.scale[i]))
+    if type(self.scale[i]) ~= "number" or self.scale[i] ~= self.scale[i] or self.scale[i] <= 0 then
+      message.raise("Upsample: scale is %s, expected a positive number or two", tostring(self.scale[i]))
     end
   end
 end

@@ -1,6 +1,7 @@
 -- SGD, Adam and AdamW: each step is one fused pass over a parameter, its state and its gradient.
 
 local core = require "tide.core"
+local raise = require("tide.message").raise
 local optimiser = require "tide.optim.optimiser"
 
 local M = {}
@@ -11,9 +12,9 @@ local function zeros_like(p) return core.zeros(p.shape, p.dtype) end
 
 -- ---- SGD ----
 
---- optim.SGD(params, {lr = 0.01, momentum = 0, dampening = 0, nesterov = false, weight_decay = 0}):
---- v ← momentum·v + (1 − dampening)·g, at first v = g; p ← p − lr·v, or with nesterov p − lr·(g + momentum·v).
---- g is the gradient + weight_decay·p. params: a table of tensors, or of groups {params = …, lr = …, …}.
+--- optim.SGD(params, {lr = 0.01, momentum = 0, dampening = 0, nesterov = false, weight_decay = 0}): v ←
+--- momentum·v + (1 − dampening)·g, at first v = g; p ← p − lr·v, or with nesterov p − lr·(g + momentum·v). g
+--- is the gradient + weight_decay·p. params: a table of tensors, or of groups {params = …, lr = …, …}.
 --- Sutskever et al. 2013, with the rate outside of the velocity.
 local SGD = optimiser.class("SGD",
   {lr = 0.01, momentum = 0, dampening = 0, nesterov = false, weight_decay = 0},
@@ -22,7 +23,7 @@ local SGD = optimiser.class("SGD",
       lr = {0, huge}, momentum = {0, huge}, dampening = {-huge, huge}, weight_decay = {0, huge},
     })
     if o.nesterov and (o.momentum == 0 or o.dampening ~= 0) then
-      optimiser.raise("%s: nesterov needs a momentum above 0 and no dampening", name)
+      raise("%s: nesterov needs a momentum above 0 and no dampening", name)
     end
   end)
 
@@ -43,11 +44,11 @@ local function check_adam(name, o)
   optimiser.check_ranges(name, o, {lr = {0, huge}, eps = {0, huge}, weight_decay = {0, huge}})
   local betas = o.betas
   if type(betas) ~= "table" or #betas ~= 2 then
-    optimiser.raise("%s: betas are %s, expected two numbers such as {0.9, 0.999}", name, tostring(betas))
+    raise("%s: betas are %s, expected two numbers such as {0.9, 0.999}", name, tostring(betas))
   end
   for i = 1, 2 do
     if type(betas[i]) ~= "number" or not (betas[i] >= 0 and betas[i] < 1) then
-      optimiser.raise("%s: beta %d is %s, expected a number from 0 to below 1", name, i, tostring(betas[i]))
+      raise("%s: beta %d is %s, expected a number from 0 to below 1", name, i, tostring(betas[i]))
     end
   end
 end
@@ -64,16 +65,16 @@ local function adam_update(self, group, p, state)
   end
 end
 
---- optim.Adam(params, {lr = 1e-3, betas = {0.9, 0.999}, eps = 1e-8, weight_decay = 0}): m and v average g and g²;
---- p ← p − lr·m̂/(√v̂ + eps), where m̂ = m/(1 − beta1^t) and v̂ = v/(1 − beta2^t). g is the gradient + weight_decay·p.
---- Kingma and Ba 2015.
+--- optim.Adam(params, {lr = 1e-3, betas = {0.9, 0.999}, eps = 1e-8, weight_decay = 0}): m and v average g and
+--- g²; p ← p − lr·m̂/(√v̂ + eps), where m̂ = m/(1 − beta1^t) and v̂ = v/(1 − beta2^t). g is the gradient +
+--- weight_decay·p. Kingma and Ba 2015.
 local Adam = optimiser.class("Adam",
   {lr = 1e-3, betas = {0.9, 0.999}, eps = 1e-8, weight_decay = 0}, check_adam)
 Adam.decoupled = false
 Adam.update = adam_update
 
---- optim.AdamW(params, {lr = 1e-3, betas, eps, weight_decay = 0.01}): Adam, with the decay apart from the gradient:
---- p ← (1 − lr·weight_decay)·p first. Loshchilov and Hutter 2019.
+--- optim.AdamW(params, {lr = 1e-3, betas, eps, weight_decay = 0.01}): Adam, with the decay apart from the
+--- gradient: p ← (1 − lr·weight_decay)·p first. Loshchilov and Hutter 2019.
 local AdamW = optimiser.class("AdamW",
   {lr = 1e-3, betas = {0.9, 0.999}, eps = 1e-8, weight_decay = 0.01}, check_adam)
 AdamW.decoupled = true

@@ -1,7 +1,8 @@
--- L-BFGS: quasi-Newton steps from the last few changes of the gradient, with a line search.
--- Nocedal and Wright, Numerical Optimization (2006): algorithm 7.4 (two-loop recursion), 3.5 and 3.6 (strong Wolfe).
+-- L-BFGS: quasi-Newton steps from the last few changes of the gradient, with a line search. Nocedal and
+-- Wright, Numerical Optimization (2006): algorithm 7.4 (two-loop recursion), 3.5 and 3.6 (strong Wolfe).
 
 local core = require "tide.core"
+local raise = require("tide.message").raise
 local optimiser = require "tide.optim.optimiser"
 local is_tensor = require("tide.tensor").is_tensor
 
@@ -28,7 +29,8 @@ end
 
 local function dot(a, b) return core.sum(a * b):item() end
 
--- f and its gradient at x: the parameters take x's values and the closure runs. A loss that is NaN counts as infinite.
+-- f and its gradient at x: the parameters take x's values and the closure runs. A loss that is NaN counts as
+-- infinite.
 local function evaluate(self, closure, x)
   spread(self.all, x)
   self:zero_grad()
@@ -36,7 +38,7 @@ local function evaluate(self, closure, x)
   local loss = closure()
   core.recording(false)
   if is_tensor(loss) then loss = loss:item() end
-  if type(loss) ~= "number" then optimiser.raise("LBFGS: the closure gave a %s, expected the loss", type(loss)) end
+  if type(loss) ~= "number" then raise("LBFGS: the closure gave a %s, expected the loss", type(loss)) end
   self.evaluations = self.evaluations + 1
   local grads = {}
   for i, p in ipairs(self.all) do grads[i] = p.grad end
@@ -45,7 +47,8 @@ end
 
 -- ---- Line searches: points are {a = step, f = value, s = slope along the direction, g = gradient, x} ----
 
--- The minimum of the cubic through two points and their slopes (3.59), kept a tenth of the interval off its ends.
+-- The minimum of the cubic through two points and their slopes (3.59), kept a tenth of the interval off its
+-- ends.
 local function between(p, q)
   local width = q.a - p.a
   local d1 = p.s + q.s - 3 * (p.f - q.f) / (p.a - q.a)
@@ -63,8 +66,8 @@ end
 
 local ARMIJO, CURVATURE = 1e-4, 0.9
 
--- Algorithm 3.6: a point between low (which has the least value so far) and high that satisfies both conditions; when
--- the evaluations run out, the best one that decreases enough.
+-- Algorithm 3.6: a point between low (which has the least value so far) and high that satisfies both
+-- conditions; when the evaluations run out, the best one that decreases enough.
 local function zoom(try, start, low, high, budget)
   for _ = 1, budget do
     if math.abs(high.a - low.a) <= 1e-14 * math.max(1, math.abs(low.a)) then break end
@@ -110,12 +113,13 @@ local searches = {strong_wolfe = strong_wolfe, backtracking = backtracking}
 
 -- ---- The method ----
 
---- optim.LBFGS(params, {lr = 1, iterations = 20, history = 10, tolerance_grad = 1e-7, tolerance_change = 1e-9,
---- line_search = "strong_wolfe" | "backtracking", evaluations = 25}): opt:step(closure) makes up to `iterations` steps; it
---- stops when the largest component of the gradient falls to tolerance_grad, or a step changes no parameter and the loss by
---- no more than tolerance_change. The closure computes the loss of the whole problem, calls backward and returns
---- the loss (gradients are dropped before it). lr is the first step length tried; `evaluations` bounds each search.
---- Afterwards opt.loss, opt.evaluations and opt.steps (of this call) tell what was done.
+--- optim.LBFGS(params, {lr = 1, iterations = 20, history = 10, tolerance_grad = 1e-7, tolerance_change =
+--- 1e-9, line_search = "strong_wolfe" | "backtracking", evaluations = 25}): opt:step(closure) makes up to
+--- `iterations` steps; it stops when the largest component of the gradient falls to tolerance_grad, or a step
+--- changes no parameter and the loss by no more than tolerance_change. The closure computes the loss of the
+--- whole problem, calls backward and returns the loss (gradients are dropped before it). lr is the first step
+--- length tried; `evaluations` bounds each search. Afterwards opt.loss, opt.evaluations and opt.steps (of
+--- this call) tell what was done.
 local LBFGS = optimiser.class("LBFGS", {
   lr = 1, iterations = 20, history = 10, tolerance_grad = 1e-7, tolerance_change = 1e-9,
   line_search = "strong_wolfe", evaluations = 25,
@@ -125,7 +129,7 @@ local LBFGS = optimiser.class("LBFGS", {
     tolerance_change = {0, huge}, evaluations = {1, huge},
   })
   if not searches[o.line_search] then
-    optimiser.raise("%s: line_search is %q, expected \"strong_wolfe\" or \"backtracking\"", name,
+    raise("%s: line_search is %q, expected \"strong_wolfe\" or \"backtracking\"", name,
       tostring(o.line_search))
   end
 end)
@@ -164,7 +168,7 @@ local function minimise(self, group, closure)
     if largest(g) <= group.tolerance_grad or f == huge then break end
     local d = direction(self.history, g)
     local slope = dot(g, d)
-    if not (slope < 0) then  -- no descent: the memory is spoiled
+    if slope ~= slope or slope >= 0 then  -- no descent: the memory is spoiled
       self.history = {}
       d, slope = -g, -dot(g, g)
     end
@@ -185,7 +189,7 @@ local function minimise(self, group, closure)
       local change, moved = f - best.f, best.x - x
       remember(self.history, moved, best.g - g, group.history)
       x, f, g = best.x, best.f, best.g
-      if math.abs(change) <= group.tolerance_change and largest(moved) <= group.tolerance_change then break end
+      if math.max(math.abs(change), largest(moved)) <= group.tolerance_change then break end
     end
   end
   spread(self.all, x)
@@ -194,9 +198,9 @@ end
 
 function LBFGS:step(closure)
   if type(closure) ~= "function" then
-    optimiser.raise("LBFGS: step needs a closure that computes the loss, calls backward and returns the loss")
+    raise("LBFGS: step needs a closure that computes the loss, calls backward and returns the loss")
   end
-  if #self.groups > 1 then optimiser.raise("LBFGS: %d groups, expected one", #self.groups) end
+  if #self.groups > 1 then raise("LBFGS: %d groups, expected one", #self.groups) end
   self.all = self.groups[1].params
   self.dtype = self.all[1].dtype
   for _, p in ipairs(self.all) do

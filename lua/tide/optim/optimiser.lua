@@ -1,26 +1,26 @@
--- What every optimiser is made of: parameters in groups, rates and other options for each group, state for each parameter.
+-- What every optimiser is made of: parameters in groups, rates and other options for each group, state for
+-- each parameter.
 --
--- opt.groups[i] is a table of options (lr, weight_decay, …) that may be changed at any time, with its parameters
--- in `params`. opt.state[p] is what the method remembers of p.
+-- opt.groups[i] is a table of options (lr, weight_decay, …) that may be changed at any time, with its
+-- parameters in `params`. opt.state[p] is what the method remembers of p.
 
 local core = require "tide.core"
+local message = require "tide.message"
 local options = require "tide.options"
 local is_tensor = require("tide.tensor").is_tensor
 
 local M = {}
-
-local function raise(...) core.raise(string.format(...)) end
-M.raise = raise
+local raise, shape_of = message.raise, message.shape
 
 -- ---- Arguments ----
 
 local function check_parameter(name, p, seen)
   if not is_tensor(p) then raise("%s: a parameter is a %s, expected a tensor", name, type(p)) end
   if not p.is_leaf then
-    raise("%s: a tensor of shape (%s) is no parameter: %s", name, table.concat(p.shape, "×"),
+    raise("%s: a tensor of shape (%s) is no parameter: %s", name, shape_of(p),
       p.needs_grad and "it was made by an operation" or "call requires_grad() on it")
   end
-  if seen[p] then raise("%s: a parameter of shape (%s) is given twice", name, table.concat(p.shape, "×")) end
+  if seen[p] then raise("%s: a parameter of shape (%s) is given twice", name, shape_of(p)) end
   seen[p] = true
   return p
 end
@@ -28,11 +28,14 @@ end
 -- A copy of the list of tensors; a single tensor is a list of one.
 local function checked_list(name, params, seen)
   if is_tensor(params) then params = {params} end
-  if type(params) ~= "table" then raise("%s: the parameters are a %s, expected a table of tensors", name, type(params)) end
+  if type(params) ~= "table" then
+    raise("%s: the parameters are a %s, expected a table of tensors", name, type(params))
+  end
   local list = {}
   for i, p in ipairs(params) do list[i] = check_parameter(name, p, seen) end
   if #list == 0 then
-    raise("%s: no parameters%s", name, next(params) ~= nil and "; for a module pass module:parameters()" or "")
+    local hint = next(params) ~= nil and "; for a module pass module:parameters()" or ""
+    raise("%s: no parameters%s", name, hint)
   end
   return list
 end
@@ -93,8 +96,8 @@ function M.new(class, params, opts)
   return self
 end
 
---- One step from the gradients at hand. With a closure, calls it first: it computes the loss, calls backward, and returns
---- the loss, which is then opt.loss. Parameters without a gradient are passed over. Returns opt.
+--- One step from the gradients at hand. With a closure, calls it first: it computes the loss, calls backward,
+--- and returns the loss, which is then opt.loss. Parameters without a gradient are passed over. Returns opt.
 function Optimiser:step(closure)
   if closure then self.loss = closure() end
   for _, group in ipairs(self.groups) do
@@ -145,8 +148,8 @@ local function numeric_options(group)
   return names
 end
 
---- The state as a flat table of tensors, so that it is saved as weights are: "state.3.m" for the third parameter,
---- "group.1.lr" for an option (0-d float64). The tensors are copies.
+--- The state as a flat table of tensors, so that it is saved as weights are: "state.3.m" for the third
+--- parameter, "group.1.lr" for an option (0-d float64). The tensors are copies.
 function Optimiser:state_dict()
   local out = {}
   for i, group in ipairs(self.groups) do
@@ -156,7 +159,8 @@ function Optimiser:state_dict()
   end
   for i, p in ipairs(self:parameters()) do
     for key, value in pairs(self.state[p] or {}) do
-      out[("state.%d.%s"):format(i, key)] = is_tensor(value) and value:clone() or core.tensor(value, "float64")
+      local kept = is_tensor(value) and value:clone() or core.tensor(value, "float64")
+      out[("state.%d.%s"):format(i, key)] = kept
     end
   end
   return out
@@ -178,9 +182,8 @@ function Optimiser:load_state_dict(dict)
       state[p] = state[p] or {}
       if value.ndim == 0 and key == "step" then
         state[p][key] = value:item()
-      elseif table.concat(value.shape, "×") ~= table.concat(p.shape, "×") then
-        raise("%s: %s has shape (%s), expected (%s)", self.name, name, table.concat(value.shape, "×"),
-          table.concat(p.shape, "×"))
+      elseif shape_of(value) ~= shape_of(p) then
+        raise("%s: %s has shape (%s), expected (%s)", self.name, name, shape_of(value), shape_of(p))
       else
         state[p][key] = value:detach():to(p.dtype):clone()
       end
@@ -199,7 +202,8 @@ function M.describe(self)
     local n, parts = 0, {}
     for _, p in ipairs(group.params) do n = n + p.numel end
     for _, key in ipairs(numeric_options(group)) do parts[#parts + 1] = ("%s %g"):format(key, group[key]) end
-    lines[i] = ("%s: %d tensors of %d elements, %s"):format(self.name, #group.params, n, table.concat(parts, ", "))
+    lines[i] = ("%s: %d tensors of %d elements, %s"):format(self.name, #group.params, n,
+      table.concat(parts, ", "))
   end
   return table.concat(lines, "\n")
 end

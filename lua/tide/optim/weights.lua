@@ -1,26 +1,30 @@
 -- Gradients kept in bounds, and running averages of weights.
 
 local core = require "tide.core"
+local message = require "tide.message"
 local is_tensor = require("tide.tensor").is_tensor
 
 local M = {}
+local raise, shape_of = message.raise, message.shape
 local kernels = core.optim
-
-local function raise(...) core.raise(string.format(...)) end
 
 local function listed(fname, params)
   if is_tensor(params) then params = {params} end
-  if type(params) ~= "table" then raise("%s: the parameters are a %s, expected a table of tensors", fname, type(params)) end
+  if type(params) ~= "table" then
+    raise("%s: the parameters are a %s, expected a table of tensors", fname, type(params))
+  end
   return params
 end
 
 local function check_bound(fname, v)
-  if type(v) ~= "number" or not (v > 0) then raise("%s: %s, expected a positive number", fname, tostring(v)) end
+  if type(v) ~= "number" or v ~= v or v <= 0 then
+    raise("%s: %s, expected a positive number", fname, tostring(v))
+  end
 end
 
---- Scales all gradients together so that their common Euclidean norm is at most max. Returns the norm before. A norm that
---- is not finite leaves them as they are: compare the result with itself or math.huge to skip such a step.
---- Pascanu et al. 2013.
+--- Scales all gradients together so that their common Euclidean norm is at most max. Returns the norm before.
+--- A norm that is not finite leaves them as they are: compare the result with itself or math.huge to skip
+--- such a step. Pascanu et al. 2013.
 function M.clip_grad_norm(params, max)
   params = listed("clip_grad_norm", params)
   check_bound("clip_grad_norm", max)
@@ -43,12 +47,12 @@ end
 local EMA = {}
 EMA.__index = EMA
 
---- optim.EMA(params, decay = 0.999): averages of the parameters, at first their values. ema:update() after every step:
---- average ← decay·average + (1 − decay)·p. ema:apply() puts the averages into the parameters, ema:restore() puts back
---- what was there; ema:with(f, …) does both around f.
+--- optim.EMA(params, decay = 0.999): averages of the parameters, at first their values. ema:update() after
+--- every step: average ← decay·average + (1 − decay)·p. ema:apply() puts the averages into the parameters,
+--- ema:restore() puts back what was there; ema:with(f, …) does both around f.
 function M.EMA(params, decay)
   decay = decay or 0.999
-  if type(decay) ~= "number" or not (decay >= 0 and decay <= 1) then
+  if type(decay) ~= "number" or decay ~= decay or decay < 0 or decay > 1 then
     raise("EMA: decay is %s, expected 0 to 1", tostring(decay))
   end
   local self = setmetatable({params = {}, averages = {}, decay = decay}, EMA)
@@ -111,18 +115,16 @@ function EMA:state_dict()
 end
 
 function EMA:load_state_dict(state)
+  local list = {}
   for i, a in ipairs(self.averages) do
     local given = state[tostring(i)]
-    if not is_tensor(given) or table.concat(given.shape, "×") ~= table.concat(a.shape, "×") then
-      raise("EMA: average %d is %s, expected shape (%s)", i,
-        is_tensor(given) and "of shape (" .. table.concat(given.shape, "×") .. ")" or "missing", table.concat(a.shape, "×"))
+    if not is_tensor(given) or shape_of(given) ~= shape_of(a) then
+      local came = is_tensor(given) and "of shape (" .. shape_of(given) .. ")" or "missing"
+      raise("EMA: average %d is %s, expected shape (%s)", i, came, shape_of(a))
     end
+    list[i] = given
   end
-  write(self.averages, (function()
-    local list = {}
-    for i in ipairs(self.averages) do list[i] = state[tostring(i)] end
-    return list
-  end)())
+  write(self.averages, list)
   return self
 end
 
