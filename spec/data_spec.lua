@@ -1,5 +1,5 @@
-local core = require "tide.core"
-local data = require "tide.data"
+local tide = require "tide"
+local data = tide.data
 
 local folder
 
@@ -31,7 +31,7 @@ end
 
 -- n images of h×w×c; the first value of image i is i - 1.
 local function images(n, h, w, c, dtype)
-  local t = core.zeros({n, h, w, c}, dtype or "uint8")
+  local t = tide.zeros({n, h, w, c}, dtype or "uint8")
   for i = 1, n do
     for j = 1, h * w * c do
       t:select(1, i):reshape(h * w * c):select(1, j):fill_((i - 1 + 7 * (j - 1)) % 256)
@@ -172,7 +172,7 @@ end)
 describe("image_folder", function()
   local function png(name, h, w, c, value)
     write(name, "")
-    assert(core.io.write_png(folder .. "/" .. name, core.full({h, w, c}, value, "uint8")))
+    assert(tide.io.write_png(folder .. "/" .. name, tide.full({h, w, c}, value, "uint8")))
   end
 
   it("takes classes from the sub-folders, in order", function()
@@ -210,7 +210,7 @@ end)
 describe("Loader", function()
   it("goes over every image once, with its label", function()
     local n = 23
-    local labels = core.arange(101, 100 + n, 1, "int64")
+    local labels = tide.arange(101, 100 + n, 1, "int64")
     local loader = data.Loader {images = images(n, 1, 1, 1), labels = labels, batch = 5}
     assert.equal(5, loader.batches)
     local seen, sizes = {}, {}
@@ -277,24 +277,24 @@ describe("Loader", function()
       local x = data.Loader {images = set, batch = 64, crop = 2, flip = 0.5}:epoch(1)()
       return x:tobytes()
     end
-    local before = core.threads()
-    core.threads(1)
+    local before = tide.threads()
+    tide.threads(1)
     local one = epoch()
-    core.threads(2)
+    tide.threads(2)
     local two = epoch()
-    core.threads(before)
+    tide.threads(before)
     assert.equal(one, two)
   end)
 
   it("normalises each channel on the scale of 0 to 1", function()
-    local set = core.tensor({{{{0, 51, 255}}}}, "uint8")
+    local set = tide.tensor({{{{0, 51, 255}}}}, "uint8")
     local loader = data.Loader {images = set, normalize = {mean = {0.5, 0.2, 0.5}, std = {0.5, 1,
       0.25}}}
     local got = values(loader:epoch()())
     for i, v in ipairs {-1, 0, 2} do assert.near(v, got[i], 1e-6) end
-    loader = data.Loader {images = core.tensor({{{{0, 2, 3}}}}), normalize = {mean = 1, std = 2}}
+    loader = data.Loader {images = tide.tensor({{{{0, 2, 3}}}}), normalize = {mean = 1, std = 2}}
     assert.same({-0.5, 0.5, 1}, values(loader:epoch()()))
-    assert.same({0, 2, 3}, values(data.Loader {images = core.tensor({{{{0, 2, 3}}}})}:epoch()()))
+    assert.same({0, 2, 3}, values(data.Loader {images = tide.tensor({{{{0, 2, 3}}}})}:epoch()()))
   end)
 
   it("mirrors with the probability asked for", function()
@@ -304,7 +304,7 @@ describe("Loader", function()
     for i = 1, 3 do
       for j = 1, 4 do assert.same(plain[i][j], x[i][5 - j]) end
     end
-    local many, mirrored = core.zeros({4000, 1, 2, 1}, "uint8"), 0
+    local many, mirrored = tide.zeros({4000, 1, 2, 1}, "uint8"), 0
     many:narrow(3, 1, 1):fill_(255)
     x = data.Loader {images = many, flip = 0.25, batch = 4000}:epoch()():totable()
     for i = 1, 4000 do mirrored = mirrored + x[i][1][2][1] end
@@ -313,7 +313,7 @@ describe("Loader", function()
 
   it("cuts windows out of the image and zeros around it", function()
     local h, w, pad = 3, 4, 2
-    local set, seen, kinds = core.zeros({500, h, w, 1}, "uint8"), {}, 0
+    local set, seen, kinds = tide.zeros({500, h, w, 1}, "uint8"), {}, 0
     for i = 1, h do
       for j = 1, w do set:select(3, j):select(2, i):fill_(10 * i + j) end
     end
@@ -349,7 +349,7 @@ describe("Loader", function()
     for i = 1, 6 do
       assert.near(expected[i][1][2][1] / 255, x:select(1, i):totable()[1][2][1], 1e-6)
     end
-    local floats = core.tensor(set:contiguous(), "float32")
+    local floats = tide.tensor(set:contiguous(), "float32")
     same(floats, data.Loader {images = floats, shuffle = false}:epoch()())
   end)
 
@@ -361,10 +361,10 @@ describe("Loader", function()
     fails({images = set, shufle = true}, 'unknown option "shufle", did you mean "shuffle"')
     fails({}, "images are nothing")
     fails({images = 3}, "images are 3")
-    fails({images = core.zeros(3, 2, 2)}, "images are a float32 tensor of shape 3×2×2")
-    fails({images = core.zeros({3, 2, 2, 1}, "int64")}, "images are a int64 tensor")
-    fails({images = core.zeros({0, 2, 2, 1}, "uint8")}, "images are")
-    fails({images = set, labels = core.zeros({2}, "int64")}, "labels are .* expected a tensor of 3")
+    fails({images = tide.zeros(3, 2, 2)}, "images are a float32 tensor of shape 3×2×2")
+    fails({images = tide.zeros({3, 2, 2, 1}, "int64")}, "images are a int64 tensor")
+    fails({images = tide.zeros({0, 2, 2, 1}, "uint8")}, "images are")
+    fails({images = set, labels = tide.zeros({2}, "int64")}, "labels are .* expected a tensor of 3")
     fails({images = set, batch = 0}, "batch is 0, expected a whole number of 1 or more")
     fails({images = set, batch = 1.5}, "batch is 1.5")
     fails({images = set, batch = "x"}, 'batch is "x"')
@@ -382,9 +382,9 @@ describe("Loader", function()
     local loader = data.Loader {images = images(100, 8, 8, 3), batch = 10, crop = 1, flip = 0.5}
     collect(loader)
     collectgarbage() collectgarbage()
-    local before = core.memory().live
+    local before = tide.memory().live
     for _ = 1, 20 do collect(loader) end
     collectgarbage() collectgarbage()
-    assert.equal(before, core.memory().live)
+    assert.equal(before, tide.memory().live)
   end)
 end)

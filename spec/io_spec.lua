@@ -1,5 +1,5 @@
-local core = require "tide.core"
-local io_core = core.io
+local tide = require "tide"
+local files = tide.io
 
 local folder
 
@@ -65,16 +65,16 @@ end
 -- Every beginning of a good file is refused, and nothing leaks.
 local function refuses_every_cut(load, bytes, step)
   collectgarbage() collectgarbage()
-  local before = core.memory().live
+  local before = tide.memory().live
   for n = 0, #bytes - 1, step or 1 do refused(load, bytes:sub(1, n)) end
   collectgarbage() collectgarbage()
-  assert.equal(before, core.memory().live)
+  assert.equal(before, tide.memory().live)
 end
 
 -- Any byte changed: an answer, whichever, and no leak.
 local function survives_every_change(load, bytes)
   collectgarbage() collectgarbage()
-  local before = core.memory().live
+  local before = tide.memory().live
   for n = 1, #bytes do
     for _, byte in ipairs {0, 255, (bytes:byte(n) + 1) % 256} do
       local t, message = load(write("changed", bytes:sub(1, n - 1) .. string.char(byte)
@@ -83,17 +83,17 @@ local function survives_every_change(load, bytes)
     end
   end
   collectgarbage() collectgarbage()
-  assert.equal(before, core.memory().live)
+  assert.equal(before, tide.memory().live)
 end
 
-local function sample(dtype) return core.tensor({{1, 2, 3}, {4, 5, 250}}, dtype) end
+local function sample(dtype) return tide.tensor({{1, 2, 3}, {4, 5, 250}}, dtype) end
 
 local dtypes = {"float32", "float64", "int64", "uint8"}
 
 describe("any file", function()
   it("that cannot be opened gives nil and the reason", function()
-    for _, load in pairs {io_core.load_npy, io_core.load_safetensors, io_core.read_png,
-        io_core.read_idx, io_core.read_cifar10, io_core.read_cifar100, io_core.list_folder} do
+    for _, load in pairs {files.load_npy, files.load_safetensors, files.read_png,
+        files.read_idx, files.read_cifar10, files.read_cifar100, files.list_folder} do
       local t, message = load(path "absent")
       assert.is_nil(t)
       assert.truthy(message:find "absent.*No such file")
@@ -101,44 +101,44 @@ describe("any file", function()
   end)
 
   it("that is a folder or a device is refused", function()
-    local t, message = io_core.load_npy(folder)
+    local t, message = files.load_npy(folder)
     assert.is_nil(t)
     assert.truthy(message:find "expected a regular file, found a folder")
-    assert.is_nil((io_core.load_safetensors "/dev/zero"))
+    assert.is_nil((files.load_safetensors "/dev/zero"))
   end)
 
   it("raises when its path is none", function()
-    assert.error_matches(function() io_core.load_npy(3) end, "load_npy: the path is the number 3")
-    assert.error_matches(function() io_core.read_png() end, "read_png: the path is nothing")
-    assert.error_matches(function() io_core.read_idx "" end, "read_idx: the path is an empty")
-    assert.error_matches(function() io_core.read_idx "a\0b" end, "zero byte")
+    assert.error_matches(function() files.load_npy(3) end, "load_npy: the path is the number 3")
+    assert.error_matches(function() files.read_png() end, "read_png: the path is nothing")
+    assert.error_matches(function() files.read_idx "" end, "read_idx: the path is an empty")
+    assert.error_matches(function() files.read_idx "a\0b" end, "zero byte")
   end)
 
   it("stays as it was when writing fails", function()
-    local ok, message = io_core.save_npy(path "no/such/folder.npy", sample "uint8")
+    local ok, message = files.save_npy(path "no/such/folder.npy", sample "uint8")
     assert.is_nil(ok)
     assert.truthy(message:find "cannot be written")
-    assert.is_nil((io_core.save_npy(folder, sample "uint8")))
-    assert.is_nil((io_core.save_npy("/dev/null", sample "uint8")))
+    assert.is_nil((files.save_npy(folder, sample "uint8")))
+    assert.is_nil((files.save_npy("/dev/null", sample "uint8")))
   end)
 
   it("is replaced in one step, through a link too, and leaves nothing beside it", function()
     os.execute("mkdir " .. path "new")
     write("new/real.npy", "old")
     os.execute(("ln -s real.npy %s"):format(path "new/link.npy"))
-    assert.truthy(io_core.save_npy(path "new/link.npy", sample "int64"))
-    same(sample "int64", io_core.load_npy(path "new/real.npy"))
-    assert.same({"link.npy", "real.npy"}, (io_core.list_folder(path "new")))
+    assert.truthy(files.save_npy(path "new/link.npy", sample "int64"))
+    same(sample "int64", files.load_npy(path "new/real.npy"))
+    assert.same({"link.npy", "real.npy"}, (files.list_folder(path "new")))
   end)
 end)
 
 describe("npy", function()
   it("gives back every element type, shape and view", function()
     for _, dtype in ipairs(dtypes) do
-      for _, t in ipairs {sample(dtype), sample(dtype):permute(2, 1), core.zeros({0, 3}, dtype),
-          core.tensor(7, dtype), core.ones({1, 1, 1, 1, 1, 1, 1, 2}, dtype)} do
-        assert.is_true(io_core.save_npy(path "a.npy", t))
-        same(t:contiguous(), io_core.load_npy(path "a.npy"))
+      for _, t in ipairs {sample(dtype), sample(dtype):permute(2, 1), tide.zeros({0, 3}, dtype),
+          tide.tensor(7, dtype), tide.ones({1, 1, 1, 1, 1, 1, 1, 2}, dtype)} do
+        assert.is_true(files.save_npy(path "a.npy", t))
+        same(t:contiguous(), files.load_npy(path "a.npy"))
       end
     end
   end)
@@ -150,27 +150,27 @@ describe("npy", function()
     return "\147NUMPY" .. string.char(version, 0) .. little(#header, version == 1 and 2 or 4)
       .. header .. data
   end
-  local function load(bytes) return io_core.load_npy(write("a.npy", bytes)) end
+  local function load(bytes) return files.load_npy(write("a.npy", bytes)) end
 
   it("reads other integers, halves, byte orders and versions", function()
-    same(core.tensor({-2, 258}, "int64"), load(npy("'<i2'", "False", "(2,)", "\254\255\2\1")))
-    same(core.tensor({-257, 513}, "int64"), load(npy("'>i2'", "False", "(2,)", "\254\255\2\1")))
-    same(core.tensor({65534, 258}, "int64"), load(npy("'<u2'", "False", "(2,)", "\254\255\2\1", 2)))
-    same(core.tensor({-1, 5}, "int64"), load(npy("'|i1'", "False", "(2,)", "\255\5", 3)))
-    same(core.tensor({1, 0}, "uint8"), load(npy("'|b1'", "False", "(2,)", "\9\0")))
-    same(core.tensor({1.5, -2 ^ -24}, "float32"), load(npy("'<f2'", "False", "(2,)",
+    same(tide.tensor({-2, 258}, "int64"), load(npy("'<i2'", "False", "(2,)", "\254\255\2\1")))
+    same(tide.tensor({-257, 513}, "int64"), load(npy("'>i2'", "False", "(2,)", "\254\255\2\1")))
+    same(tide.tensor({65534, 258}, "int64"), load(npy("'<u2'", "False", "(2,)", "\254\255\2\1", 2)))
+    same(tide.tensor({-1, 5}, "int64"), load(npy("'|i1'", "False", "(2,)", "\255\5", 3)))
+    same(tide.tensor({1, 0}, "uint8"), load(npy("'|b1'", "False", "(2,)", "\9\0")))
+    same(tide.tensor({1.5, -2 ^ -24}, "float32"), load(npy("'<f2'", "False", "(2,)",
       "\0\62\1\128")))
-    same(core.tensor({math.huge}, "float32"), load(npy('">f2"', "False", "(1,)", "\124\0")))
-    same(core.tensor({1}, "float64"), load(npy("'>f8'", "False", "(1,)", "\63\240\0\0\0\0\0\0")))
+    same(tide.tensor({math.huge}, "float32"), load(npy('">f2"', "False", "(1,)", "\124\0")))
+    same(tide.tensor({1}, "float64"), load(npy("'>f8'", "False", "(1,)", "\63\240\0\0\0\0\0\0")))
   end)
 
   it("turns Fortran order into rows", function()
-    same(core.tensor({{1, 3, 5}, {2, 4, 6}}, "uint8"),
+    same(tide.tensor({{1, 3, 5}, {2, 4, 6}}, "uint8"),
       load(npy("'|u1'", "True", "(2, 3)", "\1\2\3\4\5\6")))
   end)
 
   it("refuses what is no array of numbers", function()
-    local f = io_core.load_npy
+    local f = files.load_npy
     refused(f, "", "not an .npy file")
     refused(f, "\137NUMPY\1\0\0\0", "not an .npy file")
     refused(f, "\147NUMPY\4\0\0\0\0\0", "version")
@@ -197,16 +197,16 @@ describe("npy", function()
   end)
 
   it("refuses every cut file and survives every changed one", function()
-    io_core.save_npy(path "good.npy", sample "float32")
-    refuses_every_cut(io_core.load_npy, read "good.npy")
-    survives_every_change(io_core.load_npy, read "good.npy")
+    files.save_npy(path "good.npy", sample "float32")
+    refuses_every_cut(files.load_npy, read "good.npy")
+    survives_every_change(files.load_npy, read "good.npy")
   end)
 end)
 
 describe("safetensors", function()
   local tensors = function()
     return {w = sample "float32", b = sample "float64", n = sample "int64", x = sample "uint8",
-      empty = core.zeros({0, 2}), scalar = core.tensor(3), ["é\"\\\n"] = sample "uint8":permute(2,
+      empty = tide.zeros({0, 2}), scalar = tide.tensor(3), ["é\"\\\n"] = sample "uint8":permute(2,
         1)}
   end
   local function file(header, data)
@@ -218,23 +218,23 @@ describe("safetensors", function()
   local function one(dtype, dims, data)
     return file('{"a":' .. entry(dtype, dims, 0, #data) .. "}", data)
   end
-  local function load(bytes) return io_core.load_safetensors(write("a.st", bytes)) end
+  local function load(bytes) return files.load_safetensors(write("a.st", bytes)) end
 
   it("gives back tensors, metadata and names", function()
     local given = tensors()
-    assert.is_true(io_core.save_safetensors(path "a.st", given, {format = "tide",
+    assert.is_true(files.save_safetensors(path "a.st", given, {format = "tide",
       ["ü"] = "\"1\"\n"}))
-    local got, metadata, names = io_core.load_safetensors(path "a.st")
+    local got, metadata, names = files.load_safetensors(path "a.st")
     for name, t in pairs(given) do same(t:contiguous(), got[name]) end
     assert.same({format = "tide", ["ü"] = "\"1\"\n"}, metadata)
     assert.same({"b", "empty", "n", "scalar", "w", "x", "é\"\\\n"}, names)
-    assert.is_true(io_core.save_safetensors(path "b.st", {}))
-    assert.same({{}, {}, {}}, {io_core.load_safetensors(path "b.st")})
+    assert.is_true(files.save_safetensors(path "b.st", {}))
+    assert.same({{}, {}, {}}, {files.load_safetensors(path "b.st")})
   end)
 
   it("writes equal files for equal tables, aligned", function()
-    io_core.save_safetensors(path "a.st", tensors(), {b = "2", a = "1"})
-    io_core.save_safetensors(path "b.st", tensors(), {a = "1", b = "2"})
+    files.save_safetensors(path "a.st", tensors(), {b = "2", a = "1"})
+    files.save_safetensors(path "b.st", tensors(), {a = "1", b = "2"})
     local bytes = read "a.st"
     assert.equal(bytes, read "b.st")
     assert.equal(0, (bytes:byte(1) + 256 * bytes:byte(2) + 8) % 64)
@@ -242,9 +242,9 @@ describe("safetensors", function()
   end)
 
   it("maps the file: what is changed in memory is not changed there", function()
-    io_core.save_safetensors(path "a.st", {w = sample "float32", v = sample "float32"})
+    files.save_safetensors(path "a.st", {w = sample "float32", v = sample "float32"})
     local before = read "a.st"
-    local got = io_core.load_safetensors(path "a.st")
+    local got = files.load_safetensors(path "a.st")
     assert.is_true(got.w:shares_storage(got.v))
     got.w:fill_(9)
     assert.equal(9, got.w:select(1, 1):select(1, 1):item())
@@ -255,25 +255,25 @@ describe("safetensors", function()
   end)
 
   it("reads other element types as the nearest", function()
-    same(core.tensor({1.5, -2}), load(one("F16", 2, "\0\62\0\192")).a)
-    same(core.tensor({1, -2}), load(one("BF16", 2, "\128\63\0\192")).a)
-    same(core.tensor({-2}, "int64"), load(one("I32", 1, "\254\255\255\255")).a)
-    same(core.tensor({4294967294}, "int64"), load(one("U32", 1, "\254\255\255\255")).a)
-    same(core.tensor({-2}, "int64"), load(one("I16", 1, "\254\255")).a)
-    same(core.tensor({65534}, "int64"), load(one("U16", 1, "\254\255")).a)
-    same(core.tensor({-2}, "int64"), load(one("I8", 1, "\254")).a)
-    same(core.tensor({1, 0}, "uint8"), load(one("BOOL", 2, "\1\0")).a)
+    same(tide.tensor({1.5, -2}), load(one("F16", 2, "\0\62\0\192")).a)
+    same(tide.tensor({1, -2}), load(one("BF16", 2, "\128\63\0\192")).a)
+    same(tide.tensor({-2}, "int64"), load(one("I32", 1, "\254\255\255\255")).a)
+    same(tide.tensor({4294967294}, "int64"), load(one("U32", 1, "\254\255\255\255")).a)
+    same(tide.tensor({-2}, "int64"), load(one("I16", 1, "\254\255")).a)
+    same(tide.tensor({65534}, "int64"), load(one("U16", 1, "\254\255")).a)
+    same(tide.tensor({-2}, "int64"), load(one("I8", 1, "\254")).a)
+    same(tide.tensor({1, 0}, "uint8"), load(one("BOOL", 2, "\1\0")).a)
   end)
 
   it("reads unaligned tensors and escaped names", function()
     local t = load(file('{"\\u00e9\\ud83d\\ude00\\n":' .. entry("U8", 1, 0, 1) .. ', "b": '
       .. entry("F32", 1, 1, 5) .. '}  ', "\7\0\0\192\63"))
-    same(core.tensor({7}, "uint8"), t["é😀\n"])
-    same(core.tensor({1.5}), t.b)
+    same(tide.tensor({7}, "uint8"), t["é😀\n"])
+    same(tide.tensor({1.5}), t.b)
   end)
 
   it("refuses wrong headers", function()
-    local f = io_core.load_safetensors
+    local f = files.load_safetensors
     refused(f, "", "at least 8 bytes, found 0")
     refused(f, "1234567", "found 7")
     refused(f, "\255\255\255\255\255\255\255\255{}", "claims 18446744073709551615 bytes")
@@ -297,7 +297,7 @@ describe("safetensors", function()
   end)
 
   it("refuses shapes, types and offsets that do not fit", function()
-    local f = io_core.load_safetensors
+    local f = files.load_safetensors
     refused(f, one("F32", "-1", "1234"), "whole number")
     refused(f, one("F32", "1.0", "1234"), "found '.'")
     refused(f, one("F32", "01", "1234"), "leading zeros")
@@ -323,13 +323,13 @@ describe("safetensors", function()
   end)
 
   it("refuses every cut file and survives every changed one", function()
-    io_core.save_safetensors(path "good.st", {w = sample "float32", x = sample "uint8"}, {k = "v"})
-    refuses_every_cut(io_core.load_safetensors, read "good.st")
-    survives_every_change(io_core.load_safetensors, read "good.st")
+    files.save_safetensors(path "good.st", {w = sample "float32", x = sample "uint8"}, {k = "v"})
+    refuses_every_cut(files.load_safetensors, read "good.st")
+    survives_every_change(files.load_safetensors, read "good.st")
   end)
 
   it("raises on wrong arguments", function()
-    local save = io_core.save_safetensors
+    local save = files.save_safetensors
     assert.error_matches(function() save(path "a.st") end, "the tensors are nothing")
     assert.error_matches(function() save(path "a.st", {1}) end, "a name is the number 1")
     assert.error_matches(function() save(path "a.st", {a = 1}) end,
@@ -359,40 +359,40 @@ describe("png", function()
   local function image(h, w, c)
     local bytes = {}
     for i = 1, h * w * c do bytes[i] = string.char(i * 37 % 256) end
-    return core.frombytes(table.concat(bytes), {h, w, c})
+    return tide.frombytes(table.concat(bytes), {h, w, c})
   end
 
   it("gives back 1 to 4 channels", function()
     for c = 1, 4 do
-      assert.is_true(io_core.write_png(path "a.png", image(5, 7, c)))
-      same(image(5, 7, c), io_core.read_png(path "a.png"))
+      assert.is_true(files.write_png(path "a.png", image(5, 7, c)))
+      same(image(5, 7, c), files.read_png(path "a.png"))
     end
   end)
 
   it("writes height × width, views, and floats of 0 to 1", function()
-    io_core.write_png(path "a.png", image(5, 7, 1):reshape(5, 7))
-    same(image(5, 7, 1), io_core.read_png(path "a.png"))
-    io_core.write_png(path "a.png", image(5, 7, 3):permute(2, 1, 3))
-    same(image(5, 7, 3):permute(2, 1, 3):contiguous(), io_core.read_png(path "a.png"))
+    files.write_png(path "a.png", image(5, 7, 1):reshape(5, 7))
+    same(image(5, 7, 1), files.read_png(path "a.png"))
+    files.write_png(path "a.png", image(5, 7, 3):permute(2, 1, 3))
+    same(image(5, 7, 3):permute(2, 1, 3):contiguous(), files.read_png(path "a.png"))
     for _, dtype in ipairs {"float32", "float64"} do
-      io_core.write_png(path "a.png", core.tensor({{0, 0.5, 1, -3, 7, 0 / 0, math.huge}}, dtype))
-      assert.equal("\0\128\255\0\255\0\255", io_core.read_png(path "a.png"):tobytes())
+      files.write_png(path "a.png", tide.tensor({{0, 0.5, 1, -3, 7, 0 / 0, math.huge}}, dtype))
+      assert.equal("\0\128\255\0\255\0\255", files.read_png(path "a.png"):tobytes())
     end
   end)
 
   it("expands palettes, transparency, few bits and 16 bits", function()
-    local function png(hex) return io_core.read_png(write("a.png", unhex(hex))) end
-    same(core.tensor({{{10, 20, 30}, {200, 100, 50}}}, "uint8"), png(palette))
-    same(core.tensor({{{10, 20, 30, 255}, {200, 100, 50, 0}}}, "uint8"), png(palette_alpha))
-    same(core.tensor({{{0}, {7}, {255}}}, "uint8"), png(gray16))
-    same(core.tensor({{{255}, {0}, {255}}}, "uint8"), png(bits))
+    local function png(hex) return files.read_png(write("a.png", unhex(hex))) end
+    same(tide.tensor({{{10, 20, 30}, {200, 100, 50}}}, "uint8"), png(palette))
+    same(tide.tensor({{{10, 20, 30, 255}, {200, 100, 50, 0}}}, "uint8"), png(palette_alpha))
+    same(tide.tensor({{{0}, {7}, {255}}}, "uint8"), png(gray16))
+    same(tide.tensor({{{255}, {0}, {255}}}, "uint8"), png(bits))
   end)
 
   it("refuses what is no PNG, and sizes that the file cannot hold", function()
-    local f = io_core.read_png
+    local f = files.read_png
     refused(f, "", "not a PNG file")
     refused(f, "GIF89a..........", "not a PNG file")
-    io_core.write_png(path "good.png", image(2, 2, 3))
+    files.write_png(path "good.png", image(2, 2, 3))
     local good = read "good.png"
     -- the header's checksum is right: 65,536 × 65,536 pixels, and 30,000 × 8,000
     local head = "\137PNG\r\n\26\n\0\0\0\13IHDR"
@@ -405,21 +405,21 @@ describe("png", function()
   end)
 
   it("refuses every cut file and survives every changed one", function()
-    io_core.write_png(path "good.png", image(3, 2, 4))
-    refuses_every_cut(io_core.read_png, read "good.png")
-    survives_every_change(io_core.read_png, read "good.png")
+    files.write_png(path "good.png", image(3, 2, 4))
+    refuses_every_cut(files.read_png, read "good.png")
+    survives_every_change(files.read_png, read "good.png")
   end)
 
   it("raises on what is no image", function()
-    local save = io_core.write_png
+    local save = files.write_png
     assert.error_matches(function() save(path "a.png") end,
       "write_png: the second argument is nothing")
-    assert.error_matches(function() save(path "a.png", core.zeros({2, 2}, "int64")) end,
+    assert.error_matches(function() save(path "a.png", tide.zeros({2, 2}, "int64")) end,
       "write_png: .*int64")
-    assert.error_matches(function() save(path "a.png", core.zeros({2, 2, 5}, "uint8")) end,
+    assert.error_matches(function() save(path "a.png", tide.zeros({2, 2, 5}, "uint8")) end,
       "got 2×2×5")
-    assert.error_matches(function() save(path "a.png", core.zeros({0, 2}, "uint8")) end, "got 0×2")
-    assert.error_matches(function() save(path "a.png", core.zeros({2}, "uint8")) end, "got 2")
+    assert.error_matches(function() save(path "a.png", tide.zeros({0, 2}, "uint8")) end, "got 0×2")
+    assert.error_matches(function() save(path "a.png", tide.zeros({2}, "uint8")) end, "got 2")
   end)
 end)
 
@@ -440,11 +440,11 @@ describe("idx", function()
 
   it("reads every element type, plain and gzip", function()
     for _, case in ipairs(cases) do
-      local expected = core.tensor(case[2], case[3])
-      same(expected, io_core.read_idx(write("a.idx", case[1])))
-      same(expected, io_core.read_idx(gzip "a.idx"))
+      local expected = tide.tensor(case[2], case[3])
+      same(expected, files.read_idx(write("a.idx", case[1])))
+      same(expected, files.read_idx(gzip "a.idx"))
     end
-    same(core.zeros({0, 5}, "uint8"), io_core.read_idx(write("a.idx", idx(8, {0, 5}, ""))))
+    same(tide.zeros({0, 5}, "uint8"), files.read_idx(write("a.idx", idx(8, {0, 5}, ""))))
   end)
 
   it("reads joined gzip streams", function()
@@ -452,11 +452,11 @@ describe("idx", function()
     write("a", bytes:sub(1, 5)) write("b", bytes:sub(6))
     gzip "a" gzip "b"
     local joined = write("c.gz", read "a.gz" .. read "b.gz")
-    assert.equal(("abc"):rep(100), io_core.read_idx(joined):tobytes())
+    assert.equal(("abc"):rep(100), files.read_idx(joined):tobytes())
   end)
 
   it("refuses wrong headers and sizes", function()
-    local f = io_core.read_idx
+    local f = files.read_idx
     refused(f, "\0\0\7\1\0\0\0\0", "found 00 00 07")
     refused(f, "\1\0\8\1\0\0\0\0", "not an IDX file")
     refused(f, "\0\0\8\0", "1 to 8 dim")
@@ -468,7 +468,7 @@ describe("idx", function()
   end)
 
   it("refuses gzip bombs, damage and what follows a stream", function()
-    local f = io_core.read_idx
+    local f = files.read_idx
     write("bomb", idx(8, {10}, ("\0"):rep(5e6)))
     gzip "bomb"
     refused(f, read "bomb.gz", "expected the end of the data, found more")
@@ -488,7 +488,7 @@ describe("idx", function()
   end)
 
   it("refuses every cut file", function()
-    for _, case in ipairs(cases) do refuses_every_cut(io_core.read_idx, case[1]) end
+    for _, case in ipairs(cases) do refuses_every_cut(files.read_idx, case[1]) end
   end)
 end)
 
@@ -500,9 +500,9 @@ describe("cifar", function()
   end
 
   it("interleaves the planes and reads the labels", function()
-    local images, labels = io_core.read_cifar10(write("a.bin", record("\3", 7) .. record("\9", 8)))
+    local images, labels = files.read_cifar10(write("a.bin", record("\3", 7) .. record("\9", 8)))
     assert.equal("2×32×32×3", shape(images))
-    same(core.tensor({3, 9}, "int64"), labels)
+    same(tide.tensor({3, 9}, "int64"), labels)
     local bytes = images:tobytes()
     for _, i in ipairs {0, 1, 31, 32, 1023} do
       for c = 0, 2 do
@@ -512,19 +512,19 @@ describe("cifar", function()
       end
     end
     local fine, coarse
-    images, fine, coarse = io_core.read_cifar100(write("a.bin", record("\19\99", 1)))
+    images, fine, coarse = files.read_cifar100(write("a.bin", record("\19\99", 1)))
     assert.equal("1×32×32×3", shape(images))
-    same(core.tensor({99}, "int64"), fine)
-    same(core.tensor({19}, "int64"), coarse)
+    same(tide.tensor({99}, "int64"), fine)
+    same(tide.tensor({19}, "int64"), coarse)
   end)
 
   it("refuses other files", function()
-    refused(io_core.read_cifar10, "", "records of 3073 bytes, found 0")
-    refused(io_core.read_cifar10, record("\10", 1), "labels of 0 to 9, found 10 in record 1")
-    refused(io_core.read_cifar100, record("\20\0", 1), "labels of 0 to 19, found 20")
-    refused(io_core.read_cifar100, record("\0\100", 1), "labels of 0 to 99, found 100")
-    refuses_every_cut(io_core.read_cifar10, record("\1", 1), 7)
-    refuses_every_cut(io_core.read_cifar100, record("\1\1", 1), 7)
+    refused(files.read_cifar10, "", "records of 3073 bytes, found 0")
+    refused(files.read_cifar10, record("\10", 1), "labels of 0 to 9, found 10 in record 1")
+    refused(files.read_cifar100, record("\20\0", 1), "labels of 0 to 19, found 20")
+    refused(files.read_cifar100, record("\0\100", 1), "labels of 0 to 99, found 100")
+    refuses_every_cut(files.read_cifar10, record("\1", 1), 7)
+    refuses_every_cut(files.read_cifar100, record("\1\1", 1), 7)
   end)
 end)
 
@@ -532,6 +532,6 @@ describe("list_folder", function()
   it("gives files and folders, each in order", function()
     os.execute("mkdir -p " .. path "list/b" .. " " .. path "list/a")
     write("list/z", "") write("list/.y", "")
-    assert.same({{".y", "z"}, {"a", "b"}}, {io_core.list_folder(path "list")})
+    assert.same({{".y", "z"}, {"a", "b"}}, {files.list_folder(path "list")})
   end)
 end)

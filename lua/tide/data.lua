@@ -12,15 +12,13 @@
 -- `classes`. The digit 0 thus has label 1. A data set that cannot be read gives nil and a message.
 
 local core = require "tide.core"
+local message = require "tide.message"
 local options = require "tide.options"
 
 local io_core, batch = core.io, core.batch
+local raise, shape_of = message.raise, message.shape
 
 local M = {}
-
-local function raise(fmt, ...)
-  core.raise(fmt:format(...))
-end
 
 -- What a value is, in a few words.
 local function describe(value)
@@ -28,7 +26,7 @@ local function describe(value)
   if type(value) == "string" then return ("%q"):format(value) end
   if value == nil then return "nothing" end
   if type(value) == "userdata" and value.shape then
-    return ("a %s tensor of shape %s"):format(value.dtype, table.concat(value.shape, "×"))
+    return ("a %s tensor of shape %s"):format(value.dtype, shape_of(value))
   end
   return "a " .. type(value)
 end
@@ -52,7 +50,7 @@ local function dataset(name, images, raw_labels, classes)
   local n = images.shape[1]
   if raw_labels.ndim ~= 1 or raw_labels.shape[1] ~= n then
     return nil, ("%s: expected %d labels, one an image, found %s"):format(name, n,
-      table.concat(raw_labels.shape, "×"))
+      shape_of(raw_labels))
   end
   local labels = core.tensor(raw_labels, "int64") + 1
   if n > 0 and classes then
@@ -67,8 +65,8 @@ end
 
 -- The path of the first of some names that the folder has, or nil and a message.
 local function find_file(dir, names)
-  local files, message = io_core.list_folder(dir)
-  if not files then return nil, message end
+  local files, why = io_core.list_folder(dir)
+  if not files then return nil, why end
   local there = {}
   for _, name in ipairs(files) do there[name] = true end
   for _, name in ipairs(names) do
@@ -78,11 +76,11 @@ local function find_file(dir, names)
 end
 
 local function read_idx(dir, name)
-  local path, message = find_file(dir, {name .. ".gz", name})
-  if not path then return nil, message end
+  local path, why = find_file(dir, {name .. ".gz", name})
+  if not path then return nil, why end
   local t
-  t, message = io_core.read_idx(path)
-  return t, message or path
+  t, why = io_core.read_idx(path)
+  return t, why or path
 end
 
 -- One half of a data set in MNIST's four files.
@@ -103,11 +101,11 @@ end
 
 local function mnist_like(where, dir, classes)
   check_folder(where, dir)
-  local train, message = mnist_half(dir, "train", classes)
-  if not train then return nil, message end
+  local train, why = mnist_half(dir, "train", classes)
+  if not train then return nil, why end
   local test
-  test, message = mnist_half(dir, "t10k", classes)
-  if not test then return nil, message end
+  test, why = mnist_half(dir, "t10k", classes)
+  if not test then return nil, why end
   return train, test
 end
 
@@ -147,8 +145,8 @@ end
 
 --- 8,000 and 2,000 handwritten digits that come with tide: train, test. Images are N×28×28×1.
 function M.digits()
-  local dir, message = embedded_folder "mnist10k"
-  if not dir then return nil, message end
+  local dir, why = embedded_folder "mnist10k"
+  if not dir then return nil, why end
   return mnist_like("digits", dir, digit_names)
 end
 
@@ -196,16 +194,16 @@ end
 function M.cifar10(dir)
   check_folder("cifar10", dir)
   local classes = read_names(dir, "batches.meta.txt") or cifar10_names
-  local train, message = read_all(io_core.read_cifar10, dir, {"data_batch_1.bin",
+  local train, why = read_all(io_core.read_cifar10, dir, {"data_batch_1.bin",
     "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"})
-  if not train then return nil, message end
+  if not train then return nil, why end
   local test
-  test, message = read_all(io_core.read_cifar10, dir, {"test_batch.bin"})
-  if not test then return nil, message end
-  train, message = dataset(dir, train[1], train[2], classes)
-  if not train then return nil, message end
-  test, message = dataset(dir, test[1], test[2], classes)
-  if not test then return nil, message end
+  test, why = read_all(io_core.read_cifar10, dir, {"test_batch.bin"})
+  if not test then return nil, why end
+  train, why = dataset(dir, train[1], train[2], classes)
+  if not train then return nil, why end
+  test, why = dataset(dir, test[1], test[2], classes)
+  if not test then return nil, why end
   return train, test
 end
 
@@ -216,11 +214,11 @@ function M.cifar100(dir)
   check_folder("cifar100", dir)
   local halves = {}
   for i, name in ipairs {"train.bin", "test.bin"} do
-    local read, message = read_all(io_core.read_cifar100, dir, {name})
-    if not read then return nil, message end
+    local read, why = read_all(io_core.read_cifar100, dir, {name})
+    if not read then return nil, why end
     local half
-    half, message = dataset(dir, read[1], read[2], read_names(dir, "fine_label_names.txt"))
-    if not half then return nil, message end
+    half, why = dataset(dir, read[1], read[2], read_names(dir, "fine_label_names.txt"))
+    if not half then return nil, why end
     half.coarse_labels = read[3] + 1
     half.raw_coarse_labels = read[3]
     half.coarse_classes = read_names(dir, "coarse_label_names.txt")
@@ -237,8 +235,8 @@ function M.image_folder(dir)
   if not list then return nil, classes end
   local files, raw = {}, {}
   for k, class in ipairs(classes) do
-    local names, message = io_core.list_folder(dir .. "/" .. class)
-    if not names then return nil, message end
+    local names, why = io_core.list_folder(dir .. "/" .. class)
+    if not names then return nil, why end
     for _, name in ipairs(names) do
       if name:lower():match "%.png$" then
         files[#files + 1] = ("%s/%s/%s"):format(dir, class, name)
@@ -251,9 +249,9 @@ function M.image_folder(dir)
   end
   local images, shape
   for i, file in ipairs(files) do
-    local image, message = io_core.read_png(file)
-    if not image then return nil, message end
-    local found = table.concat(image.shape, "×")
+    local image, why = io_core.read_png(file)
+    if not image then return nil, why end
+    local found = shape_of(image)
     if not images then
       shape = found
       images = core.empty({#files, image.shape[1], image.shape[2], image.shape[3]}, "uint8")
@@ -262,9 +260,9 @@ function M.image_folder(dir)
     end
     images:select(1, i):copy_(image)
   end
-  local set, message = dataset(dir, images, core.tensor(raw, "int64"), classes)
+  local set, why = dataset(dir, images, core.tensor(raw, "int64"), classes)
   if set then set.files = files end
-  return set, message
+  return set, why
 end
 
 ---------------------------------------------------------------------------------------------------
