@@ -35,5 +35,5 @@ $(FUZZ)/%.o: %.c
 	$(FUZZ_CC) $(FUZZ_FLAGS) -MMD -MP -c -o $@ $<
 
 .PHONY: fuzz
-.SECONDARY:
+.SECONDARY: $(FUZZ_OBJ) $(FUZZ_NAMES:%=$(FUZZ)/fuzz_%) $(FUZZ_NAMES:%=$(FUZZ)/spec/fuzz/fuzz_%.o)
 -include $(wildcard $(FUZZ)/csrc/*/*.d $(FUZZ)/spec/fuzz/*.d)
