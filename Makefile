@@ -132,8 +132,8 @@ install: all
 	cp -R lua/tide/. $(LUADIR)/tide/
 	cp doc/api.lua $(LUADIR)/tide/api.lua
 	[ ! -d doc/api ] || cp -R doc/api $(LUADIR)/tide/api
-	install -d $(LUADIR)/tide/digits
-	cp data/mnist10k/* $(LUADIR)/tide/digits/
+	install -d $(LUADIR)/tide/data/mnist10k
+	cp data/mnist10k/* $(LUADIR)/tide/data/mnist10k/
 	install -m 755 $(CORE) $(LIBDIR)/tide/core.so
 	install -m 755 bin/tide $(BINDIR)/tide
 

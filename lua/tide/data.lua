@@ -126,17 +126,10 @@ local function own_folder()
   return source:match "^@(.*)/[^/]*$" or "."
 end
 
--- Where the embedded data may be: beside the module, in a checkout, or in a tree of LuaRocks.
+-- Where the embedded data may be: beside the module, or in a checkout.
 local function embedded_folder(name)
   local here = own_folder()
   local places = {here .. "/data/" .. name, here .. "/../../data/" .. name}
-  local rocks = here .. "/../../../../lib/luarocks/rocks-5.1/tide"
-  local _, versions = io_core.list_folder(rocks)
-  if type(versions) == "table" then
-    for _, version in ipairs(versions) do
-      places[#places + 1] = ("%s/%s/data/%s"):format(rocks, version, name)
-    end
-  end
   for _, place in ipairs(places) do
     if io_core.list_folder(place) then return place end
   end

@@ -16,18 +16,14 @@ function M.set_writer(fn)
   writer = fn
 end
 
-local function core_writer()
-  local ok, core = pcall(require, "tide.core")
-  return ok and type(core) == "table" and core.png_write_rgb or nil
+local function core_writer(path, width, height, bytes)
+  local core = require "tide.core"
+  return core.io.write_png(path, core.frombytes(bytes, {height, width, 3}))
 end
 
 --- Write a picture; the path, or nil and a message.
 function M.write(path, width, height, bytes)
-  local fn = writer or core_writer()
-  if not fn then
-    errors.raise("plot: no PNG writer: build tide.core, or give one to plot.set_writer")
-  end
-  local ok, message = fn(path, width, height, bytes)
+  local ok, message = (writer or core_writer)(path, width, height, bytes)
   if ok == nil and message ~= nil then return nil, message end
   return path
 end
