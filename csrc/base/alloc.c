@@ -271,6 +271,8 @@ td_alloc_stats td_alloc_statistics(void) {
   return s;
 }
 
+size_t td_alloc_live(void) { return __atomic_load_n(&heap.stats.live, __ATOMIC_RELAXED); }
+
 int td_size_mul(size_t a, size_t b, size_t *product) {
   if (!__builtin_mul_overflow(a, b, product)) return 1;
   *product = 0;

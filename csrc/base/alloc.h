@@ -23,6 +23,8 @@ void td_free(void *p, size_t bytes);
 void td_alloc_trim(void);
 void td_alloc_reset_peak(void);
 td_alloc_stats td_alloc_statistics(void);
+/* The `live` of the statistics alone, for asking often. */
+size_t td_alloc_live(void);
 /* True and *product = a*b; when that overflows false, *product = 0 and a TD_ENOMEM message. */
 int td_size_mul(size_t a, size_t b, size_t *product);
 

@@ -14,21 +14,34 @@ static size_t limit = (size_t)128 << 20;
 static bool collecting;
 
 static void collect_when_due(lua_State *L) {
-  if (collecting || td_alloc_statistics().live < limit) return;
+  if (td_alloc_live() < limit || collecting) return;
   collecting = true;
   lua_gc(L, LUA_GCCOLLECT, 0);
   collecting = false;
-  size_t live = td_alloc_statistics().live;
+  size_t live = td_alloc_live();
   limit = live + (live / 2 > slack ? live / 2 : slack);
 }
 
+/* What a tensor's userdata holds. The tag, an address of our own, tells it from other libraries' userdata without a
+ * look-up of its metatable. */
+typedef struct {
+  td_tensor *tensor;  /* NULL when freed */
+  const void *tag;
+} box;
+static const char tag;
+
+/* The registry holds the metatable also at this number, which is found faster than a name. */
+enum { METATABLE = -0x7d3 };  /* luaL_ref gives positive numbers */
+
+static box *tensor_box(lua_State *L, int index) {
+  if (lua_type(L, index) != LUA_TUSERDATA || tdl_rawlen(L, index) != sizeof(box)) return NULL;
+  box *b = lua_touserdata(L, index);
+  return b->tag == &tag ? b : NULL;
+}
+
 td_tensor *tdl_test(lua_State *L, int index) {
-  td_tensor **box = lua_touserdata(L, index);
-  if (!box || !lua_getmetatable(L, index)) return NULL;
-  luaL_getmetatable(L, TDL_TENSOR);
-  bool is = lua_rawequal(L, -1, -2);
-  lua_pop(L, 2);
-  return is ? *box : NULL;
+  box *b = tensor_box(L, index);
+  return b ? b->tensor : NULL;
 }
 
 const char *tdl_describe(lua_State *L, int index) {
@@ -51,9 +64,9 @@ td_tensor *tdl_tensor(lua_State *L, int index, const char *fname, const char *ar
 
 void tdl_push(lua_State *L, td_tensor *t) {
   if (!t) tdl_raise(L);
-  td_tensor **box = lua_newuserdata(L, sizeof *box);
-  *box = t;
-  luaL_getmetatable(L, TDL_TENSOR);
+  box *b = lua_newuserdata(L, sizeof *b);
+  *b = (box){t, &tag};
+  lua_rawgeti(L, LUA_REGISTRYINDEX, METATABLE);
   lua_setmetatable(L, -2);
   collect_when_due(L);
 }
@@ -84,9 +97,10 @@ int tdl_dtype(const char *name, td_dtype *d) {
 static td_tensor *self(lua_State *L, const char *method) { return tdl_tensor(L, 1, method, "self"); }
 
 static int tensor_gc(lua_State *L) {
-  td_tensor **box = lua_touserdata(L, 1);
-  td_tensor_release(*box);
-  *box = NULL;
+  box *b = tensor_box(L, 1);
+  if (!b) return 0;
+  td_tensor_release(b->tensor);
+  b->tensor = NULL;
   return 0;
 }
 
@@ -195,7 +209,7 @@ static const luaL_Reg methods[] = {
   {NULL, NULL},
 };
 
-/* Properties: t.shape, t.dtype, t.ndim, t.numel, t.grad, t.is_leaf, t.T. Pushes one and gives 1, or gives 0. */
+/* Properties: t.shape, t.dtype, t.ndim, t.numel, t.grad, t.is_leaf, t.needs_grad. Pushes one and gives 1, or gives 0. */
 static int push_property(lua_State *L, td_tensor *t, const char *key) {
   if (!strcmp(key, "shape")) push_shape(L, t);
   else if (!strcmp(key, "dtype")) lua_pushstring(L, td_dtype_name(t->dtype));
@@ -247,6 +261,8 @@ static int tensor_len(lua_State *L) {
 
 void tdl_open_tensor(lua_State *L) {
   luaL_newmetatable(L, TDL_TENSOR);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, LUA_REGISTRYINDEX, METATABLE);
   lua_newtable(L);
   tdl_setfuncs(L, methods);
   lua_pushvalue(L, -1);

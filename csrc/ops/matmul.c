@@ -107,8 +107,9 @@ static td_status matmul_run(td_call *c) {
 /* x's last two dims kept, the others made one. */
 static td_tensor *tall(td_tensor *x) {
   if (!x) return NULL;
-  size_t cols = x->shape[x->ndim - 1];
-  return td_reshape(x, 2, (const size_t[]){cols ? x->numel / cols : 0, cols});
+  size_t cols = x->shape[x->ndim - 1], rows = 1;
+  for (int i = 0; i < x->ndim - 1; i++) rows *= x->shape[i];
+  return td_reshape(x, 2, (const size_t[]){rows, cols});
 }
 
 static void matmul_vjp(td_rule *r) {

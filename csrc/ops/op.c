@@ -154,6 +154,10 @@ static td_dtype wider(td_dtype a, td_dtype b) {
 }
 
 td_dtype td_promote(td_tensor *const *in, int nin) {
+  td_dtype first = in[0]->dtype;
+  bool alike = in[0]->ndim > 0;  /* the usual case: tensors of one type */
+  for (int i = 1; i < nin && alike; i++) alike = in[i]->ndim > 0 && in[i]->dtype == first;
+  if (alike) return first;
   td_dtype best[3] = {TD_U8, TD_U8, TD_U8};
   bool have[3] = {false, false, false};
   for (int i = 0; i < nin; i++) {

@@ -12,10 +12,20 @@ enum {
   CHOOSE  /* as the operands after the first promote */
 };
 
+/* Has the table of int64_t this operation? */
+static bool has_integers(int pw) {
+#define REALS_ONLY(name, arity) [TD_PW_##name] = false,
+#define INTEGERS_TOO(name, arity) [TD_PW_##name] = true,
+  static const bool has[TD_PW_OP_COUNT] = {TD_PW_OPS(REALS_ONLY, INTEGERS_TOO)};
+#undef REALS_ONLY
+#undef INTEGERS_TOO
+  return has[pw - 1];
+}
+
 static td_dtype compute_type(const td_call *c) {
   int skip = c->op->kind == CHOOSE;
   td_dtype d = td_promote(c->in + skip, c->nin - skip);
-  return c->op->kind == REAL && !td_dtype_is_real(d) ? TD_F32 : d;
+  return !td_dtype_is_real(d) && (c->op->kind == REAL || !has_integers(c->op->pw)) ? TD_F32 : d;
 }
 
 static td_status pointwise_shape(td_call *c) {

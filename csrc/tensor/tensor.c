@@ -8,28 +8,20 @@
 void (*td_tensor_node_release)(struct td_node *);
 void (*td_tensor_node_retain)(struct td_node *);
 
-/* Storages of at most this many bytes live in one block with their header. */
-enum { INLINE_BYTES = 4096, HEADER_BYTES = 64 };
+/* A tensor of at most INLINE_BYTES is one block: itself, its storage, and at HEAD_BYTES the data. A larger one is
+ * three: itself, its storage, and the data. */
+enum { INLINE_BYTES = 4096, HEAD_BYTES = 256, STORAGE_BYTES = 64 };
 
-static td_storage *storage_new(size_t bytes) {
-  bool is_inline = bytes <= INLINE_BYTES;
-  td_storage *s = td_alloc(HEADER_BYTES + (is_inline ? bytes : 0));
-  if (!s) return NULL;
-  s->data = is_inline ? (char *)s + HEADER_BYTES : td_alloc(bytes);
-  s->bytes = bytes;
-  s->refs = 1;
-  s->version = 0;
-  s->release = NULL;
-  s->owner = NULL;
-  if (!s->data) {
-    td_free(s, HEADER_BYTES);
-    return NULL;
-  }
-  return s;
-}
+typedef struct {
+  td_tensor tensor;
+  td_storage storage;
+} head;
+
+_Static_assert(sizeof(head) <= HEAD_BYTES, "the data begins behind the head");
+_Static_assert(sizeof(td_storage) <= STORAGE_BYTES, "a storage fits into its block");
 
 td_storage *td_storage_wrap(void *data, size_t bytes, void (*release)(td_storage *), void *owner) {
-  td_storage *s = td_alloc(HEADER_BYTES);
+  td_storage *s = td_alloc(STORAGE_BYTES);
   if (!s) return NULL;
   *s = (td_storage){.data = data, .bytes = bytes, .refs = 1, .release = release, .owner = owner};
   return s;
@@ -37,15 +29,13 @@ td_storage *td_storage_wrap(void *data, size_t bytes, void (*release)(td_storage
 
 void td_storage_release(td_storage *s) {
   if (!s || --s->refs > 0) return;
-  if (s->release) {
-    s->release(s);
-    td_free(s, HEADER_BYTES);
-  } else if (s->bytes <= INLINE_BYTES) {
-    td_free(s, HEADER_BYTES + s->bytes);
-  } else {
-    td_free(s->data, s->bytes);
-    td_free(s, HEADER_BYTES);
+  if (s->home) {
+    td_free(s->home, HEAD_BYTES + s->bytes);
+    return;
   }
+  if (s->release) s->release(s);
+  else td_free(s->data, s->bytes);
+  td_free(s, STORAGE_BYTES);
 }
 
 void td_strides(int ndim, const size_t *shape, size_t *stride) {
@@ -62,14 +52,12 @@ td_status td_count(int ndim, const size_t *shape, size_t *count) {
     return td_fail(TD_ESHAPE, "a tensor has at most %d dims, not %d", TD_MAX_DIMS, ndim);
   for (int i = 0; i < ndim; i++)
     if (__builtin_mul_overflow(n, shape[i], &n) || n > SIZE_MAX / 16)
-      return td_fail(TD_ENOMEM, "a tensor of shape %s is too large", td_shape_string(ndim, shape));
+      return td_fail(TD_ENOMEM, "a tensor of shape (%s) is too large", td_shape_string(ndim, shape));
   *count = n;
   return TD_OK;
 }
 
-static td_tensor *tensor_header(td_dtype d, int ndim, const size_t *shape, size_t numel) {
-  td_tensor *t = td_alloc(sizeof *t);
-  if (!t) return NULL;
+static void fill_header(td_tensor *t, td_dtype d, int ndim, const size_t *shape, size_t numel) {
   t->refs = 1;
   t->dtype = d;
   t->ndim = ndim;
@@ -80,19 +68,44 @@ static td_tensor *tensor_header(td_dtype d, int ndim, const size_t *shape, size_
   t->numel = numel;
   t->node = NULL;
   for (int i = 0; i < ndim; i++) t->shape[i] = shape[i];
+}
+
+static td_tensor *tensor_header(td_dtype d, int ndim, const size_t *shape, size_t numel) {
+  td_tensor *t = td_alloc(sizeof *t);
+  if (t) fill_header(t, d, ndim, shape, numel);
+  return t;
+}
+
+static td_tensor *small_tensor(td_dtype d, int ndim, const size_t *shape, size_t numel, size_t bytes) {
+  head *h = td_alloc(HEAD_BYTES + bytes);
+  if (!h) return NULL;
+  td_tensor *t = &h->tensor;
+  fill_header(t, d, ndim, shape, numel);
+  h->storage = (td_storage){.data = (char *)h + HEAD_BYTES, .bytes = bytes, .refs = 1, .home = t};
+  t->storage = &h->storage;
+  return t;
+}
+
+static td_tensor *large_tensor(td_dtype d, int ndim, const size_t *shape, size_t numel, size_t bytes) {
+  td_tensor *t = tensor_header(d, ndim, shape, numel);
+  td_storage *s = t ? td_storage_wrap(NULL, bytes, NULL, NULL) : NULL;
+  void *data = s ? td_alloc(bytes) : NULL;
+  if (!data) {
+    td_free(s, STORAGE_BYTES);
+    td_free(t, sizeof *t);
+    return NULL;
+  }
+  s->data = data;
+  t->storage = s;
   return t;
 }
 
 td_tensor *td_tensor_new(td_dtype d, int ndim, const size_t *shape) {
   size_t numel;
   if (td_count(ndim, shape, &numel)) return NULL;
-  td_tensor *t = tensor_header(d, ndim, shape, numel);
+  size_t bytes = numel * td_dtype_size(d);
+  td_tensor *t = (bytes <= INLINE_BYTES ? small_tensor : large_tensor)(d, ndim, shape, numel, bytes);
   if (!t) return NULL;
-  t->storage = storage_new(numel * td_dtype_size(d));
-  if (!t->storage) {
-    td_free(t, sizeof *t);
-    return NULL;
-  }
   t->data = t->storage->data;
   td_strides(ndim, shape, t->stride);
   return t;
@@ -117,7 +130,7 @@ td_tensor *td_tensor_from_storage(td_storage *s, td_dtype d, int ndim, const siz
   size_t numel;
   if (td_count(ndim, shape, &numel)) return NULL;
   if (byte_offset > s->bytes || numel > (s->bytes - byte_offset) / td_dtype_size(d)) {
-    td_fail(TD_EARG, "a tensor of shape %s does not fit into a storage of %zu bytes at offset %zu",
+    td_fail(TD_EARG, "a tensor of shape (%s) does not fit into a storage of %zu bytes at offset %zu",
             td_shape_string(ndim, shape), s->bytes, byte_offset);
     return NULL;
   }
@@ -167,8 +180,9 @@ td_tensor *td_tensor_retain(td_tensor *t) {
 void td_tensor_release(td_tensor *t) {
   if (!t || --t->refs > 0) return;
   struct td_node *node = t->node;
+  bool at_home = t->storage && t->storage->home == t;  /* then the storage's block is t's own */
   td_storage_release(t->storage);
-  td_free(t, sizeof *t);
+  if (!at_home) td_free(t, sizeof *t);
   if (node) td_tensor_node_release(node);
 }
 
@@ -201,7 +215,7 @@ static td_status copy_elements(td_tensor *dst, const td_tensor *src) {
     p.out[0].stride[i] = (ptrdiff_t)dst->stride[i];
   }
   if (!fits)
-    return td_fail(TD_ESHAPE, "copy: a tensor of shape %s does not broadcast to %s",
+    return td_fail(TD_ESHAPE, "copy: a tensor of shape (%s) does not broadcast to (%s)",
                    td_tensor_shape_string(src), td_tensor_shape_string(dst));
   if (dst->numel == 0) return TD_OK;
   p.in[0].data = src->data;
@@ -212,9 +226,16 @@ static td_status copy_elements(td_tensor *dst, const td_tensor *src) {
   return TD_OK;
 }
 
+static bool same_strides(const td_tensor *a, const td_tensor *b) {
+  for (int i = 0; i < a->ndim; i++)
+    if (a->shape[i] > 1 && a->stride[i] != b->stride[i]) return false;
+  return true;
+}
+
 td_status td_tensor_copy(td_tensor *dst, const td_tensor *src) {
   td_tensor *own = NULL;
-  if (src->storage == dst->storage && src->data != dst->data) {  /* may overlap */
+  bool same = src->data == dst->data && td_tensor_same_shape(src, dst) && same_strides(src, dst);
+  if (src->storage == dst->storage && !same) {  /* may overlap */
     own = td_tensor_clone(src);
     if (!own) return td_last_status();
     src = own;
@@ -280,7 +301,7 @@ const char *td_shape_string(int ndim, const size_t *shape) {
   char *s = ring[next++ & 7];
   size_t used = 0;
   s[0] = 0;
-  if (ndim == 0) strcpy(s, "()");
+  if (ndim == 0) strcpy(s, "0-d");
   for (int i = 0; i < ndim && used < sizeof ring[0] - 24; i++)
     used += (size_t)snprintf(s + used, sizeof ring[0] - used, i ? "×%zu" : "%zu", shape[i]);
   return s;

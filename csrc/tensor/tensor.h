@@ -9,7 +9,8 @@
 #include "base/dtype.h"
 #include "base/error.h"
 
-/* Bytes that one or more tensors look at. `release`, when set, gives back memory that is not the allocator's
+/* Bytes that one or more tensors look at. A small storage lives in one block with the tensor it was made for, `home`,
+ * and the block lives as long as the storage. `release`, when set, gives back memory that is not the allocator's
  * (a memory-mapped file). `version` counts writes in place, so that a gradient can tell a spoiled operand. */
 typedef struct td_storage {
   void *data;
@@ -18,6 +19,7 @@ typedef struct td_storage {
   uint32_t version;
   void (*release)(struct td_storage *s);
   void *owner;
+  struct td_tensor *home;
 } td_storage;
 
 struct td_node;  /* the tape's, see graph/tape.h; this folder only carries the pointer */
@@ -78,7 +80,7 @@ td_status td_tensor_fill(td_tensor *t, double value);
 double td_tensor_get(const td_tensor *t, size_t position);
 void td_tensor_set(td_tensor *t, size_t position, double value);
 
-/* "3×4" or "()" for messages, valid until the eighth next call. */
+/* "3×4" or "0-d" for messages, valid until the eighth next call. */
 const char *td_shape_string(int ndim, const size_t *shape);
 const char *td_tensor_shape_string(const td_tensor *t);
 

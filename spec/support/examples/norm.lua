@@ -1,0 +1,142 @@
+-- Normalisations and their fused derivatives.
+
+local array = require "spec.support.array"
+local tide = require "tide"
+
+local examples = {}
+
+-- x normalised within groups that key(index) names; gives y, and mean and 1/√(var + eps) and variance per key.
+local function normalise(x, eps, key)
+  local groups = {}
+  for at in array.indices(x.shape) do
+    local k = key(at)
+    groups[k] = groups[k] or {n = 0, sum = 0, squares = 0}
+    groups[k].n, groups[k].sum = groups[k].n + 1, groups[k].sum + x:at(at)
+  end
+  for at in array.indices(x.shape) do
+    local g = groups[key(at)]
+    g.squares = g.squares + (x:at(at) - g.sum / g.n) ^ 2
+  end
+  for _, g in pairs(groups) do
+    g.mean, g.var = g.sum / g.n, g.squares / g.n
+    g.rstd = 1 / math.sqrt(g.var + eps)
+  end
+  local y = array.new(x.shape, function(at)
+    local g = groups[key(at)]
+    return (x:at(at) - g.mean) * g.rstd
+  end)
+  return y, groups
+end
+
+local function affine(y, gamma, beta)
+  if not gamma then return y end
+  return array.new(y.shape, function(at) return y:at(at) * gamma.data[at[#at]] + beta.data[at[#at]] end)
+end
+
+local function sample_of(x, at, rows)
+  local p = at[1]
+  for i = 2, rows and #at - 1 or 1 do p = (p - 1) * x.shape[i] + at[i] end
+  return rows and #at == 1 and 1 or p
+end
+
+local function group_norm(x, gamma, beta, o)
+  if gamma and not gamma.shape then gamma, o = nil, gamma end
+  local channels, n = x.shape[#x.shape], 1
+  for i = 1, o.rows and #x.shape - 1 or 1 do n = n * x.shape[i] end
+  local y, groups = normalise(x, o.eps or 1e-5, function(at)
+    return sample_of(x, at, o.rows) .. "," .. math.floor((at[#at] - 1) / (channels / o.groups)) + 1
+  end)
+  local function statistic(field)
+    return array.new({n, o.groups}, function(at) return groups[at[1] .. "," .. at[2]][field] end)
+  end
+  return affine(y, gamma, beta), statistic "mean", statistic "rstd"
+end
+local function channel_norm(x, gamma, beta, o)
+  if gamma and not gamma.shape then gamma, o = nil, gamma end
+  local channels = x.shape[#x.shape]
+  local y, groups = normalise(x, o and o.eps or 1e-5, function(at) return at[#at] end)
+  local function statistic(field)
+    return array.new({channels}, function(at) return groups[at[1]][field] end)
+  end
+  return affine(y, gamma, beta), statistic "mean", statistic "rstd", statistic "var"
+end
+
+local group_shapes = {
+  {{2, 3, 4}, {groups = 2}}, {{2, 2, 2, 6}, {groups = 3}, affine = true}, {{3, 5}, {groups = 1, rows = true}, affine = true},
+  {{2, 3, 5}, {groups = 1, rows = true, eps = 1e-3}}, {{1, 6, 1}, {groups = 1}}, {{2, 4}, {groups = 4, eps = 0.1}, affine = true},
+  {{2, 7, 5, 34}, {groups = 2}, affine = true, big = true}, {{9, 33}, {groups = 1, rows = true}, affine = true, big = true},
+}
+local channel_shapes = {
+  {{5, 3}}, {{2, 3, 4}, nil, affine = true}, {{2, 2, 3, 2}, {eps = 1e-3}, affine = true},
+  {{3, 7, 5, 35}, nil, affine = true, big = true},
+}
+local function forward(list, twin)
+  local out = {}
+  for i, e in ipairs(list) do
+    local c = e[1][#e[1]]
+    out[i] = {
+      args = function(r)
+        if e.affine then return {r.real(e[1]), r.real({c}, 0.5, 2), r.real({c}), e[2]} end
+        return {r.real(e[1]), e[2]}
+      end,
+      twin = twin, grad = not e.big, tol = 1e-10, grad_results = 1,
+    }
+  end
+  return out
+end
+examples.group_norm = forward(group_shapes, group_norm)
+examples.channel_norm = forward(channel_shapes, channel_norm)
+
+-- The cotangents dx, dgamma, dbeta by central differences of the slow twin.
+local function numeric(twin)
+  return function(dy, x, _, _, gamma, o)
+    if gamma and not gamma.shape then gamma, o = nil, gamma end
+    local c = x.shape[#x.shape]
+    local ones = array.new({c}, function() return 1 end)
+    local zeros = array.new({c}, function() return 0 end)
+    local function value(xx, g, b)
+      local y, sum = twin(xx, g, b, o), 0
+      for i, v in ipairs(y.data) do sum = sum + v * dy.data[i] end
+      return sum
+    end
+    local function slope(a, f)
+      local out = {}
+      for i, v in ipairs(a.data) do
+        local h = 1e-5
+        a.data[i] = v + h
+        local up = f()
+        a.data[i] = v - h
+        out[i] = (up - f()) / (2 * h)
+        a.data[i] = v
+      end
+      return array.new(a.shape, out)
+    end
+    local g = array.new({c}, {unpack((gamma or ones).data)})
+    local b = zeros
+    local function f() return value(x, g, b) end
+    return slope(x, f), slope(g, f), slope(b, f)
+  end
+end
+local function backward(name, list, twin)
+  local out = {}
+  for _, e in ipairs(list) do
+    if not e.big then
+      out[#out + 1] = {
+        args = function(r)
+          local x = r.real(e[1])
+          local _, mean, rstd = tide[name](x, e[2])
+          local args = {r.real(e[1]), x, mean, rstd}
+          if e.affine then args[5] = r.real({e[1][#e[1]]}, 0.5, 2) end
+          args[#args + 1] = e[2]
+          return args
+        end,
+        twin = numeric(twin), tol = 1e-7, tol32 = 1e-4,
+      }
+    end
+  end
+  return out
+end
+examples.group_norm_grad = backward("group_norm", group_shapes, group_norm)
+examples.channel_norm_grad = backward("channel_norm", channel_shapes, channel_norm)
+
+return examples
