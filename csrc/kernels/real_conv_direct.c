@@ -18,8 +18,9 @@ enum { BLOCK = 16, TILE_PITCH = BLOCK };
 #include "kernels/real_tile.h"
 
 enum {
-  CHUNK_BYTES = 24 << 10,   /* of packed weights that one sweep over a band reads: they stay in the first-level cache */
+  CHUNK_BYTES = 40 << 10,   /* of packed weights that one sweep over a band reads: they stay in the first-level cache */
   BAND_BYTES = 768 << 10,   /* of packed input of a task */
+  GROUP_PIXELS = 256,       /* of small images that a task takes together, so that weights are read less often */
   PASS_BYTES = 4 << 20,     /* of packed weights in memory at a time */
   MIN_TASK = 1 << 17        /* multiplications below which a thread is not worth waking */
 };
@@ -51,6 +52,7 @@ typedef struct {
   size_t plane;                 /* elements of a packed band of one block */
   size_t band;                  /* q rows of a band */
   size_t bands;
+  size_t group;                 /* images of a task; 1 when they are cut into bands */
   size_t phases, units;         /* units of a group */
   size_t vectors;               /* vectors of output channels of a group */
   size_t weight_rows;           /* packed rows of one vector: taps × depth, all phases */
@@ -61,6 +63,7 @@ typedef struct {
   real *init;                   /* bias, or zeros: groups × vectors × lanes */
   real *packed;                 /* weights of units [pass_begin, pass_end) */
   size_t shared, local;         /* bytes of the caller's block and of a task's */
+  size_t local_line, local_buffer;  /* where a task's line and buffer begin; packed input comes first */
   size_t pass_begin, pass_end;  /* counted over all groups */
   int owner;                    /* the thread whose scratch begins with the shared block */
   char *base;
@@ -112,7 +115,8 @@ static size_t band_input_rows(const plan *p, size_t q) {
   return (q - 1) * p->in_step[0] + (size_t)(p->hi[0] - p->lo[0]) + 1;
 }
 
-/* Rows of a band: few enough for BAND_BYTES, and bands enough to keep all threads busy. */
+/* Rows of a band: few enough for BAND_BYTES, and bands enough to keep all threads busy. Small images are not cut but
+ * grouped, if that leaves as many groups as threads. */
 static void choose_band(plan *p) {
   size_t n = p->g->n, rows = p->span_q[0], threads = (size_t)td_threads();
   size_t row_bytes = p->row_pitch * p->blocks * sizeof(real), band = rows;
@@ -121,6 +125,7 @@ static void choose_band(plan *p) {
   if (n * p->bands % threads && n * p->bands < 4 * threads) p->bands = conv_min(rows, conv_ceil_div(4 * threads, n));
   p->band = conv_ceil_div(rows, p->bands);
   p->bands = conv_ceil_div(rows, p->band);
+  p->group = p->bands > 1 ? 1 : conv_min(conv_ceil_div(GROUP_PIXELS, rows * p->span_q[1]), conv_max(1, n / threads));
 }
 
 static void describe(plan *p, const td_conv *g, bool transposed) {
@@ -228,9 +233,10 @@ static bool prepare(plan *p, const real *bias) {
   size_t packed_at = init_at + conv_align(g->groups * p->vectors * TD_VBYTES);
   size_t all = g->groups * unit_bytes(p, p->vectors);
   p->shared = packed_at + conv_align(conv_min(all, conv_max(PASS_BYTES, unit_bytes(p, 4))));
-  p->local = conv_align(p->blocks * p->plane * sizeof(real));
-  p->local += conv_align(p->band * p->span_q[1] * 4 * TD_VBYTES);
-  if (p->fold) p->local += conv_align((p->in[1] + p->span_q[1] * p->in_step[1] + g->kw + BLOCK) * p->in_cg * sizeof(real) + BLOCK * sizeof(real));
+  p->local_line = p->group * conv_align(p->blocks * p->plane * sizeof(real));
+  p->local_buffer = p->local_line;
+  if (p->fold) p->local_buffer += conv_align((p->span_q[1] * p->in_step[1] + g->kw) * p->in_cg * sizeof(real) + BLOCK * sizeof(real));
+  p->local = p->local_buffer + conv_align(p->band * p->span_q[1] * 4 * TD_VBYTES);
   p->base = td_scratch(p->shared + p->local);
   if (!p->base) return false;
   p->owner = td_thread_index();
@@ -298,19 +304,26 @@ static void pack_units(void *ctx, size_t begin, size_t end) {
 
 /* ---- Packing input ---------------------------------------------------------------------------------------- */
 
-/* Input columns idx·in_step + first for 0 ≤ idx < phase_cols, zeros outside the image. */
-static void pack_columns(const plan *p, real *to, const real *row, ptrdiff_t first, size_t channels) {
-  ptrdiff_t step = (ptrdiff_t)p->in_step[1], width = (ptrdiff_t)p->in[1];
-  for (size_t i = 0; i < p->phase_cols; i++, to += BLOCK) {
-    ptrdiff_t col = (ptrdiff_t)i * step + first;
-    if (col < 0 || col >= width) {
-      memset(to, 0, BLOCK * sizeof(real));
-      continue;
-    }
-    const real *from = row + (size_t)col * p->in_c;
-    if (channels == BLOCK) memcpy(to, from, BLOCK * sizeof(real));
-    else
-      for (size_t c = 0; c < channels; c++) to[c] = from[c];
+/* to[b·plane + i·BLOCK + c] = pixel[b·BLOCK + c]: all channels of one pixel, or zeros when it is NULL. */
+static inline void pack_pixel(const plan *p, real *to, const real *pixel) {
+  size_t full = p->depth / BLOCK, rest = p->depth % BLOCK;
+  if (!pixel) {
+    for (size_t b = 0; b < p->blocks; b++, to += p->plane) memset(to, 0, BLOCK * sizeof(real));
+    return;
+  }
+  for (size_t b = 0; b < full; b++, to += p->plane, pixel += BLOCK) memcpy(to, pixel, BLOCK * sizeof(real));
+  for (size_t c = 0; c < rest; c++) to[c] = pixel[c];
+}
+
+/* One row of an image, columns sorted by their remainder, zeros in the padding. Pixels are read in the order in which
+ * they lie, which lets the processor fetch ahead. */
+static void pack_row_of_pixels(const plan *p, real *to, const real *row) {
+  size_t step = p->in_step[1], span = p->phase_cols * step;
+  for (size_t u = 0; u < span; u++) {
+    if (!is_read(p, 1, u)) continue;
+    ptrdiff_t col = (ptrdiff_t)u + p->lo[1];
+    bool inside = col >= 0 && col < (ptrdiff_t)p->in[1];
+    pack_pixel(p, to + (u % step * p->phase_cols + u / step) * BLOCK, inside ? row + (size_t)col * p->in_c : NULL);
   }
 }
 
@@ -341,15 +354,10 @@ static void pack_band(const plan *p, real *to, real *line, const real *image, si
       pack_folded(p, to + r * p->row_pitch, line, row);
       continue;
     }
-    for (size_t b = 0; b < p->blocks; b++) {
-      real *out = to + b * p->plane + r * p->row_pitch;
-      if (outside) memset(out, 0, p->row_pitch * sizeof(real));
-      else
-        for (size_t f = 0; f < p->in_step[1]; f++)
-          if (is_read(p, 1, f))
-            pack_columns(p, out + f * p->phase_cols * BLOCK, row + b * BLOCK, (ptrdiff_t)f + p->lo[1],
-                         conv_min(BLOCK, p->depth - b * BLOCK));
-    }
+    if (!outside) pack_row_of_pixels(p, to + r * p->row_pitch, row);
+    else
+      for (size_t b = 0; b < p->blocks; b++)
+        memset(to + b * p->plane + r * p->row_pitch, 0, p->row_pitch * sizeof(real));
   }
 }
 
@@ -361,6 +369,12 @@ typedef struct {
   real *first;
   size_t row_pitch, col_pitch;
 } target;
+
+/* Asks for the memory that the next tile will write: its lines are far apart, and nothing else would fetch them ahead. */
+static inline void expect_tile(const real *y, size_t pixels, size_t pitch, size_t bytes) {
+  for (size_t i = 0; i < pixels; i++, y += pitch)
+    for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)y + at, 1);
+}
 
 /* One sweep of blocks [b0, b1) of `steps` channels each over rows [0, rows) of a phase in a band. */
 static void sweep(const plan *p, const phase *f, const unit *e, const real *x, const real *w, const real *init,
@@ -374,6 +388,11 @@ static void sweep(const plan *p, const phase *f, const unit *e, const real *x, c
       size_t c0 = cols * t / tiles, c1 = cols * (t + 1) / tiles;
       job.y = to.first + r * to.row_pitch + c0 * to.col_pitch;
       job.x = x + r * p->in_step[0] * p->row_pitch + c0 * BLOCK;
+      if (job.init) {
+        bool same_row = t + 1 < tiles;
+        const real *next = same_row ? job.y + (c1 - c0) * to.col_pitch : to.first + (r + 1) * to.row_pitch;
+        if (same_row || r + 1 < rows) expect_tile(next, conv_ceil_div(cols, tiles), to.col_pitch, e->v * TD_VBYTES);
+      }
       tile_table[e->v / 2][c1 - c0](&job);
     }
 }
@@ -399,6 +418,7 @@ static void unpack(const plan *p, const phase *f, target from, target to, size_t
   (void)p;
 }
 
+/* q rows [q0, q1) of an output image, x being what row q0 reads. */
 static void run_unit(const plan *p, size_t u, const real *x, real *buffer, real *image, size_t q0, size_t q1) {
   const unit *e = &p->unit[u % p->units];
   size_t k = u / p->units, out = e->v0 * TD_LANES, width = e->v * TD_LANES;
@@ -419,25 +439,32 @@ static void run_unit(const plan *p, size_t u, const real *x, real *buffer, real 
   }
 }
 
-/* Items are the bands of all images. */
-static void run_bands(void *ctx, size_t begin, size_t end) {
+/* A band of the images of a group: packs what the units [u, end), all of one group of channels, read, and runs them. */
+static void run_item(const plan *p, size_t item, size_t u, size_t end, char *mine) {
+  size_t n0 = item / p->bands * p->group, n1 = conv_min(n0 + p->group, p->g->n);
+  size_t q0 = item % p->bands * p->band, q1 = conv_min(q0 + p->band, p->span_q[0]);
+  size_t in_size = p->in[0] * p->in[1] * p->in_c, out_size = p->out[0] * p->out[1] * p->out_c;
+  size_t packed = conv_align(p->blocks * p->plane * sizeof(real)) / sizeof(real);
+  real *x = (real *)mine, *line = (real *)(mine + p->local_line), *buffer = (real *)(mine + p->local_buffer);
+  for (size_t n = n0; n < n1; n++)
+    pack_band(p, x + (n - n0) * packed, line, p->x + n * in_size, u / p->units, q0, q1);
+  for (; u < end; u++)
+    for (size_t n = n0; n < n1; n++) run_unit(p, u, x + (n - n0) * packed, buffer, p->y + n * out_size, q0, q1);
+}
+
+/* Items are the bands of all groups of images. */
+static void run_items(void *ctx, size_t begin, size_t end) {
   plan *p = ctx;
   char *mine = p->owner == td_thread_index() ? p->base + p->shared : td_scratch(p->local);
   if (!mine) {
     __atomic_store_n(&p->failed, true, __ATOMIC_RELAXED);
     return;
   }
-  real *x = (real *)mine, *buffer = x + conv_align(p->blocks * p->plane * sizeof(real)) / sizeof(real);
-  real *line = buffer + conv_align(p->band * p->span_q[1] * 4 * TD_VBYTES) / sizeof(real);
-  for (size_t item = begin; item < end; item++) {
-    size_t n = item / p->bands, q0 = item % p->bands * p->band, q1 = conv_min(q0 + p->band, p->span_q[0]);
-    const real *in = p->x + n * p->in[0] * p->in[1] * p->in_c;
-    real *out = p->y + n * p->out[0] * p->out[1] * p->out_c;
-    for (size_t u = p->pass_begin; u < p->pass_end; u++) {
-      if (u == p->pass_begin || u % p->units == 0) pack_band(p, x, line, in, u / p->units, q0, q1);
-      run_unit(p, u, x, buffer, out, q0, q1);
+  for (size_t item = begin; item < end; item++)
+    for (size_t u = p->pass_begin, next; u < p->pass_end; u = next) {
+      next = conv_min(p->pass_end, (u / p->units + 1) * p->units);
+      run_item(p, item, u, next, mine);
     }
-  }
 }
 
 /* As many units from pass_begin on as fit the memory for packed weights. */
@@ -451,12 +478,12 @@ static void choose_pass(plan *p) {
 
 static bool correlate(plan *p, const real *bias) {
   if (!prepare(p, bias)) return false;
-  size_t items = p->g->n * p->bands;
-  size_t work = p->band * p->span_q[1] * p->weight_rows * p->out_cg * p->g->groups / (p->out_step[0] * p->out_step[1]);
+  size_t items = conv_ceil_div(p->g->n, p->group) * p->bands;
+  size_t work = p->group * p->band * p->span_q[1] * p->weight_rows * p->out_cg * p->g->groups / (p->out_step[0] * p->out_step[1]);
   for (p->pass_begin = 0; p->pass_begin < p->units * p->g->groups; p->pass_begin = p->pass_end) {
     choose_pass(p);
     td_parallel(p->pass_end - p->pass_begin, 1 + (16 << 10) / (p->weight_rows * TD_LANES + 1), pack_units, p);
-    td_parallel(items, 1 + MIN_TASK / (work + 1), run_bands, p);
+    td_parallel(items, 1 + MIN_TASK / (work + 1), run_items, p);
   }
   return !p->failed;
 }

@@ -12,12 +12,13 @@ enum { TILE_PITCH = 1 };
 #include "kernels/real_tile.h"
 
 enum {
-  SLAB_BYTES = 256 << 10,      /* of packed x of an item at a time */
-  STRIP_BYTES = 16 << 10,      /* of packed dy that the tiles run over again and again */
+  SLAB_BYTES = 512 << 10,      /* of packed x of an item at a time */
+  STRIP_BYTES = 32 << 10,      /* of packed dy that the tiles run over again and again */
   PARTS_BYTES = 4 << 20,       /* of partial sums */
   MAX_PARTS = 32,
-  MIN_ITEMS = 16,              /* below, kernel rows become items too */
-  PANEL_VECTORS = 4,           /* vectors of output channels of an item, at least */
+  MIN_ITEMS = 16,              /* below, panels become narrower, then kernel rows become items too */
+  MIN_PANEL = 8,               /* vectors of output channels of an item, at least, */
+  MAX_PANEL = 32,              /* and at most */
   MIN_ITEM_WORK = 1 << 20      /* multiplications of an item, at least */
 };
 
@@ -32,10 +33,9 @@ typedef struct {
   size_t panels, panel;        /* panels of a group, vectors of a panel */
   size_t kernel_items;         /* kh when kernel rows are items, else 1 */
   size_t fold;                 /* taps of a kernel row that are rows of one tile: kw or 1 */
-  bool direct;                 /* x is read where it lies: no padding, one group */
   bool in_place;               /* the sums are dw itself: one part, and full vectors */
   size_t sum_pitch, sum_size;  /* elements of a row of sums and of a part */
-  size_t slab, strip;          /* output rows packed at a time */
+  size_t slab, strip;          /* output rows of which x, and of which dy, is packed at a time */
   size_t cols, col_step;       /* packed columns; elements from a pixel to the next one seen */
   size_t x_bytes, dy_bytes;    /* scratch of a task */
   size_t shared, local;
@@ -45,12 +45,18 @@ typedef struct {
   bool failed;
 } plan;
 
-static size_t slab_input_rows(const plan *p, size_t rows) {
+/* Input rows that `rows` successive output rows of an image see. */
+static size_t seen_rows(const plan *p, size_t rows) {
   size_t halo = p->kernel_items > 1 ? 0 : (p->g->kh - 1) * p->g->dilation[0];
   return (rows - 1) * p->g->stride[0] + halo + 1;
 }
 
-/* Ranges of rows, by geometry alone. */
+/* At least the input rows that a slab of output rows sees, in as many images as it can touch. */
+static size_t slab_input_rows(const plan *p, size_t rows) {
+  return rows * p->g->stride[0] + (rows / p->g->oh + 2) * seen_rows(p, 1);
+}
+
+/* Ranges of rows. */
 static size_t choose_parts(const plan *p) {
   size_t part_bytes = p->sum_size * sizeof(real);
   size_t most = conv_min(MAX_PARTS, conv_max(1, PARTS_BYTES / (part_bytes + 1)));
@@ -60,35 +66,38 @@ static size_t choose_parts(const plan *p) {
   return parts;
 }
 
+static void choose_items(plan *p) {
+  p->panels = conv_ceil_div(p->vectors, MAX_PANEL);
+  p->parts = choose_parts(p);
+  size_t wide = p->parts * p->g->groups, most = conv_ceil_div(p->vectors, MIN_PANEL);
+  if (wide * p->panels < MIN_ITEMS) p->panels = conv_min(conv_ceil_div(MIN_ITEMS, wide), most);
+  p->panel = conv_ceil_div(p->vectors, p->panels);
+  p->panels = conv_ceil_div(p->vectors, p->panel);
+  p->kernel_items = wide * p->panels < MIN_ITEMS ? p->g->kh : 1;
+}
+
 static void choose_slab(plan *p) {
-  const td_conv *g = p->g;
-  size_t row_bytes = p->cols * p->cg * sizeof(real), most = conv_ceil_div(p->rows, p->parts);
-  p->slab = conv_min(conv_min(g->oh, most), g->oh);
+  size_t row_bytes = p->cols * p->cg * sizeof(real);
+  p->slab = conv_ceil_div(p->rows, p->parts);
   while (p->slab > 1 && slab_input_rows(p, p->slab) * row_bytes > SLAB_BYTES) p->slab = (p->slab + 1) / 2;
-  p->strip = conv_max(1, STRIP_BYTES / (g->ow * 2 * TD_VBYTES));
-  p->strip = conv_min(p->strip, p->slab);
+  p->strip = conv_min(p->slab, conv_max(1, STRIP_BYTES / (p->g->ow * 2 * TD_VBYTES)));
 }
 
 static void describe(plan *p, const td_conv *g) {
   *p = (plan){.g = g, .cg = g->c / g->groups, .og = g->o / g->groups, .rows = g->n * g->oh};
   p->vectors = conv_ceil_div(p->og, TD_LANES);
   p->fold = g->dilation[1] == 1 ? g->kw : 1;
-  p->direct = g->groups == 1 && !g->pad[0] && !g->pad[1];
   p->sum_pitch = g->groups * p->vectors * TD_LANES;
   p->sum_size = g->kh * g->kw * p->cg * p->sum_pitch;
-  p->panel = conv_min(p->vectors, PANEL_VECTORS);
-  p->panels = conv_ceil_div(p->vectors, p->panel);
-  p->kernel_items = 1;
-  p->parts = choose_parts(p);
-  if (p->parts * p->panels * g->groups < MIN_ITEMS) p->kernel_items = g->kh;
+  choose_items(p);
   p->in_place = p->parts == 1 && p->sum_pitch == g->o;
   p->cols = (g->ow - 1) * g->stride[1] + (g->kw - 1) * g->dilation[1] + 1;
-  p->col_step = g->stride[1] * (p->direct ? g->c : p->cg);
+  p->col_step = g->stride[1] * p->cg;
   choose_slab(p);
-  p->x_bytes = p->direct ? 0 : conv_align(slab_input_rows(p, p->slab) * p->cols * p->cg * sizeof(real));
-  p->dy_bytes = conv_align(p->strip * g->ow * 4 * TD_VBYTES);
+  p->x_bytes = conv_align(slab_input_rows(p, p->slab) * p->cols * p->cg * sizeof(real));
+  p->dy_bytes = conv_align(p->strip * g->ow * p->panel * TD_VBYTES);
   p->shared = p->in_place ? 0 : conv_align(p->parts * p->sum_size * sizeof(real));
-  p->local = p->x_bytes + p->dy_bytes + conv_align(p->strip * sizeof(size_t));
+  p->local = p->x_bytes + p->dy_bytes + conv_align(p->slab * sizeof(size_t));
 }
 
 /* An item, taken apart. */
@@ -120,7 +129,7 @@ static item take_item(const plan *p, size_t index) {
 static void pack_x(const plan *p, real *to, const real *image, size_t k, size_t oh, size_t rows, size_t i0) {
   const td_conv *g = p->g;
   ptrdiff_t top = (ptrdiff_t)(oh * g->stride[0] + i0 * g->dilation[0]) - (ptrdiff_t)g->pad[0];
-  size_t count = slab_input_rows(p, rows), pitch = p->cols * p->cg;
+  size_t count = seen_rows(p, rows), pitch = p->cols * p->cg;
   size_t left = conv_min(g->pad[1], p->cols), right = conv_min(p->cols, left + g->w);
   for (size_t r = 0; r < count; r++, to += pitch) {
     ptrdiff_t y = top + (ptrdiff_t)r;
@@ -137,25 +146,29 @@ static void pack_x(const plan *p, real *to, const real *image, size_t k, size_t 
   }
 }
 
-/* Copies `pixels` pixels of v vectors of output channels, the last one filled with zeros beyond `channels`. */
-static void pack_dy(const plan *p, real *to, const real *from, size_t pixels, size_t v, size_t channels) {
-  size_t width = v * TD_LANES;
-  for (size_t i = 0; i < pixels; i++, from += p->g->o, to += width) {
-    if (channels >= width)
-      for (size_t k = 0; k < v; k++) td_store(to + k * TD_LANES, td_load(from + k * TD_LANES));
-    else {
-      memcpy(to, from, channels * sizeof(real));
-      memset(to + channels, 0, (width - channels) * sizeof(real));
+/* Copies the panel's channels of `pixels` pixels, tiles one after the other; the last vector is filled with zeros beyond the
+ * `channels` there are. Pixels are read in the order in which they lie. */
+static void pack_dy(const plan *p, const item *e, real *to, const real *from, size_t pixels) {
+  size_t channels = p->og - e->v0 * TD_LANES, ahead = 8 * p->g->o;
+  for (size_t i = 0; i < pixels; i++, from += p->g->o)
+    for (size_t v0 = e->v0, v; v0 < e->v1; v0 += v) {
+      v = tile_width(p->fold * p->cg, e->v1 - v0);
+      size_t at = (v0 - e->v0) * TD_LANES;
+      real *out = to + at * pixels + i * v * TD_LANES;
+      for (size_t k = 0; k < v; k++, at += TD_LANES, out += TD_LANES)
+        if (at + TD_LANES <= channels) {
+          __builtin_prefetch((const char *)(from + at) + ahead * sizeof(real));
+          td_store(out, td_load(from + at));
+        } else
+          for (size_t c = 0; c < TD_LANES; c++) out[c] = at + c < channels ? from[at + c] : 0;
     }
-  }
 }
 
 /* Adds the products of a strip to the sums of kernel row i: job has the strip's dy and offsets. */
 static void add_strip(const plan *p, const item *e, tile_job *job, const real *x, size_t i, size_t v0, size_t v) {
   size_t rows = p->fold * p->cg, tiles = conv_ceil_div(rows, tile_rows(v));
-  size_t pixel = p->direct ? p->g->c : p->cg;
   for (size_t j = 0; j < p->g->kw; j += p->fold) {
-    const real *seen = x + j * p->g->dilation[1] * pixel;
+    const real *seen = x + j * p->g->dilation[1] * p->cg;
     real *y = e->sums + (i * p->g->kw + j) * p->cg * p->sum_pitch + (e->k * p->vectors + v0) * TD_LANES;
     for (size_t t = 0; t < tiles; t++) {
       size_t r0 = rows * t / tiles, r1 = rows * (t + 1) / tiles;
@@ -166,22 +179,20 @@ static void add_strip(const plan *p, const item *e, tile_job *job, const real *x
   }
 }
 
-/* Rows [oh, oh + rows) of image n, x beginning at what row oh sees through kernel row i0; mine: the task's
- * memory for dy and offsets. */
-static void add_slab(const plan *p, const item *e, const real *x, size_t x_pitch, size_t n, size_t oh, size_t rows,
-                     real *mine) {
+/* Output rows [row, row + rows), counted over all images; off: where what each of them sees through kernel row i0
+ * begins in packed x; dy: memory for packed dy. */
+static void add_slab(const plan *p, const item *e, const real *x, const size_t *off, size_t row, size_t rows, real *dy) {
   const td_conv *g = p->g;
-  size_t *off = (size_t *)((char *)mine + p->dy_bytes);
+  size_t kernel_row = g->dilation[0] * p->cols * p->cg;
   for (size_t s = 0; s < rows; s += p->strip) {
-    size_t count = conv_min(p->strip, rows - s);
-    for (size_t r = 0; r < count; r++) off[r] = r * g->stride[0] * x_pitch;
+    size_t count = conv_min(p->strip, rows - s), pixels = count * g->ow;
+    pack_dy(p, e, dy, p->dy + (row + s) * g->ow * g->o + e->k * p->og + e->v0 * TD_LANES, pixels);
     for (size_t v0 = e->v0, v; v0 < e->v1; v0 += v) {
       v = tile_width(p->fold * p->cg, e->v1 - v0);
-      const real *from = p->dy + (n * g->oh + oh + s) * g->ow * g->o + e->k * p->og + v0 * TD_LANES;
-      pack_dy(p, mine, from, count * g->ow, v, p->og - v0 * TD_LANES);
-      tile_job job = {.y_pitch = p->sum_pitch, .off = off, .taps = count, .steps = g->ow, .x_step = p->col_step, .b = mine};
+      tile_job job = {.y_pitch = p->sum_pitch, .off = off + s, .taps = count, .steps = g->ow, .x_step = p->col_step,
+                      .b = dy + (v0 - e->v0) * TD_LANES * pixels};
       for (size_t i = e->i0; i < e->i1; i++)
-        add_strip(p, e, &job, x + (s * g->stride[0] + (i - e->i0) * g->dilation[0]) * x_pitch, i, v0, v);
+        add_strip(p, e, &job, x + (i - e->i0) * kernel_row, i, v0, v);
     }
   }
 }
@@ -192,22 +203,28 @@ static void clear_sums(const plan *p, const item *e) {
   for (size_t r = 0; r < rows; r++) memset(to + r * p->sum_pitch, 0, (e->v1 - e->v0) * TD_VBYTES);
 }
 
-static void run_item(const plan *p, size_t index, char *mine) {
+/* Packs what the output rows [row, row + rows) see; off as add_slab wants it. */
+static void gather_x(const plan *p, const item *e, real *packed, size_t *off, size_t row, size_t rows) {
   const td_conv *g = p->g;
+  size_t pitch = p->cols * p->cg, at = 0;
+  for (size_t r = 0, count; r < rows; r += count) {
+    size_t n = (row + r) / g->oh, oh = (row + r) % g->oh;
+    count = conv_min(g->oh - oh, rows - r);
+    pack_x(p, packed + at, p->x + n * g->h * g->w * g->c, e->k, oh, count, e->i0);
+    for (size_t i = 0; i < count; i++) off[r + i] = at + i * g->stride[0] * pitch;
+    at += seen_rows(p, count) * pitch;
+  }
+}
+
+static void run_item(const plan *p, size_t index, char *mine) {
   item e = take_item(p, index);
+  real *x = (real *)mine, *dy = (real *)(mine + p->x_bytes);
+  size_t *off = (size_t *)(mine + p->x_bytes + p->dy_bytes);
   clear_sums(p, &e);
   for (size_t row = e.row0, rows; row < e.row1; row += rows) {
-    size_t n = row / g->oh, oh = row % g->oh;
-    rows = conv_min(conv_min(p->slab, g->oh - oh), e.row1 - row);
-    const real *image = p->x + n * g->h * g->w * g->c;
-    real *dy = (real *)(mine + p->x_bytes);
-    if (p->direct) {
-      const real *x = image + (oh * g->stride[0] + e.i0 * g->dilation[0]) * g->w * g->c;
-      add_slab(p, &e, x, g->w * g->c, n, oh, rows, dy);
-    } else {
-      pack_x(p, (real *)mine, image, e.k, oh, rows, e.i0);
-      add_slab(p, &e, (real *)mine, p->cols * p->cg, n, oh, rows, dy);
-    }
+    rows = conv_min(p->slab, e.row1 - row);
+    gather_x(p, &e, x, off, row, rows);
+    add_slab(p, &e, x, off, row, rows, dy);
   }
 }
 

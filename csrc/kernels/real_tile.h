@@ -35,7 +35,8 @@ static inline __attribute__((always_inline)) void tile_body(const int P, const i
   vreal sum[TILE_ROWS_1][4];
   const real *b = j->b;
   real *const y = j->y;
-  const size_t x_step = j->x_step, steps = j->steps, y_pitch = j->y_pitch;
+  const size_t x_step = j->x_step, steps = j->steps;
+  size_t y_pitch = j->y_pitch;
   if (j->init) {
 #pragma GCC unroll 32
     for (int p = 0; p < P; p++) {
@@ -65,6 +66,7 @@ static inline __attribute__((always_inline)) void tile_body(const int P, const i
       b += V * TD_LANES;
     }
   }
+  __asm__("" : "+r"(y_pitch));  /* forget the rows' addresses, which would be kept over the loops in memory */
 #pragma GCC unroll 32
   for (int p = 0; p < P; p++) {
 #pragma GCC unroll 4
