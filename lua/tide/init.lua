@@ -17,8 +17,13 @@ end
 
 -- Parts that a script may not need are loaded when first named.
 local parts = {
-  nn = true, optim = true, ode = true, implicit = true, data = true, io = true, plot = true, repl = true,
+  nn = true, optim = true, ode = true, implicit = true, linalg = true, data = true, io = true, plot = true, repl = true,
 }
+
+-- Methods whose functions such a part holds.
+for _, name in ipairs {"trace", "kron", "matrix_power", "matrix_rank"} do
+  core.methods[name] = function(...) return M.linalg[name](...) end
+end
 
 return setmetatable(M, {
   __index = function(_, name)
