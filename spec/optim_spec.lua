@@ -262,6 +262,29 @@ describe("an optimiser", function()
     end)
   end
 
+  it("goes through a file with its network", function()
+    local function make()
+      local net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm2d(3), nn.Linear(3, 1))
+      return net, optim.AdamW(net:parameters(), {lr = 0.1})
+    end
+    local function train(net, opt, x)
+      net(x):square():sum():backward()
+      opt:step():zero_grad()
+    end
+    local x, name = tide.randn(5, 2), os.tmpname()
+    local net, opt = make()
+    train(net, opt, x)
+    local again, opt_again = make()
+    for _, pair in ipairs {{net, again}, {opt, opt_again}} do
+      assert(tide.io.save_safetensors(name, pair[1]:state_dict()))
+      pair[2]:load_state_dict((assert(tide.io.load_safetensors(name))))
+    end
+    os.remove(name)
+    train(net, opt, x)
+    train(again, opt_again, x)
+    for key, value in pairs(net:state_dict()) do assert.is_true(tide.equal(value, again:state_dict()[key])) end
+  end)
+
   it("refuses a state that is another's", function()
     local a, b = parameter {1, 2}, parameter {1, 2, 3}
     give(a, {1, 1})
