@@ -282,7 +282,8 @@ describe("an optimiser", function()
     os.remove(name)
     train(net, opt, x)
     train(again, opt_again, x)
-    for key, value in pairs(net:state_dict()) do assert.is_true(tide.equal(value, again:state_dict()[key])) end
+    local state = again:state_dict()
+    for key, value in pairs(net:state_dict()) do assert.is_true(tide.equal(value, state[key])) end
   end)
 
   it("refuses a state that is another's", function()
