@@ -371,8 +371,8 @@ static td_tensor *det_twin(const td_rule *r, td_tensor *const *in) {
   return td_mul(td_num(n % 2 ? -1 : 1), td_reshape_like(c, r->dout[0]));
 }
 
-/* The matrix of cofactors, singular or not: det(U)·det(Vᵀ)·U·diag(Π of the other singular
- * values)·Vᵀ. Not recorded. */
+/* The matrix of cofactors, singular or not: ±U·(Π of the other singular values)·Vᵀ, the sign being
+ * that of the product of both determinants, a constant. */
 static td_tensor *cofactors(td_tensor *a) {
   td_tensor *usv[TD_MAX_OUT];
   td_do_all(&td_op_svd, NULL, 1, &a, usv);
@@ -380,22 +380,32 @@ static td_tensor *cofactors(td_tensor *a) {
   size_t n = rows_of(a);
   td_tensor *others = td_where(td_banded(a->dtype, n, n, 0, 1, 0), td_num(1), td_row(usv[1]));
   td_tensor *products = td_do(&td_op_prod, &(td_attrs){.i = {1 << (a->ndim - 1), 0}}, 1, others);
-  td_tensor *sign = td_mul(td_do(&td_op_det, NULL, 1, usv[0]), td_do(&td_op_det, NULL, 1, usv[2]));
-  return td_mul(td_column(td_column(sign)), td_matmul(td_mul(usv[0], td_row(products)), usv[2]));
+  td_tensor *turns = td_mul(td_do(&td_op_det, NULL, 1, usv[0]), td_do(&td_op_det, NULL, 1, usv[2]));
+  td_tensor *sign = td_column(td_column(td_sign(turns)));
+  return td_mul(sign, td_matmul(td_mul(usv[0], td_row(products)), usv[2]));
 }
 
-static bool has_zero(const td_tensor *t) {
-  for (size_t i = 0; t->storage && i < t->numel; i++)
-    if (td_tensor_get(t, i) == 0) return true;
-  return false;
+/* Is det·inverse(a) good to some digits: no determinant 0, no condition number near 1/rounding? */
+static bool regular(const td_tensor *y, td_tensor *a, td_tensor **inverse) {
+  for (size_t i = 0; y->storage && i < y->numel; i++)
+    if (td_tensor_get(y, i) == 0) return false;
+  *inverse = td_do(&td_op_inv, NULL, 1, a);
+  td_attrs each = {.i = {3 << (a->ndim - 2), 0}};
+  td_tensor *size = td_do(&td_op_norm, &each, 1, a);
+  td_tensor *reach = td_do(&td_op_norm, &each, 1, *inverse);
+  double most = a->dtype == TD_F32 ? 0x1p13 : 0x1p35;
+  for (size_t i = 0; size && reach && reach->storage && i < reach->numel; i++)
+    if (!(td_tensor_get(size, i) * td_tensor_get(reach, i) < most)) return false;
+  return true;
 }
-/* det·a⁻ᵀ, which for a singular matrix has a limit: the cofactors (Jacobi's formula). */
+/* det·a⁻ᵀ (Jacobi's formula), which for a singular matrix has a limit: the cofactors. */
 static void det_vjp(td_rule *r) {
-  td_tensor *a = r->in[0], *y = r->out[0], *dy = r->dout[0];
+  enum { POLYNOMIAL = 8 };
+  td_tensor *a = r->in[0], *y = r->out[0], *dy = r->dout[0], *inverse = NULL;
   if (a->numel == 0) return;
-  if (!has_zero(y))
-    r->din[0] = td_mul(td_column(td_column(td_mul(dy, y))), td_t(td_do(&td_op_inv, NULL, 1, a)));
-  else if (td_recording)
+  if (regular(y, a, &inverse))
+    r->din[0] = td_mul(td_column(td_column(td_mul(dy, y))), td_t(inverse));
+  else if (td_recording && rows_of(a) <= POLYNOMIAL)
     td_rule_by_twin(r, det_twin);
   else
     r->din[0] = td_mul(td_column(td_column(dy)), cofactors(a));

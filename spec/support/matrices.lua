@@ -102,7 +102,7 @@ function M.qr(a)
   local k = math.min(a.rows, a.columns)
   local q = make(a.rows, k, function(i, j) return a[i][j] end)
   for j = 1, k do
-    for pass = 1, 2 do  -- once is not enough
+    for _ = 1, 2 do  -- once is not enough
       for p = 1, j - 1 do
         local dot = 0
         for i = 1, a.rows do dot = dot + q[i][p] * q[i][j] end
