@@ -20,14 +20,14 @@ static td_status lua_field_eval(td_field *self, td_tensor *t, td_tensor *y, td_t
   lua_field *f = (lua_field *)self;
   lua_State *L = tdl_state();
   int top = lua_gettop(L);
-  luaL_checkstack(L, 8, "a right-hand side");
+  if (!lua_checkstack(L, 8)) return td_fail(TD_EARG, "ode.solve: the stack is full, is f solving itself?");
   lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
   tdl_push(L, td_tensor_retain(t));
   tdl_push(L, td_tensor_retain(y));
   td_status s = tdl_pcall(L, 2, 1);
   if (!s) {
     td_tensor *result = tdl_test(L, -1);
-    if (!result) s = td_fail(TD_EARG, "ode: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
+    if (!result) s = td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
     else if (result->dtype != y->dtype && td_dtype_is_real(result->dtype)) {
       size_t mark = td_auto_mark();
       *dy = td_tensor_retain(td_cast(result, y->dtype));
@@ -52,7 +52,7 @@ static td_owned_field *lua_field_new(lua_State *L, int index) {
   lua_field *f = td_alloc(sizeof *f);
   if (!f) return NULL;
   lua_pushvalue(L, index);
-  *f = (lua_field){{{.eval = lua_field_eval}, lua_field_free}, luaL_ref(L, LUA_REGISTRYINDEX), tdl_main(L)};
+  *f = (lua_field){{{.eval = lua_field_eval, .who = "ode.solve"}, lua_field_free}, luaL_ref(L, LUA_REGISTRYINDEX), tdl_main(L)};
   return &f->base;
 }
 
@@ -104,7 +104,7 @@ static bool bool_field(lua_State *L, int index, const char *name) {
 static void read_options(lua_State *L, int index, td_ode_options *o) {
   lua_getfield(L, index, "method");
   *o = (td_ode_options){.method = td_tableau_find(luaL_checkstring(L, -1))};
-  if (!o->method) tdl_error(L, "ode: unknown method \"%s\"", lua_tostring(L, -1));
+  if (!o->method) tdl_error(L, "ode.solve: unknown method \"%s\"", lua_tostring(L, -1));
   lua_pop(L, 1);
   o->rtol = number_field(L, index, "rtol");
   o->atol = number_field(L, index, "atol");
@@ -120,51 +120,34 @@ static void read_options(lua_State *L, int index, td_ode_options *o) {
   o->controller = (td_controller){
     .k = {number_field(L, c, "k1"), number_field(L, c, "k2"), number_field(L, c, "k3")},
     .safety = number_field(L, c, "safety"), .shrink = number_field(L, c, "shrink"), .grow = number_field(L, c, "grow"),
-    .keep_after_accept = bool_field(L, c, "keep_after_accept")};
+    .keep_after_accept = bool_field(L, c, "keep_after_accept"), .hold_after_reject = bool_field(L, c, "hold_after_reject")};
   lua_pop(L, 1);
 }
 
 /* ---- Solving ---- */
 
-/* What one call owns until it ends. */
-typedef struct {
-  td_ode_recorded *r;
-  td_tensor **externals;
-  size_t nexternals, capacity;
-  td_tensor *slope;
-} attempt;
-
-static void attempt_free(attempt *a) {
-  for (size_t i = 0; i < a->nexternals; i++) td_tensor_release(a->externals[i]);
-  td_free(a->externals, a->capacity * sizeof *a->externals);
-  td_tensor_release(a->slope);
-  td_ode_recorded_free(a->r);
-}
-
 /* f(t0, y0) on the tape, once: its externals are what gradients must reach; its value is the first slope. */
-static td_status find_externals(attempt *a, td_tensor *y0) {
-  td_tensor *y = td_auto(td_tensor_alias(y0)), *t = td_auto(td_tensor_number(TD_F64, a->r->ts[0], false));
+static td_status find_externals(td_ode_recorded *r, td_tensor *y0, td_tensor **first_slope) {
+  td_tensor *y = td_auto(td_tensor_alias(y0)), *t = td_auto(td_tensor_number(TD_F64, r->ts[0], false));
   if (!y || !t) return td_last_status();
   uint64_t since = td_tape_now();
   td_tensor *dy = NULL;
-  td_status s = td_field_eval(&a->r->f->field, t, y, &dy);
+  td_status s = td_field_eval(&r->f->field, t, y, &dy);
   td_auto(dy);
-  if (!s) s = td_tape_externals(&dy, 1, since, &a->externals, &a->nexternals, &a->capacity);
-  if (!s) {
-    a->slope = td_tensor_alias(dy);
-    if (!a->slope) s = td_last_status();
-  }
-  return s;
+  if (!s) s = td_tape_externals(&dy, 1, since, &r->externals, &r->nexternals, &r->capacity);
+  if (s) return s;
+  *first_slope = td_auto(td_tensor_alias(dy));
+  return *first_slope ? TD_OK : td_last_status();
 }
 
 /* The tensors of the option params join the externals. */
-static td_status add_params(lua_State *L, int index, attempt *a) {
+static td_status add_params(lua_State *L, int index, td_ode_recorded *r) {
   lua_getfield(L, index, "params");
   int table = lua_gettop(L), n = lua_istable(L, table) ? (int)tdl_rawlen(L, table) : 0;
-  td_tensor **all = td_alloc((a->nexternals + (size_t)n + 1) * sizeof *all);
+  size_t count = r->nexternals, room = count + (size_t)n + 1;
+  td_tensor **all = td_alloc(room * sizeof *all);
   if (!all) return td_last_status();
-  size_t count = a->nexternals;
-  if (count) memcpy(all, a->externals, count * sizeof *all);
+  if (count) memcpy(all, r->externals, count * sizeof *all);
   for (int i = 1; i <= n; i++) {
     lua_rawgeti(L, table, i);
     td_tensor *t = tdl_test(L, -1);
@@ -173,30 +156,43 @@ static td_status add_params(lua_State *L, int index, attempt *a) {
     for (size_t j = 0; j < count && !known; j++) known = all[j]->node == t->node && all[j]->slot == t->slot;
     if (!known) all[count++] = td_tensor_retain(t);
   }
-  td_free(a->externals, a->capacity * sizeof *a->externals);
-  a->externals = all;
-  a->capacity = a->nexternals + (size_t)n + 1;
-  a->nexternals = count;
+  td_free(r->externals, r->capacity * sizeof *r->externals);
+  r->externals = all;
+  r->capacity = room;
+  r->nexternals = count;
   lua_settop(L, table - 1);
   return TD_OK;
 }
 
-static td_status solve(lua_State *L, attempt *a, td_tensor *y0, td_tensor *times, bool *recorded) {
-  td_ode_recorded *r = a->r;
+/* The forward solve. *recorded: a gradient can flow to something. Where t never leaves t0, f is not called. */
+static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, td_tensor *times, bool *recorded) {
   bool was = td_recording;
-  td_status s = TD_OK;
-  if (was) {
-    s = find_externals(a, y0);
-    if (!s) s = add_params(L, 4, a);
-    r->o.first_slope = a->slope;
+  td_tensor *first_slope = NULL;
+  td_status s = td_ode_check(y0, r->ts, r->nt);
+  if (!s && was && r->ts[r->nt - 1] != r->ts[0]) {
+    s = find_externals(r, y0, &first_slope);
+    if (!s) s = add_params(L, 4, r);
   }
-  *recorded = was && (y0->node || (times && times->node) || a->nexternals);
+  if (s) return s;
+  *recorded = was && (y0->node || times->node || r->nexternals);
   r->o.keep = *recorded && r->mode == TD_ODE_DISCRETE;
+  r->o.first_slope = first_slope;
   td_recording = false;
-  if (!s) s = td_ode_integrate(&r->f->field, y0, r->ts, r->nt, &r->o, &r->solution);
+  s = td_ode_integrate(&r->f->field, y0, r->ts, r->nt, &r->o, &r->solution);
   td_recording = was;
   r->o.first_slope = NULL;
   return s;
+}
+
+/* Steps taken, as a table of their start times with the end last. */
+static void push_grid(lua_State *L, const td_ode_solution *s) {
+  lua_createtable(L, (int)s->nsteps + 1, 0);
+  for (size_t i = 0; i < s->nsteps; i++) {
+    lua_pushnumber(L, s->steps[i].t);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  lua_pushnumber(L, s->stats.t_last);
+  lua_rawseti(L, -2, (int)s->nsteps + 1);
 }
 
 static void push_result(lua_State *L, const td_ode_solution *s) {
@@ -211,17 +207,35 @@ static void push_result(lua_State *L, const td_ode_solution *s) {
   lua_pushnumber(L, s->stats.h_max), lua_setfield(L, -2, "h_max");
   lua_pushnumber(L, s->stats.t_last), lua_setfield(L, -2, "t_last");
   lua_pushnumber(L, (lua_Number)s->stats.worst + 1), lua_setfield(L, -2, "worst_index");
+  push_grid(L, s);
+  lua_setfield(L, -2, "grid");
 }
 
-/* Steps taken, as a table of their start times with the end last. */
-static void push_grid(lua_State *L, const td_ode_solution *s) {
-  lua_createtable(L, (int)s->nsteps + 1, 0);
-  for (size_t i = 0; i < s->nsteps; i++) {
-    lua_pushnumber(L, s->steps[i].t);
-    lua_rawseti(L, -2, (int)i + 1);
+static td_ode_recorded *recorded_new(lua_State *L, const td_tensor *times, td_ode_gradient mode) {
+  td_ode_recorded *r = td_alloc(sizeof *r);
+  if (!r) return NULL;
+  *r = (td_ode_recorded){.mode = mode, .nt = times->numel, .nts = times->numel, .seminorm = bool_field(L, 4, "seminorm")};
+  r->ts = td_alloc(r->nts * sizeof *r->ts);
+  r->f = lua_field_new(L, 1);
+  if (!r->ts || !r->f) {
+    td_ode_recorded_free(r);
+    return NULL;
   }
-  lua_pushnumber(L, s->stats.t_last);
-  lua_rawseti(L, -2, (int)s->nsteps + 1);
+  for (size_t i = 0; i < r->nts; i++) r->ts[i] = td_tensor_get(times, i * times->stride[0]);
+  return r;
+}
+
+/* The rows that were reached, taken out of the solution. */
+static td_tensor *take_rows(td_ode_recorded *r) {
+  td_tensor *all = r->solution.ys;
+  size_t shape[TD_MAX_DIMS];
+  memcpy(shape, all->shape, sizeof shape);
+  shape[0] = r->nt = r->solution.reached;
+  r->solution.ys = NULL;
+  if (shape[0] == all->shape[0]) return all;
+  td_tensor *rows = td_tensor_view(all, all->ndim, shape, all->stride, 0);
+  td_tensor_release(all);
+  return rows;
 }
 
 /* ode_solve(f, y0, times, options) → ys (times×state, the rows reached), result table, counter of backward evaluations */
@@ -239,44 +253,33 @@ static int core_ode_solve(lua_State *L) {
   int mode = luaL_checkoption(L, -1, NULL, modes);
   lua_settop(L, 4);
   counter *backward_calls = push_counter(L);
+  td_ode_recorded *r = recorded_new(L, times, (td_ode_gradient)mode);
+  if (!r) tdl_raise(L);
+  r->o = forward;
+  r->adjoint = backward;
 
-  attempt a = {.r = td_alloc(sizeof *a.r)};
-  if (!a.r) tdl_raise(L);
-  *a.r = (td_ode_recorded){.o = forward, .adjoint = backward, .mode = (td_ode_gradient)mode, .nt = times->numel,
-                           .seminorm = bool_field(L, 4, "seminorm")};
-  a.r->ts = td_alloc(times->numel * sizeof *a.r->ts);
-  a.r->f = lua_field_new(L, 1);
-  td_status s = a.r->ts && a.r->f ? TD_OK : td_last_status();
-  for (size_t i = 0; i < times->numel && !s; i++) a.r->ts[i] = td_tensor_get(times, i * times->stride[0]);
   bool recorded = false;
   size_t mark = td_auto_mark();
   lua_State *before = tdl_enter(L);
-  if (!s) s = solve(L, &a, y0, times, &recorded);
+  td_status s = solve(L, r, y0, times, &recorded);
   tdl_leave(before);
   td_auto_release(mark);
   if (s) {
-    attempt_free(&a);
+    td_ode_recorded_free(r);
     tdl_raise(L);
   }
-  td_ode_solution *out = &a.r->solution;
-  bool complete = out->status == TD_ODE_OK;
-  push_result(L, out);
-  push_grid(L, out);
-  lua_setfield(L, -2, "grid");
-  size_t shape[TD_MAX_DIMS];
-  memcpy(shape, out->ys->shape, sizeof shape);
-  shape[0] = out->reached;
-  td_tensor *ys = complete ? td_tensor_retain(out->ys) : td_tensor_view(out->ys, out->ys->ndim, shape, out->ys->stride, 0);
+  push_result(L, &r->solution);
+  td_tensor *ys = take_rows(r);
   tdl_push(L, ys);
-  if (recorded && complete) {
+  if (recorded) {
     backward_calls->refs++;
-    a.r->nfe_backward = &backward_calls->value;
-    a.r->nfe_free = counter_release;
-    a.r->nfe_owner = backward_calls;
-    s = td_ode_record(a.r, y0, times, a.externals, a.nexternals);
-    a.r = NULL;
+    r->nfe_backward = &backward_calls->value;
+    r->nfe_free = counter_release;
+    r->nfe_owner = backward_calls;
+    s = td_ode_record(r, ys, y0, times);
+  } else {
+    td_ode_recorded_free(r);
   }
-  attempt_free(&a);
   tdl_check(L, s);
   lua_insert(L, -2);
   lua_pushvalue(L, 5);
@@ -323,7 +326,7 @@ static int core_ode_methods(lua_State *L) {
 /* ode_dense(method, θ) → weights of the stages (the slope at the end last when it is an extra stage) and their slopes */
 static int core_ode_dense(lua_State *L) {
   const td_tableau *m = td_tableau_find(luaL_checkstring(L, 1));
-  if (!m) tdl_error(L, "ode: unknown method \"%s\"", lua_tostring(L, 1));
+  if (!m) tdl_error(L, "ode.solve: unknown method \"%s\"", lua_tostring(L, 1));
   double w[TD_MAX_STAGES + 1], theta = luaL_checknumber(L, 2);
   int n = td_tableau_dense(m, theta, w);
   push_row(L, w, n);

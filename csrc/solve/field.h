@@ -9,10 +9,10 @@ typedef struct td_field td_field;
 struct td_field {
   /* *dy receives one reference to a tensor of y's shape and type. t is a 0-d float64 tensor. */
   td_status (*eval)(td_field *f, td_tensor *t, td_tensor *y, td_tensor **dy);
-  uint64_t calls;
+  const char *who;  /* whose messages these are: "ode.solve" */
 };
 
-/* f(t, y), contiguous, checked to have y's shape and type; counts the call. */
+/* f(t, y), checked to have y's shape and type and to have left y as it was. Contiguous, unless it is on the tape. */
 td_status td_field_eval(td_field *f, td_tensor *t, td_tensor *y, td_tensor **dy);
 
 #endif

@@ -23,8 +23,11 @@ typedef struct {
   td_ode_gradient mode;
   bool seminorm;              /* parameters stay outside the backward error control */
   double *ts;
-  size_t nt;
+  size_t nt, nts;             /* times that have a value, and all of them */
   td_ode_solution solution;
+  td_tensor **externals;      /* what f depends on besides t and y, one reference each; the array has room for capacity */
+  size_t nexternals, capacity;
+  uint32_t *versions;         /* of the externals, and of ys at the end */
   uint64_t *nfe_backward;     /* shared with the result's statistics; counts evaluations of the reverse pass */
   void (*nfe_free)(void *);   /* gives nfe_backward back */
   void *nfe_owner;
@@ -32,9 +35,8 @@ typedef struct {
 
 void td_ode_recorded_free(void *recorded);
 
-/* Makes solution.ys the result of one node on y0, times (a float64 tensor of nt, or NULL when no gradient flows to
- * them) and the externals: everything else that f depends on. Takes over `recorded`. */
-td_status td_ode_record(td_ode_recorded *recorded, td_tensor *y0, td_tensor *times, td_tensor *const *externals,
-                        size_t nexternals);
+/* Makes ys, the rows that were reached, the result of one node on y0, times (float64) and the externals. Takes over
+ * `recorded`, which must not own ys. */
+td_status td_ode_record(td_ode_recorded *recorded, td_tensor *ys, td_tensor *y0, td_tensor *times);
 
 #endif

@@ -8,11 +8,13 @@
 typedef enum { TD_ODE_OK, TD_ODE_MAX_STEPS, TD_ODE_UNDERFLOW, TD_ODE_NONFINITE } td_ode_status;
 const char *td_ode_status_name(td_ode_status s);
 
-/* h' = h·clip(safety·Π errⁿᵢ^(−k[i]/q), shrink, grow), q = error order + 1; err of this step and the two accepted before. */
+/* h' = h·clip(safety·Π errᵢ^(−k[i]/q), shrink, grow), q = error order + 1; err of this step and the two accepted before.
+ * A rejected step shrinks by clip(safety·err^(−1/q), shrink, safety), or by `shrink` when something was not finite. */
 typedef struct {
   double k[3];
   double safety, shrink, grow;
-  bool keep_after_accept;  /* an accepted step never shrinks the next one (torchdiffeq) */
+  bool keep_after_accept;  /* an accepted step never shrinks the next one */
+  bool hold_after_reject;  /* the first accepted step after a rejected one does not grow */
 } td_controller;
 
 typedef struct {
@@ -30,7 +32,7 @@ typedef struct {
 } td_ode_options;
 
 typedef struct {
-  double t, h;
+  double t;      /* where the step starts; it ends where the next one starts, the last one at stats.t_last */
   td_tensor *y;  /* at t; NULL unless kept */
 } td_ode_step;
 
@@ -49,6 +51,12 @@ typedef struct {
   td_ode_step *steps;   /* the accepted ones */
   size_t nsteps, capacity;
 } td_ode_solution;
+
+/* Is this a state and a list of times that can be solved? Nothing is called. */
+td_status td_ode_check(const td_tensor *y0, const double *ts, size_t nt);
+
+/* Where step n of a solution ends. */
+double td_ode_step_end(const td_ode_solution *s, size_t n);
 
 /* Solves from ts[0] through ts[nt-1], in order or in reverse order, with values at each. A failure of the solver is a status in
  * the solution; a TD_E… is returned for wrong input and failing callbacks. Free the solution in either case. */

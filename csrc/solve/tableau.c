@@ -1,5 +1,6 @@
 /* Runge–Kutta methods as data, each with its source. */
 #include "solve/tableau.h"
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -112,6 +113,11 @@ double td_tableau_c(const td_tableau *m, int i) {
   double c = 0;
   for (int j = 0; j < i; j++) c += m->a[i][j];
   return c;
+}
+
+double td_tableau_time(const td_tableau *m, int i, double t, double end) {
+  double c = td_tableau_c(m, i);
+  return fabs(c - 1) < 1e-14 ? end : t + c * (end - t);
 }
 
 /* The cubic Hermite extension: b(3θ² − 2θ³), the first stage's (θ − 2θ² + θ³) and the last's (θ³ − θ²). */

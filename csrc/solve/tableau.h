@@ -27,6 +27,8 @@ const td_tableau *td_tableau_find(const char *name);
 
 /* c[i] = Σ a[i][j], computed, never copied. */
 double td_tableau_c(const td_tableau *m, int i);
+/* The time of stage i in a step from t to end: exactly end where c[i] is 1, so that f is never called beyond it. */
+double td_tableau_time(const td_tableau *m, int i, double t, double end);
 /* Weights of k at θ, of stages + (hermite && !fsal) stages; gives their number. */
 int td_tableau_dense(const td_tableau *m, double theta, double *w);
 /* The same of the derivative by θ. */

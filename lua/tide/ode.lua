@@ -2,13 +2,14 @@
 -- chosen by name and independent of each other.
 
 local core = require "tide.core"
+local message = require "tide.message"
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
 local tensors = require "tide.tensor"
 
 local M = {}
 
-local function raise(...) core.raise(string.format(...)) end
+local raise = message.raise
 
 local methods = {}
 for _, m in ipairs(core.ode_methods()) do methods[m.name] = m end
@@ -16,18 +17,23 @@ for _, m in ipairs(core.ode_methods()) do methods[m.name] = m end
 --- The methods by name: {name, source, order, error_order, dense_order, stages, fsal, a, b, c, e}.
 M.methods = methods
 
--- Step control: h' = h·clip(safety·Π errᵢ^(−kᵢ/q), shrink, grow) over this step's error and the last two accepted ones,
--- with q one more than the order of the error estimate.
+-- Step control: h' = h·clip(safety·Π errᵢ^(−kᵢ/q), shrink, grow) over this step's error and those of the last two accepted
+-- ones, with q one more than the order of the error estimate. keep_after_accept: an accepted step never shrinks the
+-- next; hold_after_reject: the first accepted step after a rejected one does not grow.
+local function controller(k1, k2, k3, more)
+  local c = {
+    k1 = k1, k2 = k2, k3 = k3, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = false, hold_after_reject = true,
+  }
+  for key, value in pairs(more or {}) do c[key] = value end
+  return c
+end
+
 local controllers = {
-  -- elementary control, as in SciPy
-  i = {k1 = 1, k2 = 0, k3 = 0, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = false},
-  -- Hairer, Nørsett and Wanner's DOPRI5 with β = 0.04: exponents (0.2 − 0.75β)·5 and −β·5
-  pi = {k1 = 0.85, k2 = -0.2, k3 = 0, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = false},
-  -- Söderlind's PI and PID
-  soderlind_pi = {k1 = 0.8, k2 = -0.31, k3 = 0, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = false},
-  soderlind_pid = {k1 = 0.58, k2 = -0.21, k3 = 0.1, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = false},
-  -- elementary, and an accepted step never shrinks the next one
-  torchdiffeq = {k1 = 1, k2 = 0, k3 = 0, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = true},
+  i = controller(1, 0, 0),                     -- elementary, as in SciPy
+  pi = controller(0.85, -0.2, 0),              -- DOPRI5 of Hairer, Nørsett, Wanner, β = 0.04: (0.2 − 0.75β)·5 and −β·5
+  soderlind_pi = controller(0.8, -0.31, 0),    -- Söderlind 2003
+  soderlind_pid = controller(0.58, -0.21, 0.1),
+  torchdiffeq = controller(1, 0, 0, {keep_after_accept = true, hold_after_reject = false}),
 }
 
 --- The controllers by name.
@@ -58,6 +64,13 @@ local function nearest_of(fname, kind, name, known)
   raise("%s: unknown %s %q, expected one of %s", fname, kind, tostring(name), table.concat(names, ", "))
 end
 
+local function check_choice(o, name, ...)
+  for _, known in ipairs {...} do
+    if o[name] == known then return end
+  end
+  raise("ode.solve: %s is %s, expected \"%s\"", name, tostring(o[name]), table.concat({...}, "\" or \""))
+end
+
 -- The options as the core reads them.
 local function prepared(o)
   check_number(o, "rtol", 0)
@@ -66,12 +79,12 @@ local function prepared(o)
   for _, name in ipairs {"first_step", "min_step", "max_step", "step_size"} do check_number(o, name, 0) end
   check_number(o, "max_steps", 1)
   local method = nearest_of("ode.solve", "method", o.method, methods)
-  local controller = type(o.controller) == "table" and o.controller or
+  local chosen = type(o.controller) == "table" and options.check("ode.solve: controller", o.controller, controllers.i) or
     nearest_of("ode.solve", "controller", o.controller, controllers)
-  if o.norm ~= "rms" and o.norm ~= "max" then raise("ode.solve: norm is %q, expected \"rms\" or \"max\"", tostring(o.norm)) end
+  check_choice(o, "norm", "rms", "max")
+  check_choice(o, "adjoint_norm", "seminorm", "rms")
   local c = {}
-  for k, v in pairs(controllers.i) do c[k] = v end
-  for k, v in pairs(controller) do c[k] = v end
+  for k, v in pairs(chosen) do c[k] = v end
   c.safety, c.grow, c.shrink = o.safety or c.safety, o.ifactor or c.grow, o.dfactor or c.shrink
   if not (c.safety > 0 and c.safety <= 1 and c.grow > 1 and c.shrink > 0 and c.shrink < 1) then
     raise("ode.solve: safety %g, ifactor %g, dfactor %g: expected (0, 1], above 1, (0, 1)", c.safety, c.grow, c.shrink)
@@ -114,8 +127,13 @@ local function rebuilt(plan, list)
 end
 
 -- A kind of state: the packed y0, how f's arguments and results are translated, and how saved values are.
-local function plain_numbers(y0)
+local function is_number(x) return type(x) == "number" end
+
+local function table_of_numbers(y0)
   local n = #y0
+  for i = 1, n do
+    if not is_number(y0[i]) then raise("ode.solve: y0[%d] is a %s, expected a number", i, type(y0[i])) end
+  end
   return {
     y0 = core.tensor(y0, "float64"),
     field = function(f)
@@ -130,6 +148,22 @@ local function plain_numbers(y0)
     end,
     saved = function(ys) return ys:totable() end,
     one = function(y) return y:totable() end,
+    times = function(ts) return ts:totable() end,
+  }
+end
+
+local function one_number(y0)
+  return {
+    y0 = core.tensor(y0, "float64"),
+    field = function(f)
+      return function(t, y)
+        local dy = f(t:item(), y:item())
+        if not is_number(dy) then raise("ode.solve: the right-hand side gave a %s, expected a number", type(dy)) end
+        return core.tensor(dy, "float64")
+      end
+    end,
+    saved = function(ys) return ys:totable() end,
+    one = function(y) return y:item() end,
     times = function(ts) return ts:totable() end,
   }
 end
@@ -163,7 +197,13 @@ local function nested_tensors(y0)
         if #derivative ~= #list then
           raise("ode.solve: the right-hand side gave %d tensors, the state has %d", #derivative, #list)
         end
-        for i, x in ipairs(derivative) do derivative[i] = core.reshape(x, -1) end
+        for i, x in ipairs(derivative) do
+          if message.shape(x) ~= message.shape(list[i]) then
+            raise("ode.solve: part %d of what the right-hand side gave has shape (%s), that of the state (%s)", i,
+              message.shape(x), message.shape(list[i]))
+          end
+          derivative[i] = core.reshape(core.to(x, list[1].dtype), -1)
+        end
         return core.cat(derivative, 1)
       end
     end,
@@ -179,7 +219,8 @@ end
 
 local function state_of(y0)
   if is_tensor(y0) then return single_tensor(y0) end
-  if type(y0) == "table" and type(y0[1]) == "number" then return plain_numbers(y0) end
+  if is_number(y0) then return one_number(y0) end
+  if type(y0) == "table" and is_number(y0[1]) then return table_of_numbers(y0) end
   return nested_tensors(y0)
 end
 
@@ -211,15 +252,26 @@ local function statistics(result, times, counter)
   return setmetatable(s, {__index = function(_, key) return key == "nfe_b" and counter() or nil end})
 end
 
+-- Entries of a table of times may be tensors of one element, to which gradients then flow.
 local function times_of(t)
   if is_tensor(t) then
-    if t.ndim ~= 1 then raise("ode.solve: t has shape (%s), expected one dim of times", table.concat(t.shape, "×")) end
+    if t.ndim ~= 1 then raise("ode.solve: t has shape (%s), expected one dim of times", message.shape(t)) end
     return core.to(t, "float64")
-  elseif type(t) == "table" then
-    if #t == 0 then raise("ode.solve: no times were given") end
-    return core.tensor(t, "float64")
+  elseif type(t) ~= "table" then
+    raise("ode.solve: t is a %s, expected {t0, t1}, a table of times or a tensor", type(t))
   end
-  raise("ode.solve: t is a %s, expected {t0, t1}, a table of times or a tensor", type(t))
+  if #t == 0 then raise("ode.solve: no times were given") end
+  local plain, parts = true, {}
+  for i, v in ipairs(t) do
+    if is_tensor(v) and v.numel == 1 then
+      plain = false
+    elseif not is_number(v) then
+      raise("ode.solve: t[%d] is a %s, expected a number", i, type(v))
+    end
+  end
+  if plain then return core.tensor(t, "float64") end
+  for i, v in ipairs(t) do parts[i] = is_number(v) and core.tensor({v}, "float64") or core.reshape(core.to(v, "float64"), 1) end
+  return core.cat(parts, 1)
 end
 
 --- Solves y' = f(t, y) from y(t[1]) = y0, with values at the times t (ascending or descending; {t0, t1} for the two ends).
@@ -243,10 +295,8 @@ function M.solve(f, y0, t, opts)
     raise("ode.solve: f is a %s, expected a function f(t, y)", type(f))
   end
   local request = prepared(o)
-  if o.adjoint_method or o.adjoint_rtol or o.adjoint_atol then
-    request.adjoint = prepared(setmetatable({
-      method = o.adjoint_method, rtol = o.adjoint_rtol, atol = o.adjoint_atol, first_step = 0}, {__index = o}))
-  end
+  request.adjoint = prepared(setmetatable({
+    method = o.adjoint_method, rtol = o.adjoint_rtol, atol = o.adjoint_atol, first_step = 0, land = false}, {__index = o}))
   local state, times = state_of(y0), times_of(t)
   local callee = state.field(f)
   local field = pass.hold(type(callee) == "function" and callee or function(time, y) return callee(time, y) end)
@@ -264,32 +314,45 @@ end
 
 -- ---- The peers' names ----
 
-local function odeint_options(fname, opts, extra)
-  local known = {
-    rtol = 1e-7, atol = 1e-9, method = "dopri5_shampine", controller = "torchdiffeq", first_step = 0, max_step = 0,
-    min_step = 0, max_num_steps = 2 ^ 31 - 1, step_size = 0, safety = options.none, ifactor = options.none,
-    dfactor = options.none, norm = "rms",
-  }
-  for k, v in pairs(extra) do known[k] = v end
+local odeint_defaults = {
+  rtol = 1e-7, atol = 1e-9, method = "dopri5", controller = "torchdiffeq", first_step = 0, max_step = 0,
+  min_step = 0, max_num_steps = 2 ^ 31 - 1, step_size = 0, safety = options.none, ifactor = options.none,
+  dfactor = options.none, norm = "rms", options = options.none,
+}
+
+-- Options of odeint as those of solve. As there, the solver's own may come in a table `options`.
+local function odeint_options(fname, opts, more)
+  local known = {}
+  for k, v in pairs(odeint_defaults) do known[k] = v end
+  for k, v in pairs(more or {}) do known[k] = v end
   local o = options.check(fname, opts, known)
+  local inner = o.options
+  o.options = nil
+  for k, v in pairs(options.check(fname, inner, known)) do
+    if inner and inner[k] ~= nil then o[k] = v end
+  end
   o.max_steps, o.max_num_steps = o.max_num_steps, nil
   if o.method == "dopri5" then o.method = "dopri5_shampine" end
   return o
 end
 
---- torchdiffeq's odeint: values at the times t, exact gradients through the solver. Defaults rtol 1e-7, atol 1e-9,
---- method "dopri5" with its embedded weights and controller; unlike there, the last step lands on the last time.
+--- torchdiffeq's odeint: values at the times t (times × state), exact gradients through the solver. Defaults rtol 1e-7,
+--- atol 1e-9, method "dopri5" with the embedded weights and the controller used there. Unlike there, the last step lands
+--- on the last time, and fixed steps interpolate by cubics.
 function M.odeint(f, y0, t, opts)
-  return M.solve(f, y0, t, odeint_options("odeint", opts, {})).ys
+  return M.solve(f, y0, t, odeint_options("odeint", opts)).ys
 end
 
---- torchdiffeq's odeint_adjoint: the same with the continuous adjoint.
+--- torchdiffeq's odeint_adjoint: the same with the continuous adjoint. Parameters are found by themselves; adjoint_params
+--- names further ones. adjoint_options = {norm = "seminorm"} keeps them out of the backward error control.
 function M.odeint_adjoint(f, y0, t, opts)
   local o = odeint_options("odeint_adjoint", opts, {
-    adjoint_rtol = options.none, adjoint_atol = options.none, adjoint_method = options.none, adjoint_params = options.none,
-    adjoint_norm = "rms",
+    adjoint_rtol = options.none, adjoint_atol = options.none, adjoint_method = options.none,
+    adjoint_params = options.none, adjoint_options = options.none,
   })
-  o.grad, o.params, o.adjoint_params = "backsolve", o.adjoint_params, nil
+  if o.adjoint_method == "dopri5" then o.adjoint_method = "dopri5_shampine" end
+  o.adjoint_norm = options.check("odeint_adjoint: adjoint_options", o.adjoint_options, {norm = "rms"}).norm
+  o.grad, o.params, o.adjoint_params, o.adjoint_options = "backsolve", o.adjoint_params, nil, nil
   return M.solve(f, y0, t, o).ys
 end
 

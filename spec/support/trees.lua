@@ -1,0 +1,65 @@
+-- Rooted trees and the order conditions of Runge–Kutta methods over them.
+-- Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, II.2.
+
+local M = {}
+
+local by_order = {{{order = 1, gamma = 1}}}
+
+-- Every multiset of trees from list[first…] of total order `rest`, as lists of children.
+local function forests(list, first, rest, chosen, emit)
+  if rest == 0 then return emit(chosen) end
+  for i = first, #list do
+    if list[i].order <= rest then
+      chosen[#chosen + 1] = list[i]
+      forests(list, i, rest - list[i].order, chosen, emit)
+      chosen[#chosen] = nil
+    end
+  end
+end
+
+--- All rooted trees with n nodes: {order, gamma, its children in the array part}.
+function M.of_order(n)
+  if by_order[n] then return by_order[n] end
+  local smaller, found = {}, {}
+  for k = 1, n - 1 do
+    for _, tree in ipairs(M.of_order(k)) do smaller[#smaller + 1] = tree end
+  end
+  forests(smaller, 1, n - 1, {}, function(children)
+    local tree = {order = n, gamma = n}
+    for i, child in ipairs(children) do
+      tree[i] = child
+      tree.gamma = tree.gamma * child.gamma
+    end
+    found[#found + 1] = tree
+  end)
+  by_order[n] = found
+  return found
+end
+
+-- Φᵢ(tree) of every stage.
+local function elementary(tree, a, stages)
+  local phi = {}
+  for i = 1, stages do phi[i] = 1 end
+  for _, child in ipairs(tree) do
+    local inner = elementary(child, a, stages)
+    for i = 1, stages do
+      local sum = 0
+      for j = 1, stages do sum = sum + (a[i][j] or 0) * inner[j] end
+      phi[i] = phi[i] * sum
+    end
+  end
+  return phi
+end
+
+--- The greatest |Σ wᵢ Φᵢ(τ) − θ^n/γ(τ)| over the trees of order n.
+function M.defect(n, a, w, theta)
+  local worst = 0
+  for _, tree in ipairs(M.of_order(n)) do
+    local phi, sum = elementary(tree, a, #w), 0
+    for i = 1, #w do sum = sum + w[i] * phi[i] end
+    worst = math.max(worst, math.abs(sum - (theta or 1) ^ n / tree.gamma))
+  end
+  return worst
+end
+
+return M
