@@ -1,6 +1,6 @@
 -- Trains a HomoODE on the handwritten digits that come with tide, prints what it did and draws it.
 --
---   bin/tide examples/homoode_digits.lua [--epochs 12] [--seed 1] [--grad discrete|adjoint|frozen] [--out homoode_digits.png]
+--   bin/tide examples/homoode_digits.lua [--epochs 20] [--seed 1] [--grad discrete|adjoint|frozen] [--out homoode_digits.png]
 --
 -- Every image's equilibrium is reached by an ODE that starts from one point shared by all images; only the features that
 -- enter the field tell them apart. The gradient is the exact derivative of the steps that the solver took.
@@ -8,7 +8,7 @@
 local tide = require "tide"
 local nn, optim, implicit, data, plot = tide.nn, tide.optim, tide.implicit, tide.data, tide.plot
 
-local o = {epochs = 12, seed = 1, grad = "discrete", out = "homoode_digits.png"}
+local o = {epochs = 20, seed = 1, grad = "discrete", out = "homoode_digits.png"}
 for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] ~= nil and arg[i + 1], "usage: homoode_digits.lua [--epochs n] [--seed n] [--grad mode] [--out file]")
@@ -65,18 +65,21 @@ print(("test accuracy %.2f %% (last epoch)  NFE %.1f  %.1f s per epoch  peak mem
 
 -- ---- The picture ----
 
--- Two principal components of points (rows of a matrix): the projection of centred points and the means.
+-- The two directions in which the rows of a matrix spread most, and their mean: by the eigenvectors of the rows' products,
+-- which are fewer than the columns'.
 local function principal_components(points)
   local mean = points:mean(1, true)
-  local _, vectors = tide.linalg.eigh((points - mean):t():matmul(points - mean):double())
-  return mean, vectors[{{}, {vectors:size(2) - 1, vectors:size(2)}}]:float()
+  local centred = (points - mean):double()
+  local _, vectors = tide.linalg.eigh(centred:matmul(centred:t()))
+  local top = centred:t():matmul(vectors[{{}, {vectors:size(2) - 1, vectors:size(2)}}])
+  return mean, (top / top:norm(1, true)):float()
 end
 
--- z(t) of the first 300 test digits, averaged over the image, projected to the plane in which the endpoints spread most.
+-- z(t) of the first 300 test digits in the plane in which the endpoints spread most: times × digits × 2.
 local function paths()
   local times, z = tide.linspace(0, 1, 21, "float64"), nil
   for x in held_out:epoch(1) do
-    z = model:solve(model.stem(x[{{1, 300}}]), times).ys:mean {dims = {3, 4}}
+    z = model:solve(model.stem(x[{{1, 300}}]), times).ys:flatten(3)
     break
   end
   local mean, plane = principal_components(z[-1])
@@ -91,12 +94,16 @@ tide.no_grad(function()
   local curve = fig:axes(1, {title = "learning", xlabel = "epoch", ylabel = "loss", yscale = "log"})
   curve:line(epochs, losses, {label = "training loss", marker = "o"})
   curve:twin {ylabel = "test accuracy, %"}:line(epochs, accuracies, {label = "test accuracy", color = plot.color(2), marker = "s"})
-  local plane = fig:axes(2, {title = "z(t) from the shared point, two principal components", xlabel = "first", ylabel = "second"})
+  local plane = fig:axes(2, {title = "z(t) from the shared point", xlabel = "first principal component", ylabel = "second"})
   local p, labels = paths(), test.labels:totable()
   for i = 1, 300 do
     plane:line(p[{{}, i, 2}], p[{{}, i, 1}], {color = plot.color(labels[i]), width = 0.8, alpha = 0.35})
   end
   plane:scatter(p[{-1, {}, 2}], p[{-1, {}, 1}], {color = test.labels[{{1, 300}}], size = 5})
+  for class, name in ipairs(test.classes) do
+    local centre = p[-1][test.labels[{{1, 300}}]:eq(class)]:mean(1)
+    plane:text(centre[2]:item(), centre[1]:item(), name, {size = 18, align = "center"})
+  end
   local samples = fig:axes(3, {title = "unseen digits and what they were taken for", grid = false, box = false,
     xticks = {}, yticks = {}})
   local wide, logits = 8, nil
@@ -116,4 +123,4 @@ tide.no_grad(function()
   assert(fig:save(o.out))
 end)
 print("drew " .. o.out)
-assert(o.epochs < 12 or accuracy >= 0.98, "the digits were not learned as well as they should be")
+assert(o.epochs < 20 or accuracy >= 0.98, "the digits were not learned as well as they should be")
