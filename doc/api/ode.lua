@@ -1,0 +1,99 @@
+-- tide.ode: initial value problems.
+
+local peers = [[
+method: string = "dopri5" | with its embedded weights; any of ode.methods
+rtol: number = 1e-7 | relative tolerance
+atol: number = 1e-9 | absolute tolerance
+controller: string|table = "torchdiffeq" | see ode.controllers
+first_step: number? | chosen by default
+min_step: number = 0 | smallest step
+max_step: number? | greatest step
+max_num_steps: integer? | no bound by default
+step_size: number? | for fixed steps
+safety: number? | the controller's
+ifactor: number? | the controller's greatest growth
+dfactor: number? | the controller's greatest shrinking
+norm: string = "rms" | or "max"]]
+
+return {
+  title = "tide.ode",
+  text = "y' = f(t, y). Methods, controllers and gradient modes are chosen by name and independent of each "
+    .. "other. Time is always float64, whatever the state's type.",
+
+  {
+    title = "Solving",
+    {"ode.solve", "f: function, y0: state, t: numbers, opts: options? -> solution",
+      "Solves from y(t[1]) = y0, with values at the times t, ascending or descending; {t0, t1} for the two "
+        .. "ends.",
+      args = {
+        f = "f(t, y) → dy/dt; t is a 0-d float64 tensor and y like y0. It must give the same again for the "
+          .. "same arguments",
+        y0 = "a tensor; a table of numbers (then f takes a number and a table and returns a table); or "
+          .. "nested tables of tensors",
+      },
+      options = [[
+method: string = "tsit5" | see ode.methods
+rtol: number = 1e-6 | relative tolerance
+atol: number = 1e-8 | absolute tolerance, in units of y
+norm: string = "rms" | of the scaled error over the whole state; or "max"
+controller: string|table = "pi" | see ode.controllers
+safety: number? | the controller's, 0.9
+ifactor: number? | greatest growth of a step, 10
+dfactor: number? | greatest shrinking of a step, 0.2
+first_step: number? | chosen by default (Hairer, Nørsett and Wanner, II.4)
+min_step: number = 0 | a smaller one ends the solve
+max_step: number? | no bound by default
+max_steps: integer = 1e5 | accepted and rejected
+step_size: number? | fixed steps; methods without an error estimate go from time to time of t without it
+land: boolean = false | step onto the times instead of interpolating
+grad: string = "discrete" | exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory
+  independent of the number of steps; "frozen": wrong on purpose, for comparison
+params: tensor[]? | further tensors that need gradients
+throw: boolean = true | false returns a failed solve instead of raising
+adjoint_method: string? | of the backward solve; as forward by default
+adjoint_rtol: number? | as forward by default
+adjoint_atol: number? | as forward by default
+adjoint_norm: string = "seminorm" | parameters stay out of the backward error; "rms": all count]],
+      returns = "A table with the fields ts, ys (times × state, as y0 was given), last (the state at the "
+        .. "last time), status (\"ok\"), message, method, stats and, with kept steps, grid. Gradients reach "
+        .. "y0, t and every tensor f closes over.",
+      errors = "The step size underflows, the state is no longer finite, or max_steps is reached: the "
+        .. "message has the time, the step and the worst component.",
+      source = "Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, II.4 (steps), II.6 "
+        .. "(dense output); the step sizes are not differentiated.",
+      example = [[
+local sol = ode.solve(function(t, y) return {y[2], -y[1]} end, {1, 0}, {0, math.pi})
+assert(math.abs(sol.last[1] + 1) < 1e-4)
+local a = tide.tensor(0.5):requires_grad()
+local s = ode.solve(function(t, y) return y * a end, tide.ones(1), {0, 1}, {rtol = 1e-8})
+s.last:sum():backward()
+assert(math.abs(a.grad:item() - math.exp(0.5)) < 1e-4)]]},
+    {"Solution.stats", "table",
+      "nfe (evaluations), nfe_b (backward so far), accepted, rejected, steps, h_min, h_max, t_first, "
+        .. "t_last, saved, worst_index."},
+    {"ode.odeint", "f: function, y0: state, t: numbers, opts: options? -> tensor|table",
+      "The values at the times t, with torchdiffeq's names and defaults and exact gradients through the "
+        .. "solver.",
+      options = peers, note = "The last step lands on the last time, where torchdiffeq interpolates.",
+      example = "ode.odeint(function(t, y) return -y end, tide.ones(1), {0, 1}).shape[1] --> 2"},
+    {"ode.odeint_adjoint", "f: function, y0: state, t: numbers, opts: options? -> tensor|table",
+      "odeint with the gradient of the continuous adjoint.",
+      options = peers .. [[
+
+adjoint_method: string? | of the backward solve
+adjoint_rtol: number? | as forward by default
+adjoint_atol: number? | as forward by default
+adjoint_norm: string = "rms" | or "seminorm"
+adjoint_params: tensor[]? | further tensors that need gradients]],
+      source = "Chen et al. 2018."},
+    {"ode.methods", "table",
+      "The methods by name: {name, source, order, error_order, dense_order, stages, fsal, a, b, c, e}.",
+      example = "ode.methods.dopri5.order --> 5"},
+    {"ode.controllers", "table",
+      "The step controllers by name: exponents k1, k2, k3 of the last three errors, safety, shrink, grow.",
+      note = "A table of such fields may be given instead of a name.",
+      source = "pi: Hairer, Nørsett, Wanner, II.4, β = 0.04; soderlind_pi, soderlind_pid: Söderlind 2003; "
+        .. "i, torchdiffeq: elementary.",
+      example = "ode.controllers.pi.safety --> 0.9"},
+  },
+}

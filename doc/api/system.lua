@@ -1,0 +1,34 @@
+-- The library itself: memory, threads, printing, help.
+
+return {
+  title = "The library",
+
+  {
+    title = "Memory, threads, printing, help",
+    {"memory", "what: string? -> table",
+      "Bytes of tensor memory: live, cached, peak; calls of the allocator and blocks asked from the system.",
+      args = {what = "\"reset\" starts the peak anew, \"trim\" gives the cache back to the system"},
+      note = "Lua's collector runs by itself when live bytes pass a limit.",
+      example = [[
+local before = tide.memory().live
+local x = tide.zeros(1000)
+assert(tide.memory().live >= before + 4000)]]},
+    {"threads", "n: integer? -> integer",
+      "The number of threads; with a number (1 to 64), sets it. It begins as OMP_NUM_THREADS, or the "
+        .. "processors at hand.",
+      note = "Results do not depend on it.", example = "assert(tide.threads() >= 1)"},
+    {"isa", "-> string",
+      "The instruction set the kernels run on: \"baseline\", \"avx2\", \"avx512\" or \"neon\"."},
+    {"set_print", "opts: options", "How tensors print.",
+      options = [[
+edge: integer = 3 | items kept at each end of an elided dim
+threshold: integer = 1000 | elements from which a tensor is elided
+digits: integer = 4 | after the point
+width: integer = 100 | of a line]], example = "tide.set_print {digits = 4}"},
+    {"help", "what: any?",
+      "Prints the entry of a function, a class, an object or a name such as \"matmul\", \"ode.solve\" or "
+        .. "\"Linear\"; without one, an overview."},
+    {"repl.run", "",
+      "The prompt of bin/tide: evaluates what is typed, keeps locals from line to line, remembers history."},
+  },
+}
