@@ -37,7 +37,7 @@ typedef struct {
   list nodes;
   size_t *first, *in_first, *source;
   td_tensor **grad;
-  bool *wanted, *end; /* leads to an input; is one, and the pass stops there */
+  bool *wanted, *asked, *end; /* leads to an input; is one; is one, and the pass stops there */
   size_t ngrad, nsource;
 } pass;
 
@@ -89,6 +89,7 @@ static void pass_free(pass *p) {
   td_free(p->in_first, n * sizeof *p->in_first);
   td_free(p->source, p->nsource * sizeof *p->source);
   td_free(p->wanted, n * sizeof *p->wanted);
+  td_free(p->asked, n * sizeof *p->asked);
   td_free(p->end, n * sizeof *p->end);
   list_free(&p->nodes);
 }
@@ -108,10 +109,12 @@ static td_status pass_prepare(pass *p, td_tensor *const *outputs, int noutputs, 
   p->source = td_alloc(p->nsource * sizeof *p->source);
   p->grad = td_alloc(p->ngrad * sizeof *p->grad);
   p->wanted = td_alloc(n * sizeof *p->wanted);
+  p->asked = td_alloc(n * sizeof *p->asked);
   p->end = td_alloc(n * sizeof *p->end);
-  if (!p->first || !p->in_first || !p->source || !p->grad || !p->wanted || !p->end) return td_last_status();
+  if (!p->first || !p->in_first || !p->source || !p->grad || !p->wanted || !p->asked || !p->end) return td_last_status();
   memset(p->grad, 0, p->ngrad * sizeof *p->grad);
   memset(p->wanted, 0, n * sizeof *p->wanted);
+  memset(p->asked, 0, n * sizeof *p->asked);
   memset(p->end, 0, n * sizeof *p->end);
   for (size_t k = 0, g = 0, e = 0; k < n; k++) {
     td_node *node = p->nodes.item[k];
@@ -181,6 +184,9 @@ static td_status check_usable(const td_node *n) {
     if (n->version[i] != UINT32_MAX && n->in[i]->storage && n->in[i]->storage->version != n->version[i])
       return td_fail(TD_EGRAD, "backward: operand %d of %s was written in place after it was used; its gradient is lost",
                      i + 1, n->op->name);
+  for (int i = 0; i < n->nout; i++)
+    if (n->out[i] && n->out[i]->storage->version != n->out_version[i])
+      return td_fail(TD_EGRAD, "backward: the result of %s was written in place, but its gradient needs it", n->op->name);
   return TD_OK;
 }
 
@@ -276,6 +282,7 @@ static td_status seed(pass *p, td_tensor *output, td_tensor *cotangent) {
   if (cotangent && !td_tensor_same_shape(cotangent, output))
     return td_fail(TD_ESHAPE, "backward: the cotangent has shape (%s), the output (%s)",
                    td_tensor_shape_string(cotangent), td_tensor_shape_string(output));
+  if (output->node->mark != pass_number) return TD_OK;  /* older than every input */
   td_tensor *g = cotangent ? td_cast(cotangent, output->dtype) : td_ones_like(output);
   if (!g) return td_last_status();
   return accumulate(&p->grad[p->first[output->node->place] + (size_t)output->slot], g);
@@ -287,7 +294,7 @@ static void mark_wanted(pass *p, td_tensor *const *inputs, int ninputs, const si
   for (size_t k = 0; k < n; k++) p->wanted[k] = ninputs == 0;
   for (int i = 0; i < ninputs; i++)
     if (inputs[i]->node && input_place[i] != SIZE_MAX) {
-      p->wanted[input_place[i]] = true;
+      p->wanted[input_place[i]] = p->asked[input_place[i]] = true;
       p->end[input_place[i]] = stop;
     }
   for (size_t k = 0; k < n && ninputs; k++) {
@@ -329,7 +336,7 @@ static td_status sweep(pass *p, bool to_leaves, bool keep_graph) {
       }
     }
     if (s) return s;
-    if (to_leaves)  /* gradients inside the graph are not asked for */
+    if (!p->asked[k])  /* an input's gradient is the answer; the others have been passed on */
       for (int i = 0; i < n->nout; i++) {
         td_tensor_release(p->grad[p->first[k] + (size_t)i]);
         p->grad[p->first[k] + (size_t)i] = NULL;
@@ -346,6 +353,7 @@ static td_status backward(td_tensor *const *outputs, td_tensor *const *cotangent
     if (inputs[i]->node && (since == 0 || inputs[i]->node->seq < since)) since = inputs[i]->node->seq;
   td_status s = pass_prepare(&p, outputs, noutputs, since);
   size_t *place = ninputs ? td_alloc((size_t)ninputs * sizeof *place) : NULL;
+  if (ninputs && !place) s = td_last_status();
   for (int i = 0; i < ninputs && place; i++)
     place[i] = inputs[i]->node && inputs[i]->node->mark == pass_number ? inputs[i]->node->place : SIZE_MAX;
   for (int i = 0; i < noutputs && !s; i++) s = seed(&p, outputs[i], cotangents ? cotangents[i] : NULL);

@@ -92,6 +92,7 @@ static td_status attach(td_node *n, td_tensor *const *in, td_tensor *const *out,
     if (keep >> (16 + i) & 1) {  /* an alias without the node: no cycle */
       n->out[i] = td_tensor_alias(out[i]);
       if (!n->out[i]) return td_last_status();
+      n->out_version[i] = out[i]->storage->version;
     }
   }
   for (int i = 0; i < nout; i++) {

@@ -28,6 +28,7 @@ typedef struct td_node {
   uint32_t *version;      /* of kept operands, when they were recorded */
   bool *need;             /* which operands carry a node */
   td_tensor *out[TD_MAX_OUT];
+  uint32_t out_version[TD_MAX_OUT];
   void *data;             /* of a custom node, given to its rule */
   void (*data_free)(void *data);
   td_tensor *grad;        /* of a leaf */
