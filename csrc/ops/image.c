@@ -7,6 +7,8 @@
  * gradient its height and width. Windows: kernel, stride, padding (pairs), then height and width. */
 enum { STRIDE, PAD = 2, DILATION = 4, GROUPS = 6, HEIGHT = 7, WIDTH = 8 };
 
+enum { MOST = 1 << 24 };  /* of pixels in a row, so that no product of sizes overflows */
+
 static td_status want_images(const td_call *c, int i) {
   td_status s = td_want_real(c, i);
   if (s) return s;
@@ -23,9 +25,10 @@ static td_status want_images(const td_call *c, int i) {
 static td_status conv_options(const td_call *c, td_conv *g) {
   const int64_t *i = c->a->i;
   for (int k = 0; k < 2; k++) {
-    if (i[STRIDE + k] < 1 || i[PAD + k] < 0 || i[DILATION + k] < 1 || i[GROUPS] < 1)
-      return td_fail(TD_EARG, "%s: stride %lld, padding %lld, dilation %lld, groups %lld: expected at least 1, 0, 1, 1",
-                     c->op->name, (long long)i[STRIDE + k], (long long)i[PAD + k], (long long)i[DILATION + k],
+    if (i[STRIDE + k] < 1 || i[PAD + k] < 0 || i[DILATION + k] < 1 || i[GROUPS] < 1 || i[STRIDE + k] > MOST ||
+        i[PAD + k] > MOST || i[DILATION + k] > MOST || i[GROUPS] > MOST)
+      return td_fail(TD_EARG, "%s: stride %lld, padding %lld, dilation %lld, groups %lld: expected at least 1, 0, 1, 1, "
+                     "and less than 2^24", c->op->name, (long long)i[STRIDE + k], (long long)i[PAD + k], (long long)i[DILATION + k],
                      (long long)i[GROUPS]);
     g->stride[k] = (size_t)i[STRIDE + k];
     g->pad[k] = (size_t)i[PAD + k];
@@ -69,6 +72,14 @@ static td_status contiguous_all(const td_call *c, td_tensor **t) {
 }
 static void release_all(const td_call *c, td_tensor **t) {
   for (int i = 0; i < c->nin; i++) td_tensor_release(t[i]);
+}
+
+/* Sizes of images given as attributes. */
+static td_status want_sizes(const td_call *c, int slot) {
+  for (int i = slot; i < slot + 2; i++)
+    if (c->a->i[i] < 0 || c->a->i[i] > MOST)
+      return td_fail(TD_EARG, "%s: a size is %lld, expected 0 to %d", c->op->name, (long long)c->a->i[i], MOST);
+  return TD_OK;
 }
 
 #define CONV_OPTIONS "stride:pair=1, padding:pair=0, dilation:pair=1, groups:int=1"
@@ -122,6 +133,7 @@ static td_status conv2d_input_grad_shape(td_call *c) {
   td_conv g;
   td_status s = want_images(c, 0);
   if (!s) s = want_images(c, 1);
+  if (!s) s = want_sizes(c, HEIGHT);
   if (s) return s;
   const size_t *dy = c->in[0]->shape, *w = c->in[1]->shape;
   size_t x[4] = {dy[0], (size_t)c->a->i[HEIGHT], (size_t)c->a->i[WIDTH], w[2] * (size_t)c->a->i[GROUPS]};
@@ -158,6 +170,7 @@ static td_status conv2d_weight_grad_shape(td_call *c) {
   td_conv g;
   td_status s = want_images(c, 0);
   if (!s) s = want_images(c, 1);
+  if (!s) s = want_sizes(c, HEIGHT);
   if (s) return s;
   const size_t *x = c->in[0]->shape, *dy = c->in[1]->shape;
   size_t groups = c->a->i[GROUPS] > 0 ? (size_t)c->a->i[GROUPS] : 1;
@@ -199,7 +212,7 @@ static td_status pool_geometry(const td_call *c, const size_t *x, td_conv *g) {
   *g = (td_conv){.n = x[0], .h = x[1], .w = x[2], .c = x[3], .o = x[3], .groups = 1, .dilation = {1, 1}};
   for (int k = 0; k < 2; k++) {
     int64_t kernel = i[KERNEL + k], stride = i[POOL_STRIDE + k] ? i[POOL_STRIDE + k] : kernel, pad = i[POOL_PAD + k];
-    if (kernel < 1 || stride < 1 || pad < 0 || pad > kernel / 2)
+    if (kernel < 1 || stride < 1 || pad < 0 || pad > kernel / 2 || kernel > MOST || stride > MOST)
       return td_fail(TD_EARG, "%s: kernel %lld, stride %lld, padding %lld: expected at least 1, 1 and 0..kernel/2",
                      c->op->name, (long long)kernel, (long long)stride, (long long)pad);
     g->stride[k] = (size_t)stride;
@@ -220,9 +233,30 @@ static td_status resize_geometry(const td_call *c, const size_t *x, size_t oh, s
 }
 
 /* The unpooled image's shape, from the transposed operation's own operand and attributes. */
-static void unpooled(const td_call *c, int height_slot, size_t x[4]) {
+static td_status unpooled(const td_call *c, int height_slot, size_t x[4]) {
   const size_t *dy = c->in[0]->shape;
+  td_status s = want_sizes(c, height_slot);
+  if (s) return s;
   x[0] = dy[0], x[1] = (size_t)c->a->i[height_slot], x[2] = (size_t)c->a->i[height_slot + 1], x[3] = dy[3];
+  return TD_OK;
+}
+
+/* Operand 1 holds places 0 .. h·w − 1, in operand 0's shape when `alike`. */
+static td_status want_places(const td_call *c, bool alike, size_t h, size_t w) {
+  const td_tensor *x = c->in[0], *t = c->in[1];
+  if (t->dtype != TD_I64 || t->ndim != 4 || (alike && !td_tensor_same_shape(x, t)) || t->shape[0] != x->shape[0] ||
+      t->shape[3] != x->shape[3])
+    return td_fail(TD_ESHAPE, "%s: places are %s of shape (%s), which max_pool2d does not give for operand 1 of (%s)",
+                   c->op->name, td_dtype_name(t->dtype), td_tensor_shape_string(t), td_tensor_shape_string(x));
+  td_tensor *flat = td_tensor_contiguous((td_tensor *)t);
+  if (!flat) return td_last_status();
+  const int64_t *at = (const int64_t *)(const void *)flat->data;
+  uint64_t largest = 0;  /* negative ones are the largest of all */
+  for (size_t i = 0; i < flat->numel; i++) largest = (uint64_t)at[i] > largest ? (uint64_t)at[i] : largest;
+  bool any = flat->numel > 0;
+  td_tensor_release(flat);
+  if (!any || largest < h * w) return TD_OK;
+  return td_fail(TD_EARG, "%s: place %lld is outside an image of %zu×%zu", c->op->name, (long long)largest, h, w);
 }
 
 typedef void (*image_map)(void *y, const void *x, const td_conv *g);
@@ -278,10 +312,15 @@ static td_status max_pool2d_grad_shape(td_call *c) {
   td_conv g;
   td_status s = want_images(c, 0);
   if (s) return s;
-  unpooled(c, POOL_HEIGHT, x);
-  s = pool_geometry(c, x, &g);
+  s = unpooled(c, POOL_HEIGHT, x);
+  if (!s) s = pool_geometry(c, x, &g);
+  if (s) return s;
+  const size_t *dy = c->in[0]->shape;
+  if (dy[1] != g.oh || dy[2] != g.ow)
+    return td_fail(TD_ESHAPE, "%s: dy has shape (%s), expected (%s)", c->op->name, td_shape_string(4, dy),
+                   td_shape_string(4, (const size_t[]){g.n, g.oh, g.ow, g.c}));
   td_meta_set(c, 0, c->in[0]->dtype, 4, x);
-  return s;
+  return c->nin == 2 ? want_places(c, true, x[1], x[2]) : TD_OK;
 }
 static td_status with_places(td_call *c, bool back) {
   td_conv g;
@@ -298,8 +337,10 @@ static td_status with_places(td_call *c, bool back) {
 static td_status max_pool2d_grad_run(td_call *c) { return with_places(c, true); }
 static td_status max_pool2d_gather_run(td_call *c) { return with_places(c, false); }
 static td_status max_pool2d_gather_shape(td_call *c) {
-  td_meta_set(c, 0, c->in[0]->dtype, 4, c->in[1]->shape);
-  return want_images(c, 0);
+  td_status s = want_images(c, 0);
+  if (!s) s = want_places(c, false, c->in[0]->shape[1], c->in[0]->shape[2]);
+  if (!s) td_meta_set(c, 0, c->in[0]->dtype, 4, c->in[1]->shape);
+  return s;
 }
 static void max_pool2d_grad_vjp(td_rule *r) {
   r->din[0] = td_do(&td_op_max_pool2d_gather, r->a, 2, r->dout[0], r->in[1]);
@@ -362,9 +403,12 @@ static td_status resize_grad_shape(td_call *c) {
   td_conv g;
   td_status s = want_images(c, 0);
   if (s) return s;
-  unpooled(c, 2, x);
-  s = resize_geometry(c, x, c->in[0]->shape[1], c->in[0]->shape[2], &g);
-  td_meta_set(c, 0, c->in[0]->dtype, 4, x);
+  s = unpooled(c, 2, x);
+  if (!s) s = resize_geometry(c, x, c->in[0]->shape[1], c->in[0]->shape[2], &g);
+  if (!s && ((int64_t)c->in[0]->shape[1] != c->a->i[0] || (int64_t)c->in[0]->shape[2] != c->a->i[1]))
+    s = td_fail(TD_ESHAPE, "%s: dy has shape (%s), but size is %lld×%lld", c->op->name,
+                td_tensor_shape_string(c->in[0]), (long long)c->a->i[0], (long long)c->a->i[1]);
+  if (!s) td_meta_set(c, 0, c->in[0]->dtype, 4, x);
   return s;
 }
 #define RESIZE(name_, doc_)                                                                              \

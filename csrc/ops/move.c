@@ -143,9 +143,10 @@ const td_op td_op_narrow = {.name = "narrow", .signature = "x, dim:dim, start:po
 static td_status narrow_grad_shape(td_call *c) {
   td_meta_like(c, 0, c->in[0]);
   int64_t dim = c->a->i[0], n = (int64_t)c->in[0]->shape[dim];
-  if (c->a->i[1] < 0 || c->a->i[2] < 1 || (n && c->a->i[1] + (n - 1) * c->a->i[2] >= c->a->i[3]))
-    return td_fail(TD_EARG, "narrow_grad: the elements do not fit into size %lld", (long long)c->a->i[3]);
-  c->meta[0].shape[dim] = (size_t)c->a->i[3];
+  int64_t start = c->a->i[1], step = c->a->i[2], size = c->a->i[3];
+  if (start < 0 || step < 1 || size < 0 || (n && (start >= size || n - 1 > (size - 1 - start) / step)))
+    return td_fail(TD_EARG, "narrow_grad: the elements do not fit into size %lld", (long long)size);
+  c->meta[0].shape[dim] = (size_t)size;
   return TD_OK;
 }
 static td_status narrow_grad_run(td_call *c) {
@@ -337,6 +338,12 @@ static int64_t *positions(const td_call *c, const td_tensor *index, size_t n) {
   return at;
 }
 
+/* Attribute 1 of index_add and scatter_add. */
+static td_status want_size(const td_call *c) {
+  if (c->a->i[1] >= 0) return TD_OK;
+  return td_fail(TD_EARG, "%s: size is %lld, expected 0 or more", c->op->name, (long long)c->a->i[1]);
+}
+
 /* Sizes before, at and after a dim. */
 static void split_at(const td_tensor *t, int64_t dim, size_t *outer, size_t *n, size_t *inner) {
   *outer = *inner = 1;
@@ -373,10 +380,35 @@ const td_op td_op_index_select = {.name = "index_select", .signature = "x, index
                                   .shape = index_select_shape, .run = index_select_run, .vjp = index_select_vjp,
                                   .keep = TD_KEEP_IN(1), .doc = "the positions of a dim that the index names, in its order"};
 
+/* The loops of index_add and scatter_add: y (outer×n×inner) receives x (outer×count×inner), row i at at[i]; or each
+ * element p at at[p]. One after the other, so that the sums do not depend on the number of threads. */
+#define ADDING(type_, suffix_)                                                                             \
+  static void add_rows_##suffix_(void *y_, const void *x_, const int64_t *at, size_t outer, size_t count, \
+                                 size_t n, size_t inner) {                                                  \
+    const type_ *x = x_;                                                                                     \
+    for (size_t o = 0; o < outer; o++)                                                                       \
+      for (size_t i = 0; i < count; i++, x += inner) {                                                       \
+        type_ *y = (type_ *)y_ + (o * n + (size_t)at[i]) * inner;                                            \
+        for (size_t k = 0; k < inner; k++) y[k] += x[k];                                                     \
+      }                                                                                                      \
+  }                                                                                                          \
+  static void add_each_##suffix_(void *y_, const void *x_, const int64_t *at, size_t outer, size_t count,  \
+                                 size_t n, size_t inner) {                                                  \
+    const type_ *x = x_;                                                                                     \
+    for (size_t o = 0; o < outer; o++) {                                                                     \
+      type_ *y = (type_ *)y_ + o * n * inner;                                                                \
+      for (size_t i = 0; i < count; i++)                                                                     \
+        for (size_t k = 0; k < inner; k++) y[(size_t)*at++ * inner + k] += *x++;                             \
+    }                                                                                                        \
+  }
+ADDING(float, f32)
+ADDING(double, f64)
+
 /* index_add(dim, size): zeros of `size` along dim, to which the slices of x are added at the index's positions */
 static td_status index_add_shape(td_call *c) {
   td_status s = td_want_real(c, 0);
   int64_t dim = c->a->i[0];
+  if (!s) s = want_size(c);
   if (!s && (c->in[1]->ndim != 1 || c->in[1]->numel != c->in[0]->shape[dim]))
     return td_fail(TD_ESHAPE, "index_add: the index has shape (%s), expected %zu positions",
                    td_tensor_shape_string(c->in[1]), c->in[0]->shape[dim]);
@@ -390,14 +422,9 @@ static td_status index_add_run(td_call *c) {
   split_at(c->in[0], c->a->i[0], &outer, &count, &inner);
   int64_t *at = positions(c, c->in[1], n);
   td_tensor *x = at ? td_tensor_contiguous(c->in[0]) : NULL;
-  size_t row = inner * td_dtype_size(y->dtype);
   memset(y->data, 0, y->numel * td_dtype_size(y->dtype));
-  for (size_t o = 0; x && o < outer; o++)
-    for (size_t i = 0; i < count; i++) {
-      void *to = y->data + (o * n + (size_t)at[i]) * row;
-      const void *from = x->data + (o * count + i) * row;
-      td_k(y->dtype)->lincomb(to, to, 1, (const double[]){1}, &from, inner);
-    }
+  if (x && y->dtype == TD_F32) add_rows_f32(y->data, x->data, at, outer, count, n, inner);
+  else if (x) add_rows_f64(y->data, x->data, at, outer, count, n, inner);
   td_free(at, count * sizeof *at);
   td_tensor_release(x);
   return x ? TD_OK : td_last_status();
@@ -430,10 +457,12 @@ static td_status gather_run(td_call *c) {
   int64_t *at = positions(c, c->in[1], n);
   td_tensor *x = at ? td_tensor_contiguous(c->in[0]) : NULL;
   char *y = c->out[0]->data;
-  for (size_t o = 0, p = 0; x && o < outer; o++)
-    for (size_t i = 0; i < count; i++)
-      for (size_t k = 0; k < inner; k++, p++)
-        memcpy(y + p * size, x->data + ((o * n + (size_t)at[p]) * inner + k) * size, size);
+  if (x) {
+    for (size_t o = 0, p = 0; o < outer; o++)  /* positions within a dim become places in x */
+      for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; k < inner; k++, p++) at[p] = (int64_t)((o * n + (size_t)at[p]) * inner + k);
+    td_k_take(y, x->data, at, c->in[1]->numel, 1, x->numel, 1, size);
+  }
   td_free(at, c->in[1]->numel * sizeof *at);
   td_tensor_release(x);
   return x ? TD_OK : td_last_status();
@@ -450,6 +479,7 @@ const td_op td_op_gather = {.name = "gather", .signature = "x, index, dim:dim", 
 /* scatter_add(dim, size): zeros of `size` along dim; each element of x is added where the index names */
 static td_status scatter_add_shape(td_call *c) {
   td_status s = td_want_real(c, 0);
+  if (!s) s = want_size(c);
   if (!s && !td_tensor_same_shape(c->in[0], c->in[1]))
     return td_fail(TD_ESHAPE, "scatter_add: x has shape (%s), the index (%s)", td_tensor_shape_string(c->in[0]),
                    td_tensor_shape_string(c->in[1]));
@@ -464,12 +494,8 @@ static td_status scatter_add_run(td_call *c) {
   int64_t *at = positions(c, c->in[1], n);
   td_tensor *x = at ? td_tensor_contiguous(c->in[0]) : NULL;
   memset(y->data, 0, y->numel * td_dtype_size(y->dtype));
-  for (size_t o = 0, p = 0; x && o < outer; o++)
-    for (size_t i = 0; i < count; i++)
-      for (size_t k = 0; k < inner; k++, p++) {
-        size_t to = (o * n + (size_t)at[p]) * inner + k;
-        td_tensor_set(y, to, td_tensor_get(y, to) + td_tensor_get(x, p));
-      }
+  if (x && y->dtype == TD_F32) add_each_f32(y->data, x->data, at, outer, count, n, inner);
+  else if (x) add_each_f64(y->data, x->data, at, outer, count, n, inner);
   td_free(at, c->in[1]->numel * sizeof *at);
   td_tensor_release(x);
   return x ? TD_OK : td_last_status();

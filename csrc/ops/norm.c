@@ -97,9 +97,27 @@ const td_op td_op_group_norm = {
   .doc = "N×…×C normalised over each sample's groups of channels; rows: every position is a sample (layer norm)"};
 
 static td_status norm_grad_shape(td_call *c) {
-  const td_tensor *x = c->in[1];
-  size_t ch = x->shape[x->ndim - 1];
-  if (!td_tensor_same_shape(c->in[0], x)) return td_fail(TD_ESHAPE, "%s: dy and x differ in shape", c->op->name);
+  const td_tensor *dy = c->in[0], *x = c->in[1];
+  td_status s = td_want_real(c, 1);
+  if (s) return s;
+  bool groups = c->op == &td_op_group_norm_grad, rows = groups && c->a->i[1];
+  if (x->ndim < (rows ? 1 : 2) || !td_tensor_same_shape(dy, x))
+    return td_fail(TD_ESHAPE, "%s: dy and x have shapes (%s) and (%s), expected N×…×C twice", c->op->name,
+                   td_tensor_shape_string(dy), td_tensor_shape_string(x));
+  size_t ch = x->shape[x->ndim - 1], n = 1, p;
+  if (groups) {
+    if (c->a->i[0] < 1 || ch % (size_t)c->a->i[0])
+      return td_fail(TD_EARG, "%s: %lld groups do not divide %zu channels", c->op->name, (long long)c->a->i[0], ch);
+    group_sizes(x, rows, &n, &p, &ch);
+  }
+  size_t statistics = groups ? n * (size_t)c->a->i[0] : ch;
+  for (int i = 0; i < c->nin; i++) {
+    const td_tensor *t = c->in[i];
+    size_t expected = i < 2 ? x->numel : i < 4 ? statistics : ch;
+    if (t->numel != expected || t->dtype != x->dtype)
+      return td_fail(TD_ESHAPE, "%s: operand %d is %s of shape (%s), expected %zu elements of %s", c->op->name, i + 1,
+                     td_dtype_name(t->dtype), td_tensor_shape_string(t), expected, td_dtype_name(x->dtype));
+  }
   td_meta_like(c, 0, x);
   td_meta_set(c, 1, x->dtype, 1, &ch);
   td_meta_set(c, 2, x->dtype, 1, &ch);

@@ -64,8 +64,14 @@ td_status td_apply_inplace(const td_op *op, td_tensor *const *in, int nin, const
   if ((s = op->shape(&c))) return s;
   td_tensor *x = in[0];
   if (c.meta[0].ndim != x->ndim || memcmp(c.meta[0].shape, x->shape, sizeof(size_t) * (size_t)x->ndim))
-    return td_fail(TD_ESHAPE, "%s_: the result has shape %s, the tensor written to %s", op->name,
+    return td_fail(TD_ESHAPE, "%s_: the result has shape (%s), the tensor written to (%s)", op->name,
                    td_shape_string(c.meta[0].ndim, c.meta[0].shape), td_tensor_shape_string(x));
+  if (td_dtype_is_real(c.meta[0].dtype) && !td_dtype_is_real(x->dtype))
+    return td_fail(TD_EDTYPE, "%s_: the result is %s, which %s cannot hold; use %s, or convert with :to()", op->name,
+                   td_dtype_name(c.meta[0].dtype), td_dtype_name(x->dtype), op->name);
+  if (!td_tensor_is_writable(x))
+    return td_fail(TD_EARG, "%s_: elements of the expanded tensor of shape (%s) share memory; clone() it first", op->name,
+                   td_tensor_shape_string(x));
   bool overlaps = false;  /* another operand looks at the same storage in another way */
   for (int i = 1; i < nin; i++) overlaps |= in[i]->storage == x->storage && in[i] != x;
   if (c.meta[0].dtype != x->dtype || overlaps) {

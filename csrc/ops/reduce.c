@@ -138,8 +138,7 @@ static td_status norm_shape(td_call *c) {
 static td_status norm_run(td_call *c) {
   td_tensor *y = c->out[0];
   td_status s = reduce_with(c, td_k(y->dtype)->sum_squares);
-  for (size_t i = 0; i < y->numel && !s; i++) td_tensor_set(y, i, sqrt(td_tensor_get(y, i)));
-  return s;
+  return s ? s : td_apply_inplace(&td_op_sqrt, &y, 1, NULL);
 }
 static void norm_vjp(td_rule *r) {
   td_tensor *y = restored(r, r->out[0]);

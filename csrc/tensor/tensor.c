@@ -195,6 +195,12 @@ bool td_tensor_is_contiguous(const td_tensor *t) {
   return true;
 }
 
+bool td_tensor_is_writable(const td_tensor *t) {
+  for (int i = 0; i < t->ndim; i++)
+    if (t->shape[i] > 1 && t->stride[i] == 0) return t->numel == 0;
+  return true;
+}
+
 bool td_tensor_same_shape(const td_tensor *a, const td_tensor *b) {
   if (a->ndim != b->ndim) return false;
   for (int i = 0; i < a->ndim; i++)
@@ -234,6 +240,9 @@ static bool same_strides(const td_tensor *a, const td_tensor *b) {
 
 td_status td_tensor_copy(td_tensor *dst, const td_tensor *src) {
   td_tensor *own = NULL;
+  if (!td_tensor_is_writable(dst))
+    return td_fail(TD_EARG, "copy: elements of the expanded tensor of shape (%s) share memory; clone() it first",
+                   td_tensor_shape_string(dst));
   bool same = src->data == dst->data && td_tensor_same_shape(src, dst) && same_strides(src, dst);
   if (src->storage == dst->storage && !same) {  /* may overlap */
     own = td_tensor_clone(src);
@@ -291,7 +300,10 @@ void td_tensor_set(td_tensor *t, size_t i, double value) {
     case TD_F32: ((float *)(void *)t->data)[i] = (float)value; break;
     case TD_F64: ((double *)(void *)t->data)[i] = value; break;
     case TD_I64: ((int64_t *)(void *)t->data)[i] = integer_of(value); break;
-    default: ((uint8_t *)t->data)[i] = (uint8_t)integer_of(value); break;
+    default: {
+      int64_t v = integer_of(value);
+      ((uint8_t *)t->data)[i] = v < 0 ? 0 : v > 255 ? 255 : (uint8_t)v;
+    }
   }
 }
 

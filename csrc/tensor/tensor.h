@@ -68,12 +68,15 @@ void td_strides(int ndim, const size_t *shape, size_t *stride);
 td_status td_count(int ndim, const size_t *shape, size_t *count);
 
 bool td_tensor_is_contiguous(const td_tensor *t);
+/* Is no element reached by two positions? False for what expand made: writing there would have no meaning. */
+bool td_tensor_is_writable(const td_tensor *t);
 bool td_tensor_same_shape(const td_tensor *a, const td_tensor *b);
 /* t itself (one more reference) when contiguous, else a contiguous copy; no gradient is recorded. */
 td_tensor *td_tensor_contiguous(td_tensor *t);
 /* A contiguous copy, always. */
 td_tensor *td_tensor_clone(const td_tensor *t);
-/* Element-wise copy with conversion and broadcasting of src to dst's shape; counts as a write in place. */
+/* Element-wise copy with conversion and broadcasting of src to dst's shape; counts as a write in place. They may
+ * overlap. */
 td_status td_tensor_copy(td_tensor *dst, const td_tensor *src);
 td_status td_tensor_fill(td_tensor *t, double value);
 /* The element at a position in elements from the first, following no strides: for contiguous tensors. */
