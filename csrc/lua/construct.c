@@ -125,7 +125,8 @@ static int make_arange(lua_State *L) {
 
 /* linspace(first, last, count, dtype): both ends included */
 static int make_linspace(lua_State *L) {
-  double a = luaL_checknumber(L, 1), b = luaL_checknumber(L, 2), n = luaL_checknumber(L, 3);
+  double a = tdl_number(L, 1, "linspace", "first"), b = tdl_number(L, 2, "linspace", "last");
+  double n = tdl_number(L, 3, "linspace", "count");
   td_dtype d = TD_F32;
   if (!(n >= 1 && n < 1e12) || n != floor(n)) tdl_error(L, "linspace: count is %g, expected a positive integer", n);
   read_dtype(L, 4, "linspace", &d);
@@ -227,7 +228,8 @@ static int make_frombytes(lua_State *L) {
   size_t n, shape[TD_MAX_DIMS];
   int ndim;
   td_dtype d = TD_U8;
-  const char *bytes = luaL_checklstring(L, 1, &n);
+  if (lua_type(L, 1) != LUA_TSTRING) tdl_error(L, "frombytes: bytes are %s, expected a string", tdl_describe(L, 1));
+  const char *bytes = lua_tolstring(L, 1, &n);
   tdl_sizes(L, 2, "frombytes", &ndim, shape);
   read_dtype(L, 3, "frombytes", &d);
   td_tensor *t = td_tensor_new(d, ndim, shape);

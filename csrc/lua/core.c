@@ -43,8 +43,34 @@ int tdl_error(lua_State *L, const char *fmt, ...) {
 
 static const char callback_error;  /* its address is the registry key of the error that a callback raised */
 
+/* Where a callback's error came from, which its caller's traceback will no longer show: to a message raised in a
+ * function that the callback called, the Lua calls between are added. */
+static int add_calls(lua_State *L) {
+  lua_Debug ar;
+  static const char heading[] = "\nin a callback:";
+  if (lua_type(L, 1) != LUA_TSTRING || strstr(lua_tostring(L, 1), heading)) return 1;
+  int first = 1, n = 0;
+  if (lua_getstack(L, first, &ar) && lua_getinfo(L, "S", &ar) && *ar.what == 'C') first++;  /* error() itself */
+  while (lua_getstack(L, first + n, &ar) && lua_getinfo(L, "S", &ar) && *ar.what != 'C') n++;
+  if (n < 2) return 1;
+  lua_settop(L, 1);
+  lua_pushstring(L, heading);
+  for (int i = 0; i < n && i < 12; i++) {
+    lua_getstack(L, first + i, &ar);
+    lua_getinfo(L, "Sln", &ar);
+    lua_pushfstring(L, "\n\t%s:%d: in %s", ar.short_src, ar.currentline,
+                    *ar.what == 'm' ? "main chunk" : ar.name ? ar.name : "a function");
+  }
+  lua_concat(L, lua_gettop(L));
+  return 1;
+}
+
 td_status tdl_pcall(lua_State *L, int nargs, int nresults) {
-  int status = lua_pcall(L, nargs, nresults, 0);
+  int base = lua_gettop(L) - nargs;
+  lua_pushcfunction(L, add_calls);
+  lua_insert(L, base);
+  int status = lua_pcall(L, nargs, nresults, base);
+  lua_remove(L, base);
   if (status == LUA_OK) return TD_OK;
   lua_pushlightuserdata(L, (void *)&callback_error);
   lua_insert(L, -2);
@@ -165,7 +191,7 @@ static int core_memory(lua_State *L) {
 
 static int core_threads(lua_State *L) {
   if (!lua_isnoneornil(L, 1)) {
-    lua_Number n = luaL_checknumber(L, 1);
+    lua_Number n = tdl_number(L, 1, "threads", "count");
     if (!(n >= 1 && n <= 64)) tdl_error(L, "threads: %g, expected 1 to 64", n);
     td_threads_set((int)n);
   }

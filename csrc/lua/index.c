@@ -27,7 +27,8 @@ static td_status range(lua_State *L, int index, size_t n, int dim, int64_t *star
   for (int i = 1; i <= len && !s; i++) {
     lua_rawgeti(L, index, i);
     if (i < 3) s = position(L, -1, n, dim, i == 1 ? start : &last);
-    else if (lua_tonumber(L, -1) < 1) s = td_fail(TD_EARG, "index: a range's step is %s, expected 1 or more", tdl_describe(L, -1));
+    else if (!(lua_type(L, -1) == LUA_TNUMBER && lua_tonumber(L, -1) >= 1 && lua_tonumber(L, -1) <= 9e15))
+      s = td_fail(TD_EARG, "index: a range's step is %s, expected 1 or more", tdl_describe(L, -1));
     else *step = (int64_t)lua_tonumber(L, -1);
   }
   lua_settop(L, top);
@@ -36,25 +37,49 @@ static td_status range(lua_State *L, int index, size_t n, int dim, int64_t *star
   return s;
 }
 
-/* x with one index of the list applied to its dim *dim, which moves on when the dim stays. */
-static td_tensor *apply_one(lua_State *L, int index, td_tensor *x, int *dim) {
+/* The positions (from 1, int64) at which a tensor, read in row-major order, is not 0; one reference. */
+static td_tensor *nonzero(td_tensor *x) {
+  td_tensor *zero = td_num(0), *truth = td_do(&td_op_ne, NULL, 2, x, zero);
+  td_tensor *m = truth ? td_tensor_contiguous(truth) : NULL;
+  if (!m) return NULL;
+  const uint8_t *is = (const uint8_t *)m->data;
+  size_t count = 0;
+  for (size_t i = 0; i < m->numel; i++) count += is[i];
+  td_tensor *at = td_tensor_new(TD_I64, 1, &count);
+  int64_t *p = at ? (int64_t *)(void *)at->data : NULL;
+  for (size_t i = 0, k = 0; at && k < count; i++)
+    if (is[i]) p[k++] = (int64_t)i + 1;
+  td_tensor_release(m);
+  return at;
+}
+
+/* x with one index of the list, the `nth`, applied to its dim *dim, which moves on when the dim stays. */
+static td_tensor *apply_one(lua_State *L, int index, td_tensor *x, int nth, int *dim) {
   int64_t at = 0, count = 0, step = 1;
   if (*dim >= x->ndim) {
-    td_fail(TD_EARG, "index: more indices than the %d dims of shape (%s)", x->ndim, td_tensor_shape_string(x));
+    td_fail(TD_EARG, "index: more indices than the %d dims of the tensor", nth - 1);
     return NULL;
   }
   td_tensor *positions = tdl_test(L, index);
   size_t n = x->shape[*dim];
+  if (positions && positions->dtype == TD_U8) {
+    if (positions->ndim != 1 || positions->numel != n) {
+      td_fail(TD_ESHAPE, "index: a mask of shape (%s) for dim %d of size %zu", td_tensor_shape_string(positions),
+              nth, n);
+      return NULL;
+    }
+    positions = td_auto(nonzero(positions));
+  }
   if (positions) {
     td_attrs a = {.i = {(*dim)++}};
     return td_do(&td_op_index_select, &a, 2, x, positions);
   }
   if (lua_istable(L, index)) {
-    if (range(L, index, n, *dim + 1, &at, &count, &step)) return NULL;
+    if (range(L, index, n, nth, &at, &count, &step)) return NULL;
     td_attrs a = {.i = {(*dim)++, at, count, step}};
     return td_do(&td_op_narrow, &a, 1, x);
   }
-  if (position(L, index, n, *dim + 1, &at)) return NULL;
+  if (position(L, index, n, nth, &at)) return NULL;
   td_attrs a = {.i = {*dim, at}};
   return td_do(&td_op_select, &a, 1, x);
 }
@@ -67,34 +92,21 @@ static bool is_mask(lua_State *L, int index) {
 /* The view (or selection) that t[key] names, automatic; NULL and a message when it names none. */
 static td_tensor *resolve(lua_State *L, td_tensor *t, int key) {
   int dim = 0;
-  if (!lua_istable(L, key)) return apply_one(L, key, t, &dim);
+  if (!lua_istable(L, key)) return apply_one(L, key, t, 1, &dim);
   int n = (int)tdl_rawlen(L, key);
   td_tensor *x = t;
   for (int i = 1; i <= n && x; i++) {
     lua_rawgeti(L, key, i);
-    x = apply_one(L, lua_gettop(L), x, &dim);
+    x = apply_one(L, lua_gettop(L), x, i, &dim);
     lua_pop(L, 1);
   }
-  return n ? x : td_auto(td_tensor_alias(t));
-}
-
-/* The positions (from 1, int64) at which a contiguous mask is not 0; one reference. */
-static td_tensor *nonzero(td_tensor *mask) {
-  td_tensor *m = td_tensor_contiguous(mask);
-  if (!m) return NULL;
-  size_t count = 0;
-  for (size_t i = 0; i < m->numel; i++) count += td_tensor_get(m, i) != 0;
-  td_tensor *at = td_tensor_new(TD_I64, 1, &count);
-  for (size_t i = 0, k = 0; at && i < m->numel; i++)
-    if (td_tensor_get(m, i) != 0) ((int64_t *)(void *)at->data)[k++] = (int64_t)i + 1;
-  td_tensor_release(m);
-  return at;
+  return n ? x : td_expand(t, t->ndim, t->shape);  /* all of it: a view */
 }
 
 /* t with the dims of the mask flattened into one; NULL when the mask's shape does not begin t's. */
 static td_tensor *flat_front(td_tensor *t, const td_tensor *mask) {
   size_t shape[TD_MAX_DIMS] = {mask->numel};
-  bool fits = mask->ndim <= t->ndim;
+  bool fits = mask->ndim <= t->ndim && 1 + t->ndim - mask->ndim <= TD_MAX_DIMS;
   for (int i = 0; i < mask->ndim && fits; i++) fits = mask->shape[i] == t->shape[i];
   if (!fits) {
     td_fail(TD_ESHAPE, "index: a mask of shape (%s) does not fit (%s)", td_tensor_shape_string(mask),
@@ -164,6 +176,9 @@ int tdl_index_set(lua_State *L) {
   } else if (!s) {
     td_tensor *view = resolve(L, t, 2);
     s = view ? td_tensor_copy(view, value) : td_last_status();
+    if (view && s == TD_ESHAPE)
+      s = td_fail(s, "index: a value of shape (%s) does not broadcast to the (%s) assigned to",
+                  td_tensor_shape_string(value), td_tensor_shape_string(view));
   }
   td_recording = was;
   td_auto_release(mark);
@@ -173,7 +188,11 @@ int tdl_index_set(lua_State *L) {
 
 /* t:nonzero(): positions from 1 in row-major order, int64 */
 static int tensor_nonzero(lua_State *L) {
-  tdl_push(L, nonzero(tdl_tensor(L, 1, "nonzero", "self")));
+  td_tensor *x = tdl_tensor(L, 1, "nonzero", "self");
+  size_t mark = td_auto_mark();
+  td_tensor *at = nonzero(x);
+  td_auto_release(mark);
+  tdl_push(L, at);
   return 1;
 }
 

@@ -177,6 +177,8 @@ static int read_attribute(const args *a, const param *p, int index) {
           td_status s = dim_of(a, p, lua_gettop(L), n, &d);
           lua_pop(L, 1);
           if (s) return -1;
+          if (*slot >> d & 1)
+            return td_fail(TD_EARG, "%s: dim %lld is named twice", a->s->op->name, (long long)v[i]), -1;
           *slot |= (int64_t)1 << d;
         }
       } else {
@@ -252,6 +254,24 @@ static bool is_options(lua_State *L, int index) {
   return true;
 }
 
+/* Every key of the options table must be an attribute's name. */
+static td_status check_names(const args *a, int index) {
+  lua_State *L = a->L;
+  const schema *s = a->s;
+  for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+    int k = s->ntensors;
+    while (k < s->n && strcmp(s->p[k].name, key) != 0) k++;
+    if (k < s->n) continue;
+    const char *near = tdl_nearest(key, s->names);
+    td_fail(TD_EARG, near ? "%s: unknown option \"%s\", did you mean \"%s\"?" : "%s: unknown option \"%s\"",
+            s->op->name, key, near);
+    lua_pop(L, 2);
+    return td_last_status();
+  }
+  return TD_OK;
+}
+
 /* Attributes from position `index` on, then from an options table. */
 static td_status read_attributes(const args *a, int index) {
   lua_State *L = a->L;
@@ -269,20 +289,15 @@ static td_status read_attributes(const args *a, int index) {
     index += taken;
   }
   if (index <= top && is_options(L, index)) {
-    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
-      const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
-      int k = s->ntensors;
-      while (k < s->n && strcmp(s->p[k].name, key) != 0) k++;
-      if (k == s->n) {
-        const char *near = tdl_nearest(key, s->names);
-        td_fail(TD_EARG, near ? "%s: unknown option \"%s\", did you mean \"%s\"?" : "%s: unknown option \"%s\"",
-                s->op->name, key, near);
-      }
-      if (k == s->n || read_attribute(a, &s->p[k], lua_gettop(L)) < 0) {
-        lua_pop(L, 2);
-        return td_last_status();
-      }
-      given[k] = true;
+    if (check_names(a, index)) return td_last_status();
+    for (int k = s->ntensors; k < s->n; k++) {  /* in the signature's order: a position needs its dim */
+      lua_getfield(L, index, s->p[k].name);
+      int taken = lua_isnil(L, -1) ? 0 : read_attribute(a, &s->p[k], lua_gettop(L));
+      lua_pop(L, 1);
+      if (taken < 0) return td_last_status();
+      if (taken) given[k] = true;
+      else if (!given[k] && preset(a, &s->p[k], false)) return td_last_status();
+      else given[k] = true;
     }
     index++;
   }

@@ -25,8 +25,7 @@ static td_rng *checked(lua_State *L) {
 
 /* generator(seed = from the clock) */
 static int make_generator(lua_State *L) {
-  double seed = luaL_optnumber(L, 1, (double)time(NULL));
-  if (seed != floor(seed) || fabs(seed) > 9e15) tdl_error(L, "generator: seed %g, expected a whole number", seed);
+  double seed = lua_isnoneornil(L, 1) ? (double)time(NULL) : tdl_whole(L, 1, "generator", "seed");
   td_rng *g = lua_newuserdata(L, sizeof *g);
   *g = (td_rng){.seed = (uint64_t)(int64_t)seed, .counter = 0};
   luaL_getmetatable(L, TDL_RNG);
@@ -37,14 +36,16 @@ static int make_generator(lua_State *L) {
 /* g:seed(n) starts the generator anew; g:state() → seed, counter; g:state(seed, counter) */
 static int generator_seed(lua_State *L) {
   td_rng *g = checked(L);
-  *g = (td_rng){.seed = (uint64_t)(int64_t)luaL_checknumber(L, 2), .counter = 0};
+  *g = (td_rng){.seed = (uint64_t)(int64_t)tdl_whole(L, 2, "seed", "seed"), .counter = 0};
   lua_settop(L, 1);
   return 1;
 }
 static int generator_state(lua_State *L) {
   td_rng *g = checked(L);
-  if (!lua_isnoneornil(L, 2))
-    *g = (td_rng){.seed = (uint64_t)(int64_t)luaL_checknumber(L, 2), .counter = (uint64_t)luaL_checknumber(L, 3)};
+  if (!lua_isnoneornil(L, 2)) {
+    double seed = tdl_whole(L, 2, "state", "seed"), counter = tdl_whole(L, 3, "state", "counter");
+    *g = (td_rng){.seed = (uint64_t)(int64_t)seed, .counter = counter > 0 ? (uint64_t)counter : 0};
+  }
   lua_pushnumber(L, (lua_Number)(int64_t)g->seed);
   lua_pushnumber(L, (lua_Number)g->counter);
   return 2;
@@ -97,9 +98,8 @@ static uint64_t below(td_rng *g, uint64_t n) {
 /* g:randint(low, high, sizes…): whole numbers in low..high, both included, int64 */
 static int generator_randint(lua_State *L) {
   td_rng *g = checked(L);
-  double low = luaL_checknumber(L, 2), high = luaL_checknumber(L, 3);
-  if (low != floor(low) || high != floor(high) || high < low || fabs(low) > 9e15 || fabs(high) > 9e15)
-    tdl_error(L, "randint: from %g to %g, expected whole numbers in order", low, high);
+  double low = tdl_whole(L, 2, "randint", "low"), high = tdl_whole(L, 3, "randint", "high");
+  if (high < low) tdl_error(L, "randint: from %g to %g, expected whole numbers in order", low, high);
   size_t shape[TD_MAX_DIMS];
   int ndim;
   tdl_sizes(L, 4, "randint", &ndim, shape);
@@ -113,7 +113,7 @@ static int generator_randint(lua_State *L) {
 /* g:randperm(n): 1..n in random order, int64 */
 static int generator_randperm(lua_State *L) {
   td_rng *g = checked(L);
-  double n = luaL_checknumber(L, 2);
+  double n = tdl_whole(L, 2, "randperm", "n");
   if (!(n >= 0 && n < 1e12) || n != floor(n)) tdl_error(L, "randperm: %g, expected a whole number", n);
   size_t count = (size_t)n;
   td_tensor *t = td_tensor_new(TD_I64, 1, &count);
@@ -132,12 +132,16 @@ static int generator_randperm(lua_State *L) {
 /* g:bernoulli(p, sizes…, dtype): 1 with probability p, else 0 */
 static int generator_bernoulli(lua_State *L) {
   td_rng *g = checked(L);
-  double p = luaL_checknumber(L, 2);
+  double p = tdl_number(L, 2, "bernoulli", "p");
   if (!(p >= 0 && p <= 1)) tdl_error(L, "bernoulli: probability %g, expected 0 to 1", p);
   td_tensor *t = drawn(L, "bernoulli", 3);
   fill(g, t, false);
   tdl_push(L, t);
-  for (size_t i = 0; i < t->numel; i++) td_tensor_set(t, i, td_tensor_get(t, i) < p);
+  size_t mark = td_auto_mark();
+  td_tensor *chance = td_auto(td_tensor_number(TD_F64, p, true)), *both[2] = {t, chance};
+  td_status s = chance ? td_apply_inplace(td_op_find("lt"), both, 2, NULL) : td_last_status();
+  td_auto_release(mark);
+  tdl_check(L, s);
   return 1;
 }
 

@@ -143,7 +143,7 @@ static const td_op lua_op = {.name = "a custom operation", .vjp = lua_vjp};
 static int core_custom(lua_State *L) {
   int nout, nin;
   td_tensor **given = tensors_at(L, 1, "custom", false, &nout), **in = tensors_at(L, 2, "custom", false, &nin);
-  luaL_checktype(L, 3, LUA_TFUNCTION);
+  tdl_function(L, 3, "custom", "backward");
   if (nout > TD_MAX_OUT) tdl_error(L, "custom: %d results, expected at most %d", nout, TD_MAX_OUT);
   bool any = false;
   for (int i = 0; i < nin; i++) any |= in[i]->node != NULL;
@@ -187,7 +187,7 @@ static td_tensor *lua_hook(void *data, td_tensor *gradient) {
 /* t:register_hook(f) → t: f(gradient) is called in every backward; a tensor that it returns replaces the gradient */
 static int tensor_register_hook(lua_State *L) {
   td_tensor *t = tdl_tensor(L, 1, "register_hook", "self");
-  luaL_checktype(L, 2, LUA_TFUNCTION);
+  tdl_function(L, 2, "register_hook", "the hook");
   lua_settop(L, 2);
   int ref = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_rule *r = td_alloc(sizeof *r);

@@ -46,6 +46,11 @@ const char *tdl_nearest(const char *word, const char *const *names);
 td_tensor *tdl_test(lua_State *L, int index);
 /* The same, or an error that names the function and the argument. */
 td_tensor *tdl_tensor(lua_State *L, int index, const char *fname, const char *argument);
+/* The number at an index, or an error likewise; tdl_whole wants a whole one (of at most 2^53). */
+double tdl_number(lua_State *L, int index, const char *fname, const char *argument);
+double tdl_whole(lua_State *L, int index, const char *fname, const char *argument);
+/* An error unless a function stands at the index. */
+void tdl_function(lua_State *L, int index, const char *fname, const char *argument);
 /* Pushes t and takes over one reference; runs the collector when live bytes have passed the limit. NULL raises. */
 void tdl_push(lua_State *L, td_tensor *t);
 /* The operand at an index: a tensor, or a number as a weak 0-d tensor; automatic. NULL and a message otherwise. */

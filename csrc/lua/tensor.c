@@ -1,4 +1,5 @@
 /* The userdata of a tensor: pushing, checking, properties, collection. Methods of operations are added by ops.c. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
@@ -62,6 +63,24 @@ td_tensor *tdl_tensor(lua_State *L, int index, const char *fname, const char *ar
   return t;
 }
 
+double tdl_number(lua_State *L, int index, const char *fname, const char *argument) {
+  if (lua_type(L, index) != LUA_TNUMBER)
+    tdl_error(L, "%s: %s is %s, expected a number", fname, argument, tdl_describe(L, index));
+  return lua_tonumber(L, index);
+}
+
+double tdl_whole(lua_State *L, int index, const char *fname, const char *argument) {
+  double v = tdl_number(L, index, fname, argument);
+  if (v != floor(v) || fabs(v) > 9007199254740992.0)
+    tdl_error(L, "%s: %s is %s, expected a whole number", fname, argument, tdl_describe(L, index));
+  return v;
+}
+
+void tdl_function(lua_State *L, int index, const char *fname, const char *argument) {
+  if (lua_type(L, index) != LUA_TFUNCTION)
+    tdl_error(L, "%s: %s is %s, expected a function", fname, argument, tdl_describe(L, index));
+}
+
 void tdl_push(lua_State *L, td_tensor *t) {
   if (!t) tdl_raise(L);
   box *b = lua_newuserdata(L, sizeof *b);
@@ -106,7 +125,7 @@ static int tensor_gc(lua_State *L) {
 
 /* t:free() gives the memory back now; the tensor must not be used again */
 static int tensor_free(lua_State *L) {
-  self(L, "free");
+  if (!tensor_box(L, 1)) self(L, "free");  /* again: nothing to do */
   return tensor_gc(L);
 }
 
@@ -125,7 +144,7 @@ static int tensor_size(lua_State *L) {
     for (int i = 0; i < t->ndim; i++) lua_pushnumber(L, (lua_Number)t->shape[i]);
     return t->ndim;
   }
-  lua_Number wanted = luaL_checknumber(L, 2), dim = wanted < 0 ? wanted + t->ndim : wanted - 1;
+  lua_Number wanted = tdl_whole(L, 2, "size", "dim"), dim = wanted < 0 ? wanted + t->ndim : wanted - 1;
   if (!(dim >= 0 && dim < t->ndim) || wanted == 0)
     tdl_error(L, "size: dim %g is outside the %d of shape (%s)", wanted, t->ndim, td_tensor_shape_string(t));
   lua_pushnumber(L, (lua_Number)t->shape[(int)dim]);
@@ -162,9 +181,8 @@ static int tensor_copy(lua_State *L) {
 
 static int tensor_fill(lua_State *L) {
   td_tensor *t = self(L, "fill_");
-  double v = luaL_checknumber(L, 2);
+  double v = tdl_number(L, 2, "fill_", "the value");
   if (td_recording && t->node) tdl_error(L, "fill_: writing in place would spoil a gradient; wrap it in no_grad");
-  t->storage->version++;
   tdl_check(L, td_tensor_fill(t, v));
   lua_settop(L, 1);
   return 1;
