@@ -118,11 +118,16 @@ function M.awkward(x)
   return window:permute(back)
 end
 
---- Everything that is live after collecting all garbage.
+--- Everything that is live after collecting all garbage. A graph that holds Lua functions goes layer by layer.
 function M.live()
-  collectgarbage()
-  collectgarbage()
-  return tide.memory().live
+  local live, before
+  repeat
+    before = live
+    collectgarbage()
+    collectgarbage()
+    live = tide.memory().live
+  until live == before
+  return live
 end
 
 --- The output of a Lua program run by this interpreter with this tree's tide; env is a table of variables.

@@ -10,6 +10,12 @@ local function raise(...) core.raise(string.format(...)) end
 
 local function is_tensor(x) return type(x) == "userdata" and getmetatable(x) == core.metatable end
 
+local function want_function(fname, f)
+  if type(f) ~= "function" and not (getmetatable(f) or {}).__call then
+    raise("%s: got a %s, expected a function", fname, is_tensor(f) and "tensor" or type(f))
+  end
+end
+
 -- Results of f when called with recording on or off, whatever it raises.
 local function with_recording(on, f, ...)
   local was = core.recording(on)
@@ -22,16 +28,23 @@ local function with_recording(on, f, ...)
 end
 
 --- no_grad(f, …): f(…) without recording; its results carry no gradient.
-function M.no_grad(f, ...) return with_recording(false, f, ...) end
+function M.no_grad(f, ...)
+  want_function("no_grad", f)
+  return with_recording(false, f, ...)
+end
 
 --- enable_grad(f, …): f(…) with recording, also inside no_grad.
-function M.enable_grad(f, ...) return with_recording(true, f, ...) end
+function M.enable_grad(f, ...)
+  want_function("enable_grad", f)
+  return with_recording(true, f, ...)
+end
 
 --- Is recording on?
 function M.is_grad_enabled() return core.recording() end
 
 --- t:backward(cotangent, {retain_graph = false, create_graph = false}): adds gradients to the leaves' .grad. t needs one
---- element, or a cotangent of its shape.
+--- element, or a cotangent of its shape. With create_graph a leaf's .grad holds the graph, which holds the leaf: set it to nil
+--- when it has been used, or ask tide.gradients instead.
 function methods.backward(t, cotangent, opts)
   if type(cotangent) == "table" then cotangent, opts = nil, cotangent end
   local o = options.check("backward", opts, {retain_graph = false, create_graph = false})
@@ -102,6 +115,7 @@ end
 --- value_and_grad(f, {wrt = {…}}) gives a function that returns f(…) and the gradient for each tensor argument
 --- (or for those at the positions wrt). f returns a tensor of one element.
 function M.value_and_grad(f, opts)
+  want_function("value_and_grad", f)
   local o = options.check("value_and_grad", opts, {wrt = options.none})
   return function(...)
     local y, grads = differentiate("value_and_grad", f, o.wrt, {...}, select("#", ...))
@@ -111,6 +125,7 @@ end
 
 --- grad(f, {wrt = {…}}) gives a function that returns f's gradient for each tensor argument. Nests: grad(grad(f)).
 function M.grad(f, opts)
+  want_function("grad", f)
   local o = options.check("grad", opts, {wrt = options.none})
   return function(...)
     local _, grads = differentiate("grad", f, o.wrt, {...}, select("#", ...))
@@ -120,6 +135,7 @@ end
 
 --- vjp(f, …) → f(…) and a function that takes a cotangent of its shape and returns one for each tensor argument.
 function M.vjp(f, ...)
+  want_function("vjp", f)
   local n = select("#", ...)
   local copy, points, y
   local args = {...}
@@ -137,6 +153,7 @@ end
 
 --- jvp(f, {primals}, {tangents}) → f(primals) and its directional derivative, exactly: the derivative of u ↦ Jᵀu.
 function M.jvp(f, primals, tangents)
+  want_function("jvp", f)
   primals, tangents = listed(primals), listed(tangents)
   local n = #primals
   if #tangents ~= n then raise("jvp: %d tangents for %d primals", #tangents, n) end
@@ -161,6 +178,7 @@ end
 
 --- hvp(f, x, v) → f(x) and the product of f's Hessian at x with v.
 function M.hvp(f, x, v)
+  want_function("hvp", f)
   return with_recording(true, function()
     local point = x:detach():requires_grad()
     local y = scalar_of("hvp", f(point))
@@ -174,6 +192,7 @@ end
 --- checkpoint(f, …): f(…) that keeps only its arguments, and runs f again in the backward pass. Parameters that f closes
 --- over get their gradients too. f must compute the same both times. One to four tensors may be returned.
 function M.checkpoint(f, ...)
+  want_function("checkpoint", f)
   if not core.recording() then return f(...) end
   local args, n = {...}, select("#", ...)
   local inputs, copy = {}, {}
@@ -219,6 +238,8 @@ end
 --- tensors and may keep things in the table ctx; backward(ctx, cotangents…) returns one cotangent (or nil) for each
 --- tensor argument. Derivatives of it exist where backward is made of tide's operations.
 function M.custom(forward, backward)
+  want_function("custom", forward)
+  if type(backward) ~= "function" then raise("custom: backward is a %s, expected a function", type(backward)) end
   return function(...)
     local ctx, inputs = {}, {}
     for i = 1, select("#", ...) do

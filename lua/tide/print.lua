@@ -11,7 +11,11 @@ local limits = {edge = 3, threshold = 1000, digits = 4, width = 100}
 --- is elided (1000), digits = after the point (4), width = of a line (100)}.
 function M.set_print(opts)
   for key, value in pairs(opts) do
-    if not limits[key] then core.raise(("set_print: unknown option %q"):format(tostring(key))) end
+    if not limits[key] then
+      core.raise(("set_print: unknown option %q, expected edge, threshold, digits or width"):format(tostring(key)))
+    elseif type(value) ~= "number" or value < 1 then
+      core.raise(("set_print: %s is %s, expected a positive number"):format(key, tostring(value)))
+    end
     limits[key] = value
   end
 end
@@ -111,7 +115,6 @@ local function statistics_text(s, large)
 end
 
 local function tensor_text(t)
-  local was = core.recording(false)
   local flat = {}
   local large = t.numel > limits.threshold
   local list = t.numel > 0 and sample(t:detach(), large, flat) or {}
@@ -122,7 +125,6 @@ local function tensor_text(t)
     for _, part in ipairs(statistics_text(core.statistics(t), large)) do notes[#notes + 1] = part end
   end
   if t.needs_grad then notes[#notes + 1] = t.is_leaf and "requires grad" or "in a graph" end
-  core.recording(was)
   local break_ = t.ndim > 1 and "\n" or "  "
   return body .. break_ .. "(" .. table.concat(notes, ", ") .. ")"
 end

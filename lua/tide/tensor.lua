@@ -94,7 +94,7 @@ end
 --- The k greatest (least if largest = false) elements along dim (last), in order, and their positions.
 function M.topk(x, k, dim, largest)
   dim = resolve_dim("topk", check("topk", x), dim or -1)
-  if type(k) ~= "number" or k < 0 or k > x:size(dim) then
+  if type(k) ~= "number" or k < 0 or k > x:size(dim) or k % 1 ~= 0 then
     raise("topk: k is %s, expected 0 to %d", tostring(k), x:size(dim))
   end
   local values, at = core.sort(x, dim, largest ~= false)
@@ -152,7 +152,7 @@ end
 
 --- Dims first..last made one; all by default.
 function M.flatten(x, first, last)
-  first = x.ndim == 0 and 1 or resolve_dim("flatten", check("flatten", x), first or 1)
+  first = check("flatten", x).ndim == 0 and 1 or resolve_dim("flatten", x, first or 1)
   last = x.ndim == 0 and 0 or resolve_dim("flatten", x, last or -1)
   local shape, n = {}, 1
   for i = 1, first - 1 do shape[#shape + 1] = x:size(i) end
@@ -166,6 +166,7 @@ end
 function M.stack(list, dim)
   if type(list) ~= "table" or #list == 0 then raise("stack: expected a table of tensors") end
   local parts = {}
+  if not is_tensor(list[1]) then raise("stack: element 1 is a %s, expected a tensor", type(list[1])) end
   for i, x in ipairs(list) do parts[i] = core.unsqueeze(check("stack", x, "an element"), dim or 1) end
   return core.cat(parts, dim or 1)
 end
@@ -174,17 +175,26 @@ end
 function M.split(x, sizes, dim)
   dim = resolve_dim("split", check("split", x), dim or 1)
   local n, parts, start = x:size(dim), {}, 1
-  if type(sizes) == "number" then
-    if sizes < 1 then raise("split: size %g, expected at least 1", sizes) end
+  if type(sizes) ~= "table" then
+    if type(sizes) ~= "number" or sizes < 1 or sizes % 1 ~= 0 then
+      raise("split: size is %s, expected a whole number, 1 or more, or a table of sizes", tostring(sizes))
+    end
     local size = sizes
     sizes = {}
     for at = 1, n, size do sizes[#sizes + 1] = math.min(size, n - at + 1) end
   end
+  local total = 0
+  for _, size in ipairs(sizes) do
+    if type(size) ~= "number" or size < 0 or size % 1 ~= 0 then
+      raise("split: size is %s, expected a whole number, 0 or more", tostring(size))
+    end
+    total = total + size
+  end
+  if total ~= n then raise("split: sizes add up to %d, dim %d has %d", total, dim, n) end
   for i, size in ipairs(sizes) do
     parts[i] = core.narrow(x, dim, start, size)
     start = start + size
   end
-  if start ~= n + 1 then raise("split: sizes add up to %d, dim %d has %d", start - 1, dim, n) end
   return parts
 end
 
@@ -197,8 +207,9 @@ end
 
 --- Elements in reverse order along the dims.
 function M.flip(x, dims)
+  check("flip", x)
   for _, d in ipairs(type(dims) == "table" and dims or {dims or 1}) do
-    d = resolve_dim("flip", check("flip", x), d)
+    d = resolve_dim("flip", x, d)
     x = core.index_select(x, core.arange(x:size(d), 1, -1, "int64"), d)
   end
   return x
@@ -206,9 +217,14 @@ end
 
 --- The tensor repeated counts[i] times along dim i; further counts add dims in front.
 function M.tile(x, ...)
-  local counts = type(...) == "table" and ... or {...}
+  local counts = type((...)) == "table" and (...) or {...}
   local lead = #counts - check("tile", x).ndim
   if lead < 0 then raise("tile: %d counts for %d dims", #counts, x.ndim) end
+  for _, count in ipairs(counts) do
+    if type(count) ~= "number" or count < 0 or count % 1 ~= 0 then
+      raise("tile: a count is %s, expected a whole number, 0 or more", tostring(count))
+    end
+  end
   local wide, big, out = {}, {}, {}
   for i, count in ipairs(counts) do
     local size = i > lead and x:size(i - lead) or 1
@@ -222,9 +238,15 @@ end
 
 --- Zeros put around: pairs[i] = {before, after} (or a number for both) for dim i; absent dims are kept.
 function M.pad(x, pairs_by_dim)
+  check("pad", x)
+  if type(pairs_by_dim) ~= "table" then raise("pad: expected a table such as {[1] = {before, after}}") end
   for d, p in pairs(pairs_by_dim) do
     local before, after = p, p
     if type(p) == "table" then before, after = p[1], p[2] end
+    d = resolve_dim("pad", x, d)
+    if type(before) ~= "number" or type(after) ~= "number" then
+      raise("pad: dim %d wants a number or {before, after}", d)
+    end
     if before ~= 0 or after ~= 0 then
       x = core.narrow_grad(x, d, before, 1, before + x:size(d) + after)
     end
@@ -283,6 +305,9 @@ end
 
 --- The elements of x where the mask of its shape is not 0, in one dim.
 function M.masked_select(x, mask)
+  if check("masked_select", mask, "the mask").dtype ~= "uint8" then
+    raise("masked_select: the mask is %s, expected uint8, as comparisons give", mask.dtype)
+  end
   return check("masked_select", x)[mask]
 end
 
@@ -304,20 +329,18 @@ end
 
 --- Are the shapes the same and all elements equal?
 function M.equal(a, b)
-  if a.ndim ~= b.ndim then return false end
+  if check("equal", a, "a").ndim ~= check("equal", b, "b").ndim then return false end
   for i = 1, a.ndim do
     if a:size(i) ~= b:size(i) then return false end
   end
   return core.sum(core.ne(a, b)):item() == 0
 end
 
---- Is |a − b| ≤ atol + rtol·|b| everywhere? NaN differs from everything. Defaults: rtol 1e-5, atol 1e-8.
+--- Is |a − b| ≤ atol + rtol·|b| everywhere? Equal infinities are close, NaN differs from everything. Defaults: rtol 1e-5, atol 1e-8.
 function M.allclose(a, b, rtol, atol)
-  local was = core.recording(false)
-  local far = core.le(core.abs(a - b), (atol or 1e-8) + core.abs(b) * (rtol or 1e-5))
-  local ok = core.sum(core.eq(far, 0)):item() == 0
-  core.recording(was)
-  return ok
+  a, b = check("allclose", a, "a"):detach(), check("allclose", b, "b"):detach()
+  local near = core.logical_or(core.eq(a, b), core.le(core.abs(a - b), (atol or 1e-8) + core.abs(b) * (rtol or 1e-5)))
+  return core.sum(core.eq(near, 0)):item() == 0
 end
 
 -- ---- einsum ----
@@ -393,6 +416,7 @@ end
 --- contracted from left to right. An index may not be repeated within one operand.
 function M.einsum(pattern, ...)
   local operands = {...}
+  if type(pattern) ~= "string" then raise("einsum: the pattern is a %s, expected a string", type(pattern)) end
   local left, right = pattern:gsub("%s", ""):match("^([%a,]*)%->(%a*)$")
   if not left then raise("einsum: pattern %q, expected a form such as \"ij,jk->ik\"", pattern) end
   local terms, sizes = {}, {}
