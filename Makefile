@@ -4,6 +4,8 @@ SHELL := /bin/bash
 CC ?= gcc
 BUILD ?= build
 CFLAGS ?= -O2 -fPIC
+JOBS := $(shell nproc 2>/dev/null || echo 2)
+MAKEFLAGS += -j$(JOBS)
 
 # Lua's headers: those that LuaRocks names when they are there, else LuaJIT's.
 LUAJIT_CFLAGS := $(shell pkg-config --cflags luajit 2>/dev/null || echo -I/usr/include/luajit-2.1)
@@ -88,24 +90,22 @@ packages:
 test-packages:
 	$(call install_missing,$(RUN_PACKAGES) $(TEST_PACKAGES))
 
-JOBS := $(shell nproc 2>/dev/null || echo 2)
-
 demo: packages
-	@$(MAKE) -s -j$(JOBS) all
+	@$(MAKE) -s all
 	bin/tide examples/homoode_digits.lua
 
 # ---- Tests ----
 SPEC_ENV = LUA_PATH="./lua/?.lua;./lua/?/init.lua;./doc/?.lua;./?.lua;;" LUA_CPATH="./$(BUILD)/lib/?.so;;" TIDE_BUILD="$(CURDIR)/$(BUILD)"
 
 test: test-packages
-	@$(MAKE) -s -j$(JOBS) all
+	@$(MAKE) -s all
 	@for v in 5.1 5.3 5.4; do $(MAKE) -s puc VERSION=$$v || exit 1; done
 	@$(SPEC_ENV) spec/run
 
 # The suite under the address and undefined-behaviour sanitizers.
 ASAN_BUILD = build-asan
 asan: test-packages
-	@$(MAKE) -s -j$(JOBS) all BUILD=$(ASAN_BUILD) \
+	@$(MAKE) -s all BUILD=$(ASAN_BUILD) \
 	  CFLAGS="-O1 -g -fPIC -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 	@$(MAKE) -s asan-run BUILD=$(ASAN_BUILD)
 asan-run:
