@@ -202,6 +202,9 @@ static trial propose(const solve *s, double wanted) {
   return p;
 }
 
+/* Steps of a few units in the last place of t are all rounding: a solve would crawl with them, not fail. */
+static double least_step(const solve *s) { return fmax(s->o->min_step, 10 * DBL_EPSILON * fabs(s->t)); }
+
 /* The factor after an accepted step, from its error and those of the steps before. */
 static double accepted_factor(const solve *s, double err) {
   const td_controller *c = &s->o->controller;
@@ -355,7 +358,7 @@ static td_status step(solve *s, double *h) {
   bool adaptive = is_adaptive(o), finite = true;
   while (stats->accepted + stats->rejected < o->max_steps) {
     trial p = propose(s, *h);
-    if (p.end == s->t || (adaptive && fabs(p.h) < o->min_step && !p.lands)) {
+    if (p.end == s->t || (adaptive && !p.lands && fabs(p.h) < least_step(s))) {
       give_up_stuck(s, p.h, finite);
       return TD_OK;
     }

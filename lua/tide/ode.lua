@@ -81,6 +81,9 @@ local function prepared(o)
   local method = nearest_of("ode.solve", "method", o.method, methods)
   local chosen = type(o.controller) == "table" and options.check("ode.solve: controller", o.controller, controllers.i) or
     nearest_of("ode.solve", "controller", o.controller, controllers)
+  for i, p in ipairs(o.params or {}) do
+    if not tensors.is_tensor(p) then raise("ode.solve: params[%d] is a %s, expected a tensor", i, type(p)) end
+  end
   check_choice(o, "norm", "rms", "max")
   check_choice(o, "adjoint_norm", "seminorm", "rms")
   local c = {}
