@@ -165,7 +165,8 @@ local function named_text(given)
     return table.concat(out, "\n")
   end
   local near = nearest(name)
-  local hint = #near > 0 and ", did you mean " .. table.concat(near, ", ") .. "?" or "; help() shows the parts"
+  local hint = "; help() shows the parts"
+  if #near > 0 then hint = ", did you mean " .. table.concat(near, ", ") .. "?" end
   return ("help: nothing is called %q%s"):format(given, hint)
 end
 

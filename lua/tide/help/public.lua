@@ -1,5 +1,5 @@
--- Every public function and class of tide, found by walking its tables: what the documentation must cover, and
--- how tide.help finds the name of what it is given.
+-- Every public function and class of tide, found by walking its tables: what the documentation must cover,
+-- and how tide.help finds the name of what it is given.
 
 local core = require "tide.core"
 
@@ -54,7 +54,7 @@ return function(tide)
       local path = part .. "." .. name
       if path == "nn.init" then
         functions(value, function(own, f) see(path .. "." .. own, f) end)
-      elseif part ~= "linalg" or names[values[value] or ""] ~= value then  -- the core's operations are there too
+      elseif part ~= "linalg" or names[values[value] or ""] ~= value then  -- it has the core's operations too
         if type(value) == "function" or type(value) == "table" then see(path, value) end
         if is_class(value) then class_methods(path, value, tide.nn, see, also) end
       end
