@@ -14,15 +14,50 @@ typedef struct {
   real *sums;
 } job;
 
-/* to[c] += a[c]·b[c] */
-static void add_product(real *restrict to, const real *restrict a, const real *restrict b, size_t n) {
+/* A list of pairs of rows whose products are summed: more taps than that are done in several goes. */
+enum { MAX_PAIRS = 32 };
+typedef struct {
+  size_t n;
+  const real *a[MAX_PAIRS], *b[MAX_PAIRS];
+} pairs;
+
+/* to[c] = start[c] + Σ a[i][c]·b[i][c]; start may be NULL (0) or `to` itself. Four vectors of sums at a time stay in
+ * registers. */
+static void sum_products(real *to, const real *start, const pairs *p, size_t n) {
   size_t c = 0;
-  for (; c + 2 * TD_LANES <= n; c += 2 * TD_LANES) {
-    td_store(to + c, td_load(to + c) + td_load(a + c) * td_load(b + c));
-    real *to2 = to + TD_LANES;
-    td_store(to2 + c, td_load(to2 + c) + td_load(a + TD_LANES + c) * td_load(b + TD_LANES + c));
+  for (; c + 4 * TD_LANES <= n; c += 4 * TD_LANES) {
+    vreal sum[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) sum[v] = start ? td_load(start + c + v * TD_LANES) : (vreal){0};
+    for (size_t i = 0; i < p->n; i++) {
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; v++)
+        sum[v] += td_load(p->a[i] + c + v * TD_LANES) * td_load(p->b[i] + c + v * TD_LANES);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) td_store(to + c + v * TD_LANES, sum[v]);
   }
-  for (; c < n; c++) to[c] += a[c] * b[c];
+  for (; c + TD_LANES <= n; c += TD_LANES) {
+    vreal sum = start ? td_load(start + c) : (vreal){0};
+    for (size_t i = 0; i < p->n; i++) sum += td_load(p->a[i] + c) * td_load(p->b[i] + c);
+    td_store(to + c, sum);
+  }
+  for (; c < n; c++) {
+    real sum = start ? start[c] : 0;
+    for (size_t i = 0; i < p->n; i++) sum += p->a[i][c] * p->b[i][c];
+    to[c] = sum;
+  }
+}
+
+/* Appends a pair; when the list is full, its sums go to `to` first, and *start says where to go on from. */
+static void add_pair(pairs *p, const real *a, const real *b, real *to, const real **start, size_t n) {
+  if (p->n == MAX_PAIRS) {
+    sum_products(to, *start, p, n);
+    *start = to;
+    p->n = 0;
+  }
+  p->a[p->n] = a;
+  p->b[p->n++] = b;
 }
 
 /* The input coordinate that output `out` sees through a tap; at least the image's size when outside. */
@@ -44,8 +79,8 @@ static void forward_rows(void *ctx, size_t begin, size_t end) {
   for (size_t r = begin; r < end; r++)
     for (size_t ow = 0; ow < g->ow; ow++) {
       real *y = p->out + (r * g->ow + ow) * g->c;
-      if (p->bias) memcpy(y, p->bias, g->c * sizeof(real));
-      else memset(y, 0, g->c * sizeof(real));
+      const real *start = p->bias;
+      pairs list = {.n = 0};
       for (size_t i = 0; i < g->kh; i++) {
         size_t h = seen(g, 0, r % g->oh, i);
         if (h >= g->h) continue;
@@ -53,9 +88,10 @@ static void forward_rows(void *ctx, size_t begin, size_t end) {
           size_t v = seen(g, 1, ow, j);
           if (v >= g->w) continue;
           const real *x = p->x + ((r / g->oh * g->h + h) * g->w + v) * g->c;
-          add_product(y, x, p->w + (i * g->kw + j) * g->c, g->c);
+          add_pair(&list, x, p->w + (i * g->kw + j) * g->c, y, &start, g->c);
         }
       }
+      sum_products(y, start, &list, g->c);
     }
 }
 
@@ -66,7 +102,8 @@ static void input_rows(void *ctx, size_t begin, size_t end) {
   for (size_t r = begin; r < end; r++)
     for (size_t v = 0; v < g->w; v++) {
       real *dx = p->out + (r * g->w + v) * g->c;
-      memset(dx, 0, g->c * sizeof(real));
+      const real *start = NULL;
+      pairs list = {.n = 0};
       for (size_t i = 0; i < g->kh; i++) {
         size_t oh = seer(g, 0, r % g->h, i, g->oh);
         if (oh >= g->oh) continue;
@@ -74,9 +111,10 @@ static void input_rows(void *ctx, size_t begin, size_t end) {
           size_t ow = seer(g, 1, v, j, g->ow);
           if (ow >= g->ow) continue;
           const real *dy = p->dy + ((r / g->h * g->oh + oh) * g->ow + ow) * g->c;
-          add_product(dx, dy, p->w + (i * g->kw + j) * g->c, g->c);
+          add_pair(&list, dy, p->w + (i * g->kw + j) * g->c, dx, &start, g->c);
         }
       }
+      sum_products(dx, start, &list, g->c);
     }
 }
 
@@ -92,13 +130,18 @@ static void weight_parts(void *ctx, size_t begin, size_t end) {
       for (size_t i = 0; i < g->kh; i++) {
         size_t h = seen(g, 0, r % g->oh, i);
         if (h >= g->h) continue;
-        for (size_t ow = 0; ow < g->ow; ow++)
-          for (size_t j = 0; j < g->kw; j++) {
+        for (size_t j = 0; j < g->kw; j++) {
+          real *to = sums + (i * g->kw + j) * g->c;
+          const real *start = to;
+          pairs list = {.n = 0};
+          for (size_t ow = 0; ow < g->ow; ow++) {
             size_t v = seen(g, 1, ow, j);
             if (v >= g->w) continue;
             const real *x = p->x + ((r / g->oh * g->h + h) * g->w + v) * g->c;
-            add_product(sums + (i * g->kw + j) * g->c, x, p->dy + (r * g->ow + ow) * g->c, g->c);
+            add_pair(&list, x, p->dy + (r * g->ow + ow) * g->c, to, &start, g->c);
           }
+          sum_products(to, start, &list, g->c);
+        }
       }
   }
 }

@@ -13,10 +13,9 @@
 #endif
 
 enum {
-  SMALL_WORK = 48 * 48 * 48,  /* multiplications up to which the call of OpenBLAS costs too much */
+  SMALL_WORK = 32 * 32 * 32,  /* multiplications up to which the call of OpenBLAS costs too much */
   THIN = 4,                   /* rows or columns of c up to which a product is limited by reading the other operand */
   THIN_STEPS = 16,            /* rows of op(b) that a thin product reads side by side */
-  PANEL = 256,                /* rows and columns of OpenBLAS' panels, about */
   MIN_TASK = 1 << 16          /* multiplications below which a thread is not worth waking */
 };
 
@@ -31,7 +30,7 @@ typedef struct {
 
 /* ---- Parts of a vector ------------------------------------------------------------------------------------ */
 
-/* The first n (1 ≤ n ≤ TD_LANES) elements of a vector; the others are 0 and their memory is not touched. */
+/* The first n (1 ≤ n < TD_LANES) elements of a vector; the others are 0 and their memory is not touched. */
 #if TD_KISA == 2 && TD_KREAL == 0
 static inline vreal load_part(const real *p, size_t n) { return (vreal)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 static inline void store_part(real *p, vreal v, size_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
@@ -49,14 +48,22 @@ static inline __m256i part_mask(size_t n) {
 }
 #if TD_KREAL == 0
 static inline vreal load_part(const real *p, size_t n) { return (vreal)_mm256_maskload_ps(p, part_mask(n)); }
-static inline void store_part(real *p, vreal v, size_t n) { _mm256_maskstore_ps(p, part_mask(n), (__m256)v); }
 #else
 static inline vreal load_part(const real *p, size_t n) { return (vreal)_mm256_maskload_pd(p, part_mask(n)); }
-static inline void store_part(real *p, vreal v, size_t n) { _mm256_maskstore_pd(p, part_mask(n), (__m256d)v); }
 #endif
+/* masked stores are slow on some processors */
+static inline void store_part(real *p, vreal v, size_t n) {
+  real e[TD_LANES], *from = e;
+  td_store(e, v);
+#pragma GCC unroll 3
+  for (size_t piece = TD_LANES / 2; piece; piece /= 2)
+    if (n & piece) {
+      memcpy(p, from, piece * sizeof(real));
+      p += piece, from += piece;
+    }
+}
 #else
 static inline vreal load_part(const real *p, size_t n) {
-  if (n == TD_LANES) return td_load(p);
   vreal v = {0};
   for (size_t i = 0; i < n; i++) v[i] = p[i];
   return v;
@@ -66,12 +73,21 @@ static inline void store_part(real *p, vreal v, size_t n) {
 }
 #endif
 
+/* Halves are added to halves, until 16 bytes are left. */
+typedef real v16 __attribute__((vector_size(16)));
 static inline real sum_lanes(vreal v) {
-  real e[TD_LANES];
-  td_store(e, v);
-  for (size_t half = TD_LANES / 2; half; half /= 2)
-    for (size_t i = 0; i < half; i++) e[i] += e[i + half];
-  return e[0];
+  v16 part[TD_VBYTES / 16];
+  memcpy(part, &v, sizeof v);
+#pragma GCC unroll 4
+  for (int half = TD_VBYTES / 32; half; half /= 2) {
+#pragma GCC unroll 4
+    for (int i = 0; i < half; i++) part[i] += part[i + half];
+  }
+#if TD_KREAL == 0
+  return (part[0][0] + part[0][2]) + (part[0][1] + part[0][3]);
+#else
+  return part[0][0] + part[0][1];
+#endif
 }
 
 /* ---- Tiles ------------------------------------------------------------------------------------------------ */
@@ -82,7 +98,7 @@ enum { ROWS = 6, WIDTH = 4 };
 enum { ROWS = 6, WIDTH = 2 };
 #endif
 
-/* P rows × V vectors of c, from its corner on; b_col is 1. Only `last` elements of the last vector exist. */
+/* P rows × V vectors of c, from its corner on; b_col is 1. Only `last` elements of the last vector exist, or all (0). */
 static inline __attribute__((always_inline)) void tile_body(const int P, const int V, const product *q, size_t last) {
   vreal sum[ROWS][WIDTH];
   const real *a = q->a, *b = q->b;
@@ -96,7 +112,8 @@ static inline __attribute__((always_inline)) void tile_body(const int P, const i
     vreal bv[WIDTH];
 #pragma GCC unroll 4
     for (int v = 0; v + 1 < V; v++) bv[v] = td_load(b + v * TD_LANES);
-    bv[V - 1] = load_part(b + (V - 1) * TD_LANES, last);
+    const real *b_last = b + (V - 1) * TD_LANES;
+    bv[V - 1] = last ? load_part(b_last, last) : td_load(b_last);
 #pragma GCC unroll 8
     for (int p = 0; p < P; p++) {
       vreal x = td_splat(a[(size_t)p * a_row]);
@@ -106,34 +123,47 @@ static inline __attribute__((always_inline)) void tile_body(const int P, const i
     a += a_col;
     b += b_row;
   }
-  vreal alpha = td_splat(q->alpha), beta = td_splat(q->beta);
+  real *c = q->c;
+  const size_t c_row = q->c_row;
+  const vreal alpha = td_splat(q->alpha), beta = td_splat(q->beta);
+  const bool adds = q->beta != 0;
 #pragma GCC unroll 8
-  for (int p = 0; p < P; p++) {
-    real *c = q->c + (size_t)p * q->c_row;
+  for (int p = 0; p < P; p++, c += c_row) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) {
-      size_t n = v + 1 < V ? TD_LANES : last;
+      real *to = c + v * TD_LANES;
+      bool part = last && v + 1 == V;
       vreal s = alpha * sum[p][v];
-      if (q->beta != 0) s += beta * load_part(c + v * TD_LANES, n);
-      store_part(c + v * TD_LANES, s, n);
+      if (adds) s += beta * (part ? load_part(to, last) : td_load(to));
+      if (part) store_part(to, s, last);
+      else td_store(to, s);
     }
   }
 }
 
 typedef void (*tile_fn)(const product *, size_t);
-#define TILE(P, V) static void tile_##P##_##V(const product *q, size_t last) { tile_body(P, V, q, last); }
+#define TILE(P, V)                                                                                   \
+  static void whole_##P##_##V(const product *q, size_t last) {                                       \
+    (void)last;                                                                                      \
+    tile_body(P, V, q, 0);                                                                           \
+  }                                                                                                  \
+  static void part_##P##_##V(const product *q, size_t last) { tile_body(P, V, q, last); }
 #define TILES(V) TILE(1, V) TILE(2, V) TILE(3, V) TILE(4, V) TILE(5, V) TILE(6, V)
-#define TILE_ROW(V) {tile_1_##V, tile_2_##V, tile_3_##V, tile_4_##V, tile_5_##V, tile_6_##V}
+#define ROW(name, V) {name##_1_##V, name##_2_##V, name##_3_##V, name##_4_##V, name##_5_##V, name##_6_##V}
 TILES(1)
 TILES(2)
 #if TD_KISA == 2
 TILES(3)
 TILES(4)
 #endif
-static const tile_fn tile_table[WIDTH][ROWS] = {
-  TILE_ROW(1), TILE_ROW(2),
+/* [is the last vector a part?][vectors - 1][rows - 1] */
+static const tile_fn tile_table[2][WIDTH][ROWS] = {
 #if TD_KISA == 2
-  TILE_ROW(3), TILE_ROW(4),
+  {ROW(whole, 1), ROW(whole, 2), ROW(whole, 3), ROW(whole, 4)},
+  {ROW(part, 1), ROW(part, 2), ROW(part, 3), ROW(part, 4)},
+#else
+  {ROW(whole, 1), ROW(whole, 2)},
+  {ROW(part, 1), ROW(part, 2)},
 #endif
 };
 
@@ -143,13 +173,13 @@ static void run_tiles(const product *p) {
   product q = *p;
   for (size_t j = 0; j < p->n; j += WIDTH * TD_LANES) {
     size_t left = p->n - j, v = left >= WIDTH * TD_LANES ? WIDTH : (left + TD_LANES - 1) / TD_LANES;
-    size_t last = left >= WIDTH * TD_LANES ? TD_LANES : left - (v - 1) * TD_LANES;
+    size_t last = left >= WIDTH * TD_LANES ? 0 : left % TD_LANES;
     q.b = p->b + j;
     for (size_t t = 0; t < tiles; t++) {
       size_t i0 = p->m * t / tiles, i1 = p->m * (t + 1) / tiles;
       q.a = p->a + i0 * p->a_row;
       q.c = p->c + i0 * p->c_row + j;
-      tile_table[v - 1][i1 - i0 - 1](&q, last);
+      tile_table[last > 0][v - 1][i1 - i0 - 1](&q, last);
     }
   }
 }
@@ -213,8 +243,20 @@ static inline __attribute__((always_inline)) void dot_body(const int R, const in
 #pragma GCC unroll 4
     for (int j = 0; j < Q; j++) sum[i][j] = (vreal){0};
   }
-  for (size_t l = 0; l < p->k; l += TD_LANES) {
-    size_t n = p->k - l < TD_LANES ? p->k - l : TD_LANES;
+  size_t l = 0;
+  for (; l + TD_LANES <= p->k; l += TD_LANES) {
+    vreal bv[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < Q; j++) bv[j] = td_load(p->b + (size_t)j * p->b_col + l);
+#pragma GCC unroll 4
+    for (int i = 0; i < R; i++) {
+      vreal av = td_load(p->a + (size_t)i * p->a_row + l);
+#pragma GCC unroll 4
+      for (int j = 0; j < Q; j++) sum[i][j] += av * bv[j];
+    }
+  }
+  if (l < p->k) {
+    size_t n = p->k - l;
     vreal bv[4];
 #pragma GCC unroll 4
     for (int j = 0; j < Q; j++) bv[j] = load_part(p->b + (size_t)j * p->b_col + l, n);
@@ -344,22 +386,30 @@ static way choose_way(const product *p) {
   return BY_BLAS;
 }
 
-/* Cuts a product into panels: about square ones for OpenBLAS; for thin products along their length. */
+static size_t panels_of(size_t size, size_t edge) { return size < edge ? 1 : (size + edge / 2) / edge; }
+
+/* Cuts a product into panels. OpenBLAS packs op(b) anew for each: so c is cut into whole rows, which are few, and
+ * into columns only when the rows give too little to share. Thin products are cut along their length. */
 static void choose_panels(call *e) {
   const product *p = &e->p;
   e->row_panels = e->column_panels = 1;
   if (e->way == BY_BLAS) {
-    e->row_panels = (p->m + PANEL / 2) / PANEL;
-    e->column_panels = (p->n + PANEL / 2) / PANEL;
+    e->row_panels = panels_of(p->m, p->m < 512 ? 128 : 256);
+    if (e->row_panels < 4) e->column_panels = panels_of(p->n, e->row_panels == 1 ? 256 : 512);
   } else if (e->way == BY_TILES) {
-    e->column_panels = (p->n + 1023) / 1024;
-    if (p->m > THIN) e->row_panels = (p->m + 255) / 256;
+    e->column_panels = panels_of(p->n, 1024);
+    if (p->m > THIN) e->row_panels = panels_of(p->m, 256);
   } else {
-    e->row_panels = (p->m + 255) / 256;
-    if (e->way == BY_DOTS) e->column_panels = (p->n + 255) / 256;
+    e->row_panels = panels_of(p->m, 256);
+    if (e->way == BY_DOTS) e->column_panels = panels_of(p->n, 256);
   }
-  if (!e->row_panels) e->row_panels = 1;
-  if (!e->column_panels) e->column_panels = 1;
+}
+
+static void run_product(way w, const product *p) {
+  if (w == BY_TILES) by_tiles(p);
+  else if (w == BY_DOTS) by_dots(p);
+  else if (w == BY_SWAPPED_TILES) by_swapped_tiles(p);
+  else by_blas(p);
 }
 
 static void run_panel(const call *e, size_t item) {
@@ -373,10 +423,7 @@ static void run_panel(const call *e, size_t item) {
   q.c += index * e->stride_c + i0 * q.c_row + j0;
   q.m = i1 - i0;
   q.n = j1 - j0;
-  if (e->way == BY_TILES) by_tiles(&q);
-  else if (e->way == BY_DOTS) by_dots(&q);
-  else if (e->way == BY_SWAPPED_TILES) by_swapped_tiles(&q);
-  else by_blas(&q);
+  run_product(e->way, &q);
 }
 
 static void run_panels(void *ctx, size_t begin, size_t end) {
@@ -412,6 +459,10 @@ void TD_K(matmul)(void *c, const void *a, const void *b, size_t m, size_t n, siz
   e.way = choose_way(&e.p);
   choose_panels(&e);
   size_t items = batch * e.row_panels * e.column_panels;
+  if (items == 1) {
+    run_product(e.way, &e.p);
+    return;
+  }
   double work = (double)e.p.m * (double)n * (double)k / (double)(e.row_panels * e.column_panels);
   td_parallel(items, work > MIN_TASK ? 1 : 1 + (size_t)(MIN_TASK / work), run_panels, &e);
 }
