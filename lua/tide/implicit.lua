@@ -10,6 +10,7 @@
 -- The images' features x = stem(image) are a condition of the field F(z; x); the state z starts from a point that
 -- all images share and z(1) is read as the equilibrium.
 
+local autograd = require "tide.autograd"
 local core = require "tide.core"
 local message = require "tide.message"
 local nn = require "tide.nn"
@@ -147,15 +148,17 @@ function SharedPoint:update(endpoint)
   end
   self.calls = self.calls + 1
   if self.calls % self.every ~= 0 then return nil end
+  return autograd.enable_grad(function() return self:regression_step(endpoint) end)
+end
+
+-- One SGD step towards the endpoints; gives the loss before it.
+function SharedPoint:regression_step(endpoint)
+  local parameters = self:parameters()
   local loss = nn.smooth_l1_loss(core.expand(core.to(self(), endpoint.dtype), endpoint.shape), endpoint)
-  self:zero_grad()
-  loss:backward()
-  for _, p in ipairs(self:parameters()) do
-    core.recording(false)
-    p:sub_(p.grad * self.lr)
-    core.recording(true)
-  end
-  self:zero_grad()
+  local gradients = autograd.gradients(loss, parameters)
+  autograd.no_grad(function()
+    for i, p in ipairs(parameters) do p:sub_(gradients[i] * self.lr) end
+  end)
   return loss:item()
 end
 M.SharedPoint = SharedPoint
@@ -164,14 +167,20 @@ M.SharedPoint = SharedPoint
 
 local HomoODE = nn.Module "HomoODE"
 
+local kinds = {
+  learned = function(f, z, x) return f(z, x) end,
+  residual = function(f, z, x) return f(z, x) - z end,
+}
+
 local model_defaults = {
-  inputs = 3, channels = 64, classes = 10, groups = 32, stem_stride = 1, head_width = 256, dropout = 0,
+  kind = "learned", inputs = 3, channels = 64, classes = 10, groups = 32, stem_stride = 1, head_width = 256, dropout = 0,
   point = "regress", point_lr = 0.02, point_every = 20, horizon = 1,
   method = "dopri5_shampine", controller = "torchdiffeq", rtol = 1e-3, atol = 1e-3, step_size = 0,
   grad = "discrete", adjoint_norm = "rms",
 }
 
---- implicit.HomoODE{…}: images N×H×W×inputs → logits N×classes. Options: inputs 3, channels 64, classes 10, groups 32,
+--- implicit.HomoODE{…}: images N×H×W×inputs → logits N×classes. Options: kind "learned" (z' = F(z; x), as released) or
+--- "residual" (z' = F(z; x) − z, whose rest points are the equilibria z = F(z; x)), inputs 3, channels 64, classes 10, groups 32,
 --- stem_stride 1, head_width 256, dropout 0, point "regress" (see SharedPoint), point_lr 0.02, point_every 20, horizon 1;
 --- of the solve: method "dopri5_shampine", controller "torchdiffeq", rtol and atol 1e-3, step_size (for fixed steps),
 --- grad "discrete" | "adjoint" | "frozen". "frozen" is what the released code's adjoint computes (the cotangent is not
@@ -185,7 +194,10 @@ function HomoODE:init(opts)
   self.field = Field(o.channels, {groups = o.groups, dropout = o.dropout})
   self.head = Head(o.channels, o.classes, {groups = o.groups, width = o.head_width})
   self.point = SharedPoint(o.channels, {mode = o.point, groups = o.groups, lr = o.point_lr, every = o.point_every})
-  self.horizon = o.horizon
+  if not kinds[o.kind] then
+    raise("implicit.HomoODE: unknown kind %q, expected \"learned\" or \"residual\"", tostring(o.kind))
+  end
+  self.kind, self.horizon = o.kind, o.horizon
   self.solver = {
     method = o.method, controller = o.controller, rtol = o.rtol, atol = o.atol, step_size = o.step_size, grad = o.grad,
     adjoint_norm = o.adjoint_norm,
@@ -194,7 +206,18 @@ end
 
 --- The solve from the shared point under the condition x (features): the solution at times t (default {0, horizon}).
 function HomoODE:solve(x, t)
-  return ode.solve(function(_, z) return self.field(z, x) end, self.point:start(x), t or {0, self.horizon}, self.solver)
+  local derivative = kinds[self.kind]
+  return ode.solve(function(_, z) return derivative(self.field, z, x) end, self.point:start(x), t or {0, self.horizon},
+    self.solver)
+end
+
+--- How far z is from rest under the condition x: ‖z'‖/‖z‖, and for the kind "residual" also ‖z'‖/‖F(z; x)‖.
+function HomoODE:unrest(z, x)
+  return autograd.no_grad(function()
+    local f = self.field(z, x)
+    local speed = kinds[self.kind](function() return f end, z, x):norm():item()
+    return speed / z:norm():item(), self.kind == "residual" and speed / f:norm():item() or nil
+  end)
 end
 
 function HomoODE:forward(images)
