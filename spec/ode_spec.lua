@@ -237,6 +237,17 @@ describe("the right-hand side", function()
     end)
   end
 
+  it("is called inside a thousand random intervals only, however their ends round", function()
+    local g = tide.generator(1):rand({1000, 2}, "float64")
+    for i = 1, 1000 do
+      local from, to = g[i][1]:item(), g[i][2]:item() * 3
+      local f = recorder(math.min(from, to), math.max(from, to), function(_, y) return y end)
+      for _, name in ipairs {"tsit5", "dopri5", "rk4"} do
+        ode.solve(f, 1, {from, to}, {method = name, step_size = math.abs(to - from) / 3})
+      end
+    end
+  end)
+
   it("with a singularity just beyond the ends is solved to the very end", function()
     local sol = ode.solve(function(t) return {-0.5 / math.sqrt(1 - t + 1e-12)} end, {1}, {0, 1}, {rtol = 1e-6, method = "dopri5"})
     assert.close(sol.last[1], 0, 1e-5)
