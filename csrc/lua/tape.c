@@ -75,6 +75,17 @@ static int core_recording(lua_State *L) {
   return 1;
 }
 
+/* with_recording(on, f, …) → f(…) with recording on or off, and afterwards as before, whatever f raises and wherever a
+ * debug hook or an interrupt strikes */
+static int core_with_recording(lua_State *L) {
+  bool was = td_recording;
+  td_recording = lua_toboolean(L, 1);
+  td_status s = tdl_pcall(L, lua_gettop(L) - 2, LUA_MULTRET);
+  td_recording = was;
+  tdl_check(L, s);
+  return lua_gettop(L) - 1;
+}
+
 /* now() → the number of the next recording; externals(outputs, since) → tensors closed over, see tape.h */
 static int core_now(lua_State *L) {
   lua_pushnumber(L, (lua_Number)td_tape_now());
@@ -198,7 +209,7 @@ static int tensor_register_hook(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-  {"backward", core_backward}, {"recording", core_recording}, {"now", core_now}, {"externals", core_externals},
+  {"backward", core_backward}, {"recording", core_recording}, {"with_recording", core_with_recording}, {"now", core_now}, {"externals", core_externals},
   {"custom", core_custom}, {NULL, NULL},
 };
 static const luaL_Reg methods[] = {

@@ -16,16 +16,8 @@ local function want_function(fname, f)
   end
 end
 
--- Results of f when called with recording on or off, whatever it raises.
-local function with_recording(on, f, ...)
-  local was = core.recording(on)
-  local function finish(ok, ...)
-    core.recording(was)
-    if not ok then error((...), 0) end
-    return ...
-  end
-  return finish(pcall(f, ...))
-end
+-- with_recording(on, f, …): results of f when called with recording on or off, whatever it raises.
+local with_recording = core.with_recording
 
 --- no_grad(f, …): f(…) without recording; its results carry no gradient.
 function M.no_grad(f, ...)
