@@ -67,8 +67,10 @@ describe("backward", function()
 
   it("needs something that requires a gradient", function()
     assert.fails_here(function() tide.ones(1):sum():backward() end, "backward", "no gradient flows")
-    assert.fails_here(function() tide.no_grad(function() return leaf {1} * 2 end):sum():backward() end, "no_grad")
-    assert.fails_here(function() tide.ones(2, "int64"):requires_grad() end, "requires_grad", "int64", "float32")
+    assert.fails_here(function() tide.no_grad(function() return leaf {1} * 2 end):sum():backward() end,
+      "no_grad")
+    assert.fails_here(function() tide.ones(2, "int64"):requires_grad() end, "requires_grad", "int64",
+      "float32")
     local y = leaf {1} * 2
     assert.fails_here(function() y:requires_grad(false) end, "requires_grad", "mul", "detach")
     assert.fails_here(function() y:backward({retain = true}) end, "backward", "retain", "retain_graph")
@@ -164,7 +166,8 @@ end)
 describe("the gradient of moving operations", function()
   it("of expand sums, of narrow and select goes back to its place", function()
     local x = leaf {{1, 2}, {3, 4}}
-    local y = x:unsqueeze(1):expand(3, 2, 2):sum() + x:narrow(2, 2, 1):sum() * 10 + x:select(1, -1):sum() * 100
+    local y = x:unsqueeze(1):expand(3, 2, 2):sum() + x:narrow(2, 2, 1):sum() * 10 + x:select(1,
+      -1):sum() * 100
     y:backward()
     assert.close(x.grad, {{3, 13}, {103, 113}}, 0)
   end)
@@ -226,7 +229,8 @@ describe("gradients", function()
     g = tide.gradients((a * b):sum(), {c, a}, {unused = "zeros"})
     assert.close(g[1], {0}, 0)
     assert.close(g[2], {3, 4}, 0)
-    assert.fails_here(function() tide.gradients(a:sum(), {a}, {unused = "none"}) end, "gradients", "none", "zeros")
+    assert.fails_here(function() tide.gradients(a:sum(), {a}, {unused = "none"}) end, "gradients", "none",
+      "zeros")
     assert.fails_here(function() tide.gradients(a:sum(), {3}) end, "expected tensors", "3")
     assert.fails_here(function() tide.gradients(a:sum(), {a}, {create = true}) end, "create", "create_graph")
   end)
@@ -245,12 +249,14 @@ describe("gradients", function()
     local y = x * 2
     local later = leaf {1}
     assert.is_false(tide.gradients(y, {later})[1])
-    assert.is_false(tide.gradients({y, later * 2}, {later}, {cotangents = {tide.ones(1), tide.ones(1)}})[1] == false)
+    assert.is_false(tide.gradients({y, later * 2}, {later}, {cotangents = {tide.ones(1),
+      tide.ones(1)}})[1] == false)
   end)
 
   it("of several outputs are summed with their cotangents", function()
     local x = leaf {1, 2}
-    local g = tide.gradients({x * 2, (x * x):sum()}, x, {cotangents = {tide.tensor({1, 10}), tide.tensor(100)}})
+    local g = tide.gradients({x * 2, (x * x):sum()}, x, {cotangents = {tide.tensor({1, 10}),
+      tide.tensor(100)}})
     assert.close(g[1], {202, 420}, 0)
     assert.fails_here(function() tide.gradients({x * 2, x * 3}, x, {cotangents = {tide.ones(2)}}) end,
       "1 cotangents for 2 outputs")

@@ -44,10 +44,12 @@ describe("grad", function()
   end)
 
   it("wants a function, one element, and real arguments", function()
-    assert.fails_here(function() tide.grad(function(x) return x end)(t64 {1, 2}) end, "grad", "(2)", "one element")
+    assert.fails_here(function() tide.grad(function(x) return x end)(t64 {1, 2}) end, "grad", "(2)",
+      "one element")
     assert.fails_here(function() tide.grad(function() return 3 end)(t64 {1}) end, "grad", "number")
     assert.fails_here(function() tide.grad(function(x) return x end)(3) end, "grad", "no argument")
-    assert.fails_here(function() tide.grad(function(x) return x end, {wrt = {2}})(t64 {1}, 5) end, "argument 2")
+    assert.fails_here(function() tide.grad(function(x) return x end, {wrt = {2}})(t64 {1}, 5) end,
+      "argument 2")
     assert.fails_here(function() tide.grad(print, {with = {1}}) end, "with", "wrt")
     assert.fails_here(function() tide.grad(3) end, "grad", "function")
     assert.is_true(tide.is_grad_enabled())
@@ -205,11 +207,13 @@ end)
 
 describe("gradcheck", function()
   it("finds a wrong first derivative", function()
-    local wrong = tide.custom(function(ctx, x) ctx.x = x return x * x end, function(ctx, dy) return dy * ctx.x * 2.001 end)
+    local wrong = tide.custom(function(ctx, x) ctx.x = x return x * x end, function(ctx,
+      dy) return dy * ctx.x * 2.001 end)
     local ok, why = tide.gradcheck(wrong, {t64 {1, 2}}, {raise = false})
     assert.is_false(ok)
     assert.is_truthy(why:find("first order: argument 1, element %d: gradient .*, central difference"), why)
-    assert.fails_here(function() tide.gradcheck(wrong, {t64 {1, 2}}) end, "gradcheck", "first order", "argument 1")
+    assert.fails_here(function() tide.gradcheck(wrong, {t64 {1, 2}}) end, "gradcheck", "first order",
+      "argument 1")
   end)
 
   it("finds a wrong second derivative", function()
@@ -232,7 +236,8 @@ describe("gradcheck", function()
   end)
 
   it("passes what is right, however large or small", function()
-    assert.is_true(tide.gradcheck(function(x, w) return x:matmul(w):sigmoid() end, {t64 {{1, 2}}, t64 {{3}, {-1}}}))
+    assert.is_true(tide.gradcheck(function(x, w) return x:matmul(w):sigmoid() end, {t64 {{1, 2}}, t64 {{3},
+      {-1}}}))
     assert.is_true(tide.gradcheck(function(x) return x * 1e6 end, {t64 {1, 2}}))
     assert.is_true(tide.gradcheck(function(x) return x * 1e-6 end, {t64 {1, 2}}))
     assert.is_true(tide.gradcheck(function(x, k) return x ^ k, x:exp() end, {t64 {1, 2}, 3}))

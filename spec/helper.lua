@@ -35,7 +35,7 @@ local function as_array(x)
   return array.of(x)
 end
 
---- nil when x and y agree to tol·(1 + |y|) everywhere (NaN equals NaN), else a sentence that says where they differ.
+--- nil when x and y agree to tol·(1 + |y|) everywhere (NaN equals NaN), else where they differ and by how much.
 function M.difference(x, y, tol)
   local a, b = as_array(x), as_array(y)
   local sa, sb = table.concat(a.shape, "×"), table.concat(b.shape, "×")
@@ -77,7 +77,7 @@ say:set("assertion.close.positive", "Expected tensors to be close.\n%s\n%s")
 say:set("assertion.close.negative", "Expected tensors not to be close.\n%s\n%s")
 assert:register("assertion", "close", close, "assertion.close.positive", "assertion.close.negative")
 
--- assert.fails_here(f, part, …): f raises a string that contains every part, at a line of the file that calls this.
+-- assert.fails_here(f, part, …): f raises a string that contains every part, at a line of the file f is in.
 local function fails_here(state, arguments)
   local f = arguments[1]
   local source = debug.getinfo(f, "S").short_src
@@ -103,7 +103,7 @@ end
 say:set("assertion.fails_here.positive", "Expected an error at the caller's line.")
 assert:register("assertion", "fails_here", fails_here, "assertion.fails_here.positive")
 
---- A tensor with x's values that is not contiguous: every other element of a larger one, its dims in another order.
+--- x's values in a tensor that is not contiguous: every other element of a larger one, its dims turned round.
 function M.awkward(x)
   local n = x.ndim
   if n == 0 then return tide.full({3}, x:item(), x.dtype)[2] end
@@ -118,7 +118,7 @@ function M.awkward(x)
   return window:permute(back)
 end
 
---- Everything that is live after collecting all garbage. A graph that holds Lua functions goes layer by layer.
+--- Bytes live after collecting all garbage. A graph that holds Lua functions goes layer by layer.
 function M.live()
   local live, before
   repeat

@@ -29,7 +29,8 @@ end
 
 -- The pairs {got, expected} of an example's call.
 local function compared(e, args, results)
-  local plain, pairs_, expected = map_tensors(args, array.of), {}, nil
+  local plain, pairs_ = map_tensors(args, array.of), {}
+  local expected
   if e.check then
     for i, y in ipairs(results) do results[i] = array.of(y) end
     return e.check(plain, results)
@@ -55,7 +56,8 @@ local function check_values(name, number, e, dtype)
     for i, pair in ipairs(compared(e, args, got)) do
       local why = helper.difference(pair[1], pair[2], tolerance(e, dtype))
       if why then
-        error(("%s, example %d, result %d, %s, %s operands: %s"):format(name, number, i, dtype, style, why), 0)
+        error(("%s, example %d, result %d, %s, %s operands: %s"):format(name, number, i, dtype, style, why),
+          0)
       end
     end
   end
@@ -97,7 +99,8 @@ describe("the derivative of", function()
     local operands = {}
     local function is_operand(x, i, place)
       local constant = e.constant
-      if type(constant) == "function" then constant = constant(i, place) else constant = constant and constant[i] end
+      if type(constant) == "function" then constant = constant(i, place) else constant = constant
+        and constant[i] end
       return is_real(x) and not constant
     end
     map_tensors(args, function(x, i, place)
@@ -209,7 +212,8 @@ describe("element-wise operations", function()
     assert.close(x:sigmoid(), {0, 1 / (1 + math.exp(50)), 0.5 - 2.5e-10, 0.5 + 2.5e-10, 1, 1}, 1e-15)
     assert.close(x:softplus(), {0, math.exp(-50), math.log(2) - 5e-10, math.log(2) + 5e-10, 50, 800}, 1e-15)
     assert.close(x:tanh(), {-1, -1, -1e-9, 1e-9, 1, 1}, 1e-15)
-    assert.close(x:log_sigmoid(), {-800, -50, -math.log(2) - 5e-10, -math.log(2) + 5e-10, -math.exp(-50), 0}, 1e-15)
+    assert.close(x:log_sigmoid(), {-800, -50, -math.log(2) - 5e-10, -math.log(2) + 5e-10, -math.exp(-50), 0},
+      1e-15)
     assert.close(x:erf(), {-1, -1, -2e-9 / math.sqrt(math.pi), 2e-9 / math.sqrt(math.pi), 1, 1}, 1e-15)
     assert.close(tide.tensor({20}, "float64"):erfc():log(), {-403.569342}, 1e-8)
     assert.close(tide.tensor({1e10, -1e10}, "float64"):sin(), {math.sin(1e10), math.sin(-1e10)}, 1e-9)
@@ -236,7 +240,8 @@ describe("element-wise operations", function()
         for i = 2, select(2, operations[name].signature:gsub(",", "")) + 1 do args[i] = x:flip() * i end
         local reals = {}
         for i, a in ipairs(args) do reals[i] = a:double() end
-        local why = helper.difference(tide[name](unpack(args)):double(), tide[name](unpack(reals)):double(), 2e-5)
+        local why = helper.difference(tide[name](unpack(args)):double(), tide[name](unpack(reals)):double(),
+          2e-5)
         if why then error(name .. ": " .. why, 0) end
       end
     end

@@ -113,8 +113,10 @@ describe("views", function()
   it("share memory with what they look at", function()
     local x = tide.zeros(3, 4)
     local views = {
-      row = x[2], column = x[{{}, 3}], window = x[{{2, 3}, {1, 2}}], turned = x:t(), narrow = x:narrow(2, 2, 2),
-      reshaped = x:reshape(2, 6), selected = x:select(1, -1), squeezed = x:unsqueeze(1):squeeze(1), all = x[{}],
+      row = x[2], column = x[{{}, 3}], window = x[{{2, 3}, {1, 2}}], turned = x:t(), narrow = x:narrow(2, 2,
+        2),
+      reshaped = x:reshape(2, 6), selected = x:select(1, -1), squeezed = x:unsqueeze(1):squeeze(1),
+        all = x[{}],
       detached = x:detach(), expanded = x:expand(2, 3, 4), view = x:view(12), flat = x:flatten(),
       permuted = x:permute(2, 1), chunk = x:chunk(2, 2)[2],
     }
@@ -192,7 +194,8 @@ describe("broadcasting", function()
 end)
 
 describe("element types", function()
-  it("promote: tensors before 0-d tensors before numbers, then real before whole, then wide before narrow", function()
+  it("promote: tensors before 0-d tensors before numbers, then real before whole, then wide before narrow",
+    function()
     local one = {}
     for _, d in ipairs {"float32", "float64", "int64", "uint8"} do
       one[d] = {tensor = tide.ones(2, d), point = tide.ones({}, d)}

@@ -52,7 +52,8 @@ end
 function M.mean(x, dims, keepdim)
   check("mean", x)
   dims, keepdim = reduction_options("mean", dims, keepdim)
-  return core.sum(x, dims, keepdim or false) / reduced_count("mean", x, dims)
+  local n = reduced_count("mean", x, dims)
+  return core.sum(x, dims, keepdim or false) / n
 end
 
 --- Variance over dims, or over all; unbiased (divided by n − 1) unless unbiased = false.

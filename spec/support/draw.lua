@@ -3,7 +3,7 @@
 local tide = require "tide"
 
 --- draw(seed, dtype): an object with
----   real(shape, from, to, kinks)  uniform in [from, to] (-2, 2 by default), at least 0.05 away from each kink
+---   real(shape, from, to, kinks)  uniform in [from, to] (-2, 2 by default), 0.05 or more from each kink
 ---   integers(shape, from, to, dtype)
 ---   distinct(shape)               all values at least 0.1 apart
 ---   constant(table), index(table) tensors of the real type and of int64

@@ -5,8 +5,8 @@
 --   tol, tol32   tolerance, absolute and relative, in float64 (1e-11) and float32 (2e-5)
 --   grad         false: not for numerical differentiation (too large, or at a kink)
 --   check(args, results)  instead of a twin: pairs {got, expected} that must agree; everything as arrays
---   constant     {[i] = true}, or a function of the argument's number and the place in its table: real, but without
---                a derivative
+--   constant     {[i] = true}, or a function of the argument's number and the place in its table: real, but
+--                without a derivative
 --   through      for the derivative: f(op) gives the function that is checked instead of op(…)
 --   grad_results how many of the results carry a gradient (all real ones by default)
 -- An operation without examples fails the suite.

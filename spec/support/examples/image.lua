@@ -46,12 +46,14 @@ local function conv2d(x, w, b, o)
 end
 local function conv2d_input_grad(dy, w, o)
   local dx = zeros {dy.shape[1], o.height, o.width, w.shape[3] * (o.groups or 1)}
-  each_tap(dx.shape, w.shape, o, dy.shape[2], dy.shape[3], function(ax, aw, ay) add(dx, ax, dy:at(ay) * w:at(aw)) end)
+  each_tap(dx.shape, w.shape, o, dy.shape[2], dy.shape[3], function(ax, aw, ay) add(dx, ax,
+    dy:at(ay) * w:at(aw)) end)
   return dx
 end
 local function conv2d_weight_grad(x, dy, o)
   local dw = zeros {o.kernel_height, o.kernel_width, x.shape[4] / (o.groups or 1), dy.shape[4]}
-  each_tap(x.shape, dw.shape, o, dy.shape[2], dy.shape[3], function(ax, aw, ay) add(dw, aw, x:at(ax) * dy:at(ay)) end)
+  each_tap(x.shape, dw.shape, o, dy.shape[2], dy.shape[3], function(ax, aw, ay) add(dw, aw,
+    x:at(ax) * dy:at(ay)) end)
   return dw
 end
 
@@ -94,7 +96,8 @@ for i, e in ipairs(convolutions) do
     twin = conv2d_input_grad, grad = not e.big,
   }
   examples.conv2d_weight_grad[i] = {
-    args = function(r) return {r.real(xs), r.real(ys), with {kernel_height = ws[1], kernel_width = ws[2]}} end,
+    args = function(r) return {r.real(xs), r.real(ys), with {kernel_height = ws[1],
+      kernel_width = ws[2]}} end,
     twin = conv2d_weight_grad, grad = not e.big,
   }
 end
@@ -164,7 +167,8 @@ local pools = {
   {{2, 4, 4, 3}, 2}, {{1, 5, 7, 2}, {3, 2}, {stride = 2, padding = 1}}, {{1, 5, 5, 1}, 3, {stride = 1}},
   {{2, 9, 8, 17}, 2, {stride = {2, 1}}, big = true}, {{0, 4, 4, 2}, 2, big = true},
 }
-for _, name in ipairs {"max_pool2d", "max_pool2d_grad", "max_pool2d_gather", "avg_pool2d", "avg_pool2d_grad"} do
+for _, name in ipairs {"max_pool2d", "max_pool2d_grad", "max_pool2d_gather", "avg_pool2d",
+  "avg_pool2d_grad"} do
   examples[name] = {}
 end
 local tide = require "tide"
@@ -194,9 +198,11 @@ for i, e in ipairs(pools) do
       local _, y, at = pooled(r)
       return {y, at, kernel, size}
     end, twin = max_pool2d_grad, grad = not e.big}
-  examples.avg_pool2d[i] = {args = function(r) return {r.real(xs), kernel, o} end, twin = avg_pool2d, grad = not e.big}
+  examples.avg_pool2d[i] = {args = function(r) return {r.real(xs), kernel, o} end, twin = avg_pool2d,
+    grad = not e.big}
   examples.avg_pool2d_grad[i] = {
-    args = function(r) return {tide.zeros(tide.avg_pool2d(r.real(xs), kernel, o).shape, r.dtype) + r.real({}), kernel, size} end,
+    args = function(r) return {tide.zeros(tide.avg_pool2d(r.real(xs), kernel, o).shape, r.dtype)
+      + r.real({}), kernel, size} end,
     twin = avg_pool2d_grad, grad = not e.big}
 end
 
@@ -244,7 +250,8 @@ local function resize(weight)
   end
   return forward, back
 end
-local sizes = {{{1, 4, 4, 2}, 2}, {{2, 5, 3, 1}, {3, 2}}, {{1, 2, 3, 2}, {5, 7}}, {{1, 3, 3, 17}, {4, 1}, big = true},
+local sizes = {{{1, 4, 4, 2}, 2}, {{2, 5, 3, 1}, {3, 2}}, {{1, 2, 3, 2}, {5, 7}}, {{1, 3, 3, 17}, {4, 1},
+  big = true},
   {{1, 1, 1, 3}, 3}, {{1, 4, 3, 2}, {8, 6}}}
 local function add_resize(name, weight, only_down)
   local forward, back = resize(weight)
@@ -253,9 +260,11 @@ local function add_resize(name, weight, only_down)
     local xs, size = unpack(e)
     local m = pair(size)
     if not only_down or m[1] <= xs[2] and m[2] <= xs[3] then
-      table.insert(examples[name], {args = function(r) return {r.real(xs), size} end, twin = forward, grad = not e.big})
+      table.insert(examples[name], {args = function(r) return {r.real(xs), size} end, twin = forward,
+        grad = not e.big})
       table.insert(examples[name .. "_grad"], {
-        args = function(r) return {r.real({xs[1], m[1], m[2], xs[4]}), size, {height = xs[2], width = xs[3]}} end,
+        args = function(r) return {r.real({xs[1], m[1], m[2], xs[4]}), size, {height = xs[2],
+          width = xs[3]}} end,
         twin = back, grad = not e.big})
     end
   end

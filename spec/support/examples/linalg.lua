@@ -35,7 +35,8 @@ examples.solve = with {
   {args = function(r) return {square(r, 23), r.real({23, 5})} end, check = solves, grad = false},
 }
 examples.inv = with {
-  {args = function(r) return {square(r, 3)} end, check = function(a, y) return {{matmul(a[1], y[1]), eye {3, 3}}} end},
+  {args = function(r) return {square(r, 3)} end, check = function(a, y) return {{matmul(a[1], y[1]), eye {3,
+    3}}} end},
   {args = function(r) return {square(r, 2, 3)} end,
     check = function(a, y) return {{matmul(a[1], y[1]), eye {3, 2, 2}}} end},
   {args = function(r) return {square(r, 29)} end, grad = false,
@@ -57,7 +58,8 @@ examples.solve_triangular = with {
   {args = function(r) return {square(r, 3), r.real({3, 2})} end, check = triangular},
   {args = function(r) return {square(r, 3), r.real({3, 2}), {upper = true}} end, check = triangular},
   {args = function(r) return {square(r, 3), r.real({3, 1}), {transpose = true}} end, check = triangular},
-  {args = function(r) return {r.real({3, 3}), r.real({3, 2}), {upper = true, unit = true}} end, check = triangular},
+  {args = function(r) return {r.real({3, 3}), r.real({3, 2}), {upper = true, unit = true}} end,
+    check = triangular},
   {args = function(r) return {square(r, 2, 3), r.real({3, 2, 2}), {upper = true, transpose = true}} end,
     check = triangular},
 }
@@ -131,14 +133,14 @@ examples.lu_factor = with({
   {args = function(r) return {r.real({2, 4, 4})} end},
   {args = function(r) return {r.real({19, 19})} end, grad = false},
 }, nil, {check = function(a, y) return {{unpacked(y[1], y[2]), a[1]}} end})
-local function factored(r, a, b, o)
+local function factored(a, b, o)
   local lu, pivots = tide.lu_factor(a)
   return {lu, pivots, b, o}
 end
 examples.lu_solve = with({
-  {args = function(r) return factored(r, square(r, 3), r.real({3, 2})) end},
-  {args = function(r) return factored(r, square(r, 3), r.real({3, 2}), {transpose = true}) end},
-  {args = function(r) return factored(r, square(r, 2, 3), r.real({3, 2, 1})) end},
+  {args = function(r) return factored(square(r, 3), r.real({3, 2})) end},
+  {args = function(r) return factored(square(r, 3), r.real({3, 2}), {transpose = true}) end},
+  {args = function(r) return factored(square(r, 2, 3), r.real({3, 2, 1})) end},
 }, nil, {check = function(args, x)
   local a = unpacked(args[1], args[2])
   return {{matmul(args[4] and a:t() or a, x[1]), args[3]}}
@@ -180,8 +182,10 @@ local function moments(w, a)
   local list, power = {}, a
   for k = 1, 3 do
     local trace = power:entries(function(v, i, j) return i == j and v or 0 end)
-      :reduce({-1, -2}, false, function(l) local sum = 0 for _, v in ipairs(l) do sum = sum + v end return sum end)
-    local sum = w:reduce(-1, false, function(l) local s = 0 for _, v in ipairs(l) do s = s + v ^ k end return s end)
+      :reduce({-1, -2}, false, function(l) local sum = 0 for _, v in ipairs(l) do sum = sum
+        + v end return sum end)
+    local sum = w:reduce(-1, false, function(l) local s = 0 for _, v in ipairs(l) do s = s
+      + v ^ k end return s end)
     list[k] = {sum, trace}
     power = matmul(power, a)
   end
@@ -242,6 +246,7 @@ local function matrix_exp(a)
   for _ = 1, 6 do sum = matmul(sum, sum) end
   return sum
 end
-examples.matrix_exp = with(for_shapes({{1, 1}, {3, 3}, {2, 2, 2}, {11, 11, big = true}}, {twin = matrix_exp}), 1e-8)
+examples.matrix_exp = with(for_shapes({{1, 1}, {3, 3}, {2, 2, 2}, {11, 11, big = true}},
+  {twin = matrix_exp}), 1e-8)
 
 return examples

@@ -67,7 +67,8 @@ examples.expand = {
 }
 examples.narrow = {
   {args = function(r) return {r.real({5, 4}), 1, 2, 3} end, twin = narrow},
-  {args = function(r) return {r.real({3, 9}), 2, -8, 3, 2} end, twin = function(x) return narrow(x, 2, 2, 3, 2) end},
+  {args = function(r) return {r.real({3, 9}), 2, -8, 3, 2} end, twin = function(x) return narrow(x, 2, 2, 3,
+    2) end},
   {args = function(r) return {r.real({3, 4}), {dim = -1, start = -3, length = 2}} end,
     twin = function(x) return narrow(x, 2, 2, 2) end},
   {args = function(r) return {r.integers({5}, 0, 9), 1, 6, 0} end, twin = narrow},
@@ -122,7 +123,8 @@ local function joined(list, dim)
 end
 examples.cat = {
   {args = function(r) return {{r.real({2, 3}), r.real({1, 3}), r.real({0, 3})}} end, twin = joined},
-  {args = function(r) return {{r.real({2, 3}), r.real({2, 1}):t():t(), r.real({2, 2})}, -1} end, twin = joined},
+  {args = function(r) return {{r.real({2, 3}), r.real({2, 1}):t():t(), r.real({2, 2})}, -1} end,
+    twin = joined},
   {args = function(r) return {{r.integers({2}, 0, 9), r.integers({3}, 0, 9)}, {dim = 1}} end,
     twin = function(list) return joined(list, 1) end},
 }
@@ -136,7 +138,8 @@ examples.index_select = {
     local order = {3, 3, 1}
     return array.new({2, 3, 2}, function(at) return x:at {at[1], order[at[2]], at[3]} end)
   end},
-  {args = function(r) return {r.integers({3}, 0, 9), r.index {}} end, twin = function() return array.new({0}, {}) end},
+  {args = function(r) return {r.integers({3}, 0, 9), r.index {}} end, twin = function() return array.new({0},
+    {}) end},
 }
 examples.index_add = {
   {args = function(r) return {r.real({3, 2}), r.index {2, 2, -1}, 1, 4} end, twin = function(x)
@@ -149,7 +152,8 @@ examples.index_add = {
   end},
 }
 examples.gather = {
-  {args = function(r) return {r.real({3, 4}), r.index {{1, -1}, {2, 2}, {4, 3}}, 2} end, twin = function(x, index)
+  {args = function(r) return {r.real({3, 4}), r.index {{1, -1}, {2, 2}, {4, 3}}, 2} end, twin = function(x,
+    index)
     return array.new({3, 2}, function(at) return x:at {at[1], wrapped(index:at(at), 4)} end)
   end},
   {args = function(r) return {r.real({3, 4}), r.index {{3, 1, 2, 2}}, 1} end, twin = function(x, index)
@@ -157,10 +161,12 @@ examples.gather = {
   end},
 }
 examples.scatter_add = {
-  {args = function(r) return {r.real({2, 3}), r.index {{1, 5, -5}, {2, 2, 2}}, 2, 5} end, twin = function(x, index)
+  {args = function(r) return {r.real({2, 3}), r.index {{1, 5, -5}, {2, 2, 2}}, 2, 5} end, twin = function(x,
+    index)
     return spread(x, 2, 5, function(at) return wrapped(index:at(at), 5) end)
   end},
-  {args = function(r) return {r.real({3, 2}), r.index {{1, 2}, {1, 1}, {2, 2}}, 1, 2} end, twin = function(x, index)
+  {args = function(r) return {r.real({3, 2}), r.index {{1, 2}, {1, 1}, {2, 2}}, 1, 2} end, twin = function(x,
+    index)
     return spread(x, 1, 2, function(at) return index:at(at) end)
   end},
 }

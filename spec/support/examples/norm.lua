@@ -5,7 +5,7 @@ local tide = require "tide"
 
 local examples = {}
 
--- x normalised within groups that key(index) names; gives y, and mean and 1/√(var + eps) and variance per key.
+-- x normalised within groups that key(index) names; gives y, and mean, 1/√(var + eps), variance per key.
 local function normalise(x, eps, key)
   local groups = {}
   for at in array.indices(x.shape) do
@@ -62,9 +62,12 @@ local function channel_norm(x, gamma, beta, o)
 end
 
 local group_shapes = {
-  {{2, 3, 4}, {groups = 2}}, {{2, 2, 2, 6}, {groups = 3}, affine = true}, {{3, 5}, {groups = 1, rows = true}, affine = true},
-  {{2, 3, 5}, {groups = 1, rows = true, eps = 1e-3}}, {{1, 6, 1}, {groups = 1}}, {{2, 4}, {groups = 4, eps = 0.1}, affine = true},
-  {{2, 7, 5, 34}, {groups = 2}, affine = true, big = true}, {{9, 33}, {groups = 1, rows = true}, affine = true, big = true},
+  {{2, 3, 4}, {groups = 2}}, {{2, 2, 2, 6}, {groups = 3}, affine = true}, {{3, 5}, {groups = 1, rows = true},
+    affine = true},
+  {{2, 3, 5}, {groups = 1, rows = true, eps = 1e-3}}, {{1, 6, 1}, {groups = 1}}, {{2, 4}, {groups = 4,
+    eps = 0.1}, affine = true},
+  {{2, 7, 5, 34}, {groups = 2}, affine = true, big = true}, {{9, 33}, {groups = 1, rows = true},
+    affine = true, big = true},
 }
 local channel_shapes = {
   {{5, 3}}, {{2, 3, 4}, nil, affine = true}, {{2, 2, 3, 2}, {eps = 1e-3}, affine = true},

@@ -1,4 +1,4 @@
--- Element-wise operations: the function each computes, where its argument lives, and where its derivative jumps.
+-- Element-wise operations: the function each computes, where its argument lives, where its derivative jumps.
 
 local array = require "spec.support.array"
 local special = require "spec.support.special"
@@ -123,17 +123,20 @@ for name, e in pairs(binary) do
 end
 
 examples.where = {{
-  args = function(r) return {r.integers({3, 1}, 0, 1, "uint8"), r.real({4}, -2, 2), r.real({3, 4}, -2, 2)} end,
+  args = function(r) return {r.integers({3, 1}, 0, 1, "uint8"), r.real({4}, -2, 2), r.real({3, 4}, -2,
+    2)} end,
   elementwise = function(c, a, b) return c ~= 0 and a or b end,
 }, {
-  args = function(r) return {r.real({5}, -1, 1), r.real({}, -2, 2), r.real({5}, -2, 2)} end, constant = {true},
+  args = function(r) return {r.real({5}, -1, 1), r.real({}, -2, 2), r.real({5}, -2, 2)} end,
+    constant = {true},
   elementwise = function(c, a, b) return c ~= 0 and a or b end,
 }}
 examples.fma = {{
   args = function(r) return {r.real({3, 4}, -2, 2), r.real({4}, -2, 2), r.real({3, 1}, -2, 2)} end,
   elementwise = function(a, b, c) return a * b + c end,
 }, {
-  args = function(r) return {r.real({261}, -2, 2), r.real({261}, -2, 2), r.real({261}, -2, 2)} end, grad = false,
+  args = function(r) return {r.real({261}, -2, 2), r.real({261}, -2, 2), r.real({261}, -2, 2)} end,
+    grad = false,
   elementwise = function(a, b, c) return a * b + c end,
 }}
 examples.clamp = {{
@@ -145,8 +148,10 @@ examples.clamp = {{
 }}
 
 examples.to = {
-  {args = function(r) return {r.real({3, 4}, -5, 5), "float64"} end, twin = function(x) return x end, tol = 1e-7},
-  {args = function(r) return {r.real({3, 4}, -5, 5), "float32"} end, twin = function(x) return x end, tol = 1e-6,
+  {args = function(r) return {r.real({3, 4}, -5, 5), "float64"} end, twin = function(x) return x end,
+    tol = 1e-7},
+  {args = function(r) return {r.real({3, 4}, -5, 5), "float32"} end, twin = function(x) return x end,
+    tol = 1e-6,
     grad = false},
   {args = function(r) return {r.real({3, 4}, -5, 5), "int64"} end, grad = false,
     twin = function(x) return array.map(special.trunc, x) end},
@@ -167,8 +172,10 @@ examples.lincomb = {
   {args = function(r)
     return {{tide.tensor({0.5, -1, 3}, "float64"), r.real({2, 3}), r.real({2, 3}), r.real({2, 3})}}
   end, twin = lincomb},
-  {args = function(r) return {{tide.tensor({1, 1}, "float64"), r.real({0}), r.real({0})}} end, twin = lincomb},
-  {args = function(r) return {{tide.tensor({1, -2}, "float64"), r.real({1003}), r.real({1003})}} end, grad = false,
+  {args = function(r) return {{tide.tensor({1, 1}, "float64"), r.real({0}), r.real({0})}} end,
+    twin = lincomb},
+  {args = function(r) return {{tide.tensor({1, -2}, "float64"), r.real({1003}), r.real({1003})}} end,
+    grad = false,
     twin = lincomb},
 }
 for _, e in ipairs(examples.lincomb) do e.constant = function(_, k) return k == 1 end end

@@ -62,7 +62,8 @@ local function reductions(f, empty, more)
 end
 
 local function int_example(f)
-  return {args = function(r) return {r.integers({4, 3}, -3, 4), 1} end, twin = function(x) return x:reduce(1, false, f) end}
+  return {args = function(r) return {r.integers({4, 3}, -3, 4), 1} end, twin = function(x) return x:reduce(1,
+    false, f) end}
 end
 local function byte_example(f)
   return {args = function(r) return {r.integers({70}, 1, 2, "uint8"):narrow(1, 1, 7)} end,
@@ -212,16 +213,19 @@ end)
 
 local matmul = array.matmul
 local products = {
-  {{1, 1}, {1, 1}}, {{3, 4}, {4, 5}}, {{1, 7}, {7, 1}}, {{7, 1}, {1, 7}}, {{2, 3, 4}, {4, 2}}, {{3, 4}, {2, 4, 2}},
+  {{1, 1}, {1, 1}}, {{3, 4}, {4, 5}}, {{1, 7}, {7, 1}}, {{7, 1}, {1, 7}}, {{2, 3, 4}, {4, 2}}, {{3, 4}, {2,
+    4, 2}},
   {{2, 1, 3, 2}, {4, 2, 3}}, {{2, 3, 0}, {0, 2}}, {{0, 3}, {3, 2}}, {{0, 2, 3}, {3, 2}},
   {{33, 17}, {17, 29}, big = true}, {{5, 65, 31}, {31, 3}, big = true}, {{70, 70}, {70, 70}, big = true},
 }
 examples.mm = {}
 for i, p in ipairs(products) do
-  examples.mm[i] = {args = function(r) return {r.real(p[1]), r.real(p[2])} end, twin = matmul, grad = not p.big}
+  examples.mm[i] = {args = function(r) return {r.real(p[1]), r.real(p[2])} end, twin = matmul,
+    grad = not p.big}
 end
 examples.mm[#examples.mm + 1] = {
-  args = function(r) return {r.real({2, 4, 3}):transpose(2, 3), r.real({2, 5, 4}):transpose(2, 3)} end, twin = matmul,
+  args = function(r) return {r.real({2, 4, 3}):transpose(2, 3), r.real({2, 5, 4}):transpose(2, 3)} end,
+    twin = matmul,
 }
 
 return examples
