@@ -39,7 +39,8 @@ local api = {
 
   -- Names that tables hold for tide's own files; they may change without notice.
   internal = {
-    "operations", "statistics", "ode_solve", "ode_methods", "ode_dense",
+    "implicit.SharedPoint:regression_step", "operations", "statistics", "ode_solve",
+    "ode_methods", "ode_dense",
     "Axes:add", "Axes:option", "Axes:default", "Axes:next_color", "Axes:last_color", "Axes:categories",
     "Axes:set_colorbar", "Axes:resolve", "Axes:fit", "Axes:sorted", "Axes:apply", "Axes:new", "Figure:new",
     "Canvas:new", "Canvas:clip", "Canvas:unclip", "Canvas:paint", "Canvas:cover", "Canvas:stroke",

@@ -63,6 +63,8 @@ tide.gradients(g:sum(), x)[1] --> [12., 18.]  (2 float32)]]},
       "A function that returns f's gradient for each tensor argument; it nests.",
       options = "wrt: integer[]? | positions of the arguments; all real tensors by default",
       errors = "f gives anything but a tensor of one element.",
+      note = "While recording is on the result is recorded too, so that it nests; detach it to keep "
+        .. "the values only.",
       example = [[
 local slope = tide.grad(function(x) return x ^ 3 end)
 slope(tide.tensor(2)):item() --> 12

@@ -11,6 +11,8 @@ return {
     title = "The model",
     {"implicit.HomoODE", "opts: options? -> module", "Images N×H×W×inputs → logits N×classes.",
       options = [[
+kind: string = "learned" | z' = F(z; x), as released; "residual": z' = F(z; x) − z, whose rest points are the
+  equilibria z = F(z; x)
 inputs: integer = 3 | channels of the images
 channels: integer = 64 | of features and state
 classes: integer = 10 | logits
@@ -50,6 +52,9 @@ logits.shape[2] --> 10]]},
       example = [[
 local model = implicit.HomoODE {inputs = 1, channels = 8, groups = 4, head_width = 16}
 model:solve(model.stem(tide.rand(2, 8, 8, 1)), {0, 0.5, 1}).ys.shape[1] --> 3]]},
+    {"implicit.HomoODE:unrest", "z: tensor, x: tensor -> number, number?",
+      "How far z is from rest under the condition x: ‖z'‖/‖z‖, and for the kind "
+        .. "\"residual\" also ‖z'‖/‖F(z; x)‖."},
     {"implicit.HomoODE:trained_parameters", "-> tensor[]",
       "The parameters that the classification loss trains: all but the shared point's, which belong to it "
         .. "in the mode \"joint\" only."},

@@ -2484,6 +2484,7 @@ tide.ode.methods = {}
 tide.ode.controllers = {}
 
 ---@class tide.implicit.HomoODE.options
+---@field kind? string z' = F(z; x), as released; "residual": z' = F(z; x) − z, whose rest points are the equilibria z = F(z; x); default "learned"
 ---@field inputs? integer channels of the images; default 3
 ---@field channels? integer of features and state; default 64
 ---@field classes? integer logits; default 10
@@ -3092,6 +3093,13 @@ function Sequential:append(f) end
 ---@param t? number[]|tide.Tensor {0, horizon} by default
 ---@return tide.Solution
 function HomoODE:solve(x, t) end
+
+---How far z is from rest under the condition x: ‖z'‖/‖z‖, and for the kind "residual" also ‖z'‖/‖F(z; x)‖.
+---@param z tide.Tensor
+---@param x tide.Tensor
+---@return number
+---@return number?
+function HomoODE:unrest(z, x) end
 
 ---The parameters that the classification loss trains: all but the shared point's, which belong to it in the mode "joint" only.
 ---@return tide.Tensor[]
