@@ -212,7 +212,8 @@ end
 
 local function annotations()
   local out = {
-    "---@meta", "-- Made by `bin/tide doc/make.lua` from doc/api.lua; change it there. For editors that read",
+    "---@meta", "-- luacheck: ignore",
+    "-- Made by `bin/tide doc/make.lua` from doc/api.lua; change it there. For editors that read",
     "-- LuaCATS annotations: put this folder on the library path of the workspace.", "",
     "---@alias tide.dtype \"float32\"|\"float64\"|\"int64\"|\"uint8\"", "",
     "---@class tide.Dataset", "---@field images tide.Tensor N×H×W×C, uint8",

@@ -1,4 +1,5 @@
 ---@meta
+-- luacheck: ignore
 -- Made by `bin/tide doc/make.lua` from doc/api.lua; change it there. For editors that read
 -- LuaCATS annotations: put this folder on the library path of the workspace.
 
@@ -568,7 +569,7 @@ function tide.expm1(x) end
 ---@return tide.Tensor
 function tide.log(x) end
 
----Log(1 + x), accurate near 0.
+---log(1 + x), accurate near 0.
 ---@param x tide.Tensor|number
 ---@return tide.Tensor
 function tide.log1p(x) end
@@ -659,17 +660,17 @@ function tide.erfc(x) end
 ---@return tide.Tensor
 function tide.sigmoid(x) end
 
----Log sigmoid x.
+---log sigmoid x.
 ---@param x tide.Tensor|number
 ---@return tide.Tensor
 function tide.log_sigmoid(x) end
 
----Log(1 + eˣ).
+---log(1 + eˣ).
 ---@param x tide.Tensor|number
 ---@return tide.Tensor
 function tide.softplus(x) end
 
----Max(x, 0); the derivative is 0 at 0.
+---max(x, 0); the derivative is 0 at 0.
 ---@param x tide.Tensor|number
 ---@return tide.Tensor
 function tide.relu(x) end
@@ -783,7 +784,7 @@ function tide.argmin(x, dim, keepdim) end
 ---@return tide.Tensor
 function tide.norm(x, dims, keepdim) end
 
----Log Σ eˣ over dims, without overflow.
+---log Σ eˣ over dims, without overflow.
 ---@param x tide.Tensor
 ---@param dims? integer|integer[]
 ---@param keepdim? boolean default false
@@ -803,7 +804,7 @@ function tide.cumsum(x, dim, reverse) end
 ---@return tide.Tensor
 function tide.softmax(x, dim) end
 
----Log softmax along a dim.
+---log softmax along a dim.
 ---@param x tide.Tensor
 ---@param dim? integer default -1
 ---@return tide.Tensor
@@ -1304,7 +1305,7 @@ function tide.adaptive_avg_pool2d_grad(dy, size, height, width) end
 ---@return tide.Tensor
 function tide.avg_pool2d_grad(dy, kernel, stride, padding, height, width) end
 
----Channel_norm's three cotangents in one pass.
+---channel_norm's three cotangents in one pass.
 ---@param dy tide.Tensor
 ---@param x tide.Tensor
 ---@param mean tide.Tensor
@@ -1316,19 +1317,19 @@ function tide.avg_pool2d_grad(dy, kernel, stride, padding, height, width) end
 ---@return tide.Tensor
 function tide.channel_norm_grad(dy, x, mean, rstd, gamma, eps) end
 
----Dy·gelu'(x).
+---dy·gelu'(x).
 ---@param x tide.Tensor|number
 ---@param dy tide.Tensor|number
 ---@return tide.Tensor
 function tide.gelu_grad(x, dy) end
 
----Dy·gelu_tanh'(x).
+---dy·gelu_tanh'(x).
 ---@param x tide.Tensor|number
 ---@param dy tide.Tensor|number
 ---@return tide.Tensor
 function tide.gelu_tanh_grad(x, dy) end
 
----Group_norm's three cotangents in one pass.
+---group_norm's three cotangents in one pass.
 ---@param dy tide.Tensor
 ---@param x tide.Tensor
 ---@param mean tide.Tensor
@@ -1342,7 +1343,7 @@ function tide.gelu_tanh_grad(x, dy) end
 ---@return tide.Tensor
 function tide.group_norm_grad(dy, x, mean, rstd, gamma, groups, rows, eps) end
 
----Dy − eʸ·Σ dy: log_softmax's derivative in one pass.
+---dy − eʸ·Σ dy: log_softmax's derivative in one pass.
 ---@param y tide.Tensor
 ---@param dy tide.Tensor
 ---@param dim? integer default -1
@@ -1358,7 +1359,7 @@ function tide.log_softmax_grad(y, dy, dim) end
 ---@return tide.Tensor
 function tide.max_pool2d_gather(x, at, kernel, stride, padding) end
 
----Dy put where max_pool2d found its maxima.
+---dy put where max_pool2d found its maxima.
 ---@param dy tide.Tensor
 ---@param at tide.Tensor
 ---@param kernel integer|integer[]
@@ -1369,13 +1370,13 @@ function tide.max_pool2d_gather(x, at, kernel, stride, padding) end
 ---@return tide.Tensor
 function tide.max_pool2d_grad(dy, at, kernel, stride, padding, height, width) end
 
----Dy where x > 0, else 0.
+---dy where x > 0, else 0.
 ---@param x tide.Tensor|number
 ---@param dy tide.Tensor|number
 ---@return tide.Tensor
 function tide.relu_grad(x, dy) end
 
----Dy·silu'(x).
+---dy·silu'(x).
 ---@param x tide.Tensor|number
 ---@param dy tide.Tensor|number
 ---@return tide.Tensor

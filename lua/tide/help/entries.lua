@@ -77,9 +77,11 @@ local function operation_params(op)
   return params
 end
 
--- "natural logarithm" as a sentence.
+-- "natural logarithm" as a sentence; formulas such as "log(1 + x)" stay as they are.
 local function sentence(text)
-  local first = text:match "^%l%l" and text:sub(1, 1):upper() or text:sub(1, 1)
+  local word = text:match "^(%l+)[ ,]"
+  local plain = word and (#word > 2 and word ~= "log" or word == "is")
+  local first = plain and text:sub(1, 1):upper() or text:sub(1, 1)
   return first .. text:sub(2) .. (text:match "[%?%.]$" and "" or ".")
 end
 

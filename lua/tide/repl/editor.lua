@@ -17,8 +17,8 @@ local sequences = {
 
 local controls = {
   [1] = "home", [2] = "left", [3] = "interrupt", [4] = "eof", [5] = "end", [6] = "right",
-  [8] = "backspace", [10] = "enter", [11] = "kill", [12] = "clear", [13] = "enter", [14] = "down", [16] = "up",
-  [21] = "kill before", [23] = "kill word", [127] = "backspace",
+  [8] = "backspace", [10] = "enter", [11] = "kill", [12] = "clear", [13] = "enter", [14] = "down",
+  [16] = "up", [21] = "kill before", [23] = "kill word", [127] = "backspace",
 }
 
 -- The key that the next bytes are: a name from above, a character's bytes, or nil at the end of input.
