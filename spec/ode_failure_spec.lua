@@ -29,7 +29,8 @@ describe("a solve that cannot go on", function()
   end
 
   it("raises that message at the caller's line", function()
-    assert.fails_here(function() ode.solve(square, {1, 7}, {0, 2}) end, "ode.solve: ", " at t=1", "state component 1")
+    assert.fails_here(function() ode.solve(square, {1, 7}, {0, 2}) end, "ode.solve: ", " at t=1",
+      "state component 1")
   end)
 
   it("stops near the time from which f is NaN, soon", function()
@@ -47,7 +48,8 @@ describe("a solve that cannot go on", function()
   end)
 
   it("says which component is not finite", function()
-    local sol = ode.solve(function(t, y) return {0, 0, t > 0.5 and 0 / 0 or 1} end, {1, 2, 3}, {0, 1}, {throw = false})
+    local sol = ode.solve(function(t) return {0, 0, t > 0.5 and 0 / 0 or 1} end, {1, 2, 3}, {0, 1},
+      {throw = false})
     assert.are.equal(3, sol.stats.worst_index)
     assert.is_truthy(sol.message:find("state component 3 is 3.5", 1, true))
   end)
@@ -57,11 +59,13 @@ describe("a solve that cannot go on", function()
       local sol = ode.solve(f, 1, {0, 1}, {throw = false})
       assert.are.same({"nonfinite", 1, 0}, {sol.status, sol.stats.nfe, sol.stats.steps})
     end
-    assert.fails_here(function() ode.solve(decay, 0 / 0, {0, 1}) end, "the initial state or its derivative is not finite at t=0")
+    assert.fails_here(function() ode.solve(decay, 0 / 0, {0, 1}) end,
+      "the initial state or its derivative is not finite at t=0")
   end)
 
   it("on fixed steps says that the state is not finite", function()
-    local sol = ode.solve(function(_, y) return y * y end, 1, {0, 5}, {method = "rk4", step_size = 0.1, throw = false})
+    local sol = ode.solve(function(_, y) return y * y end, 1, {0, 5}, {method = "rk4", step_size = 0.1,
+      throw = false})
     assert.are.equal("nonfinite", sol.status)
     assert.is_truthy(sol.message:find("step_size", 1, true))
   end)
@@ -73,7 +77,8 @@ describe("a solve that cannot go on", function()
       assert.are.same({"max_steps", n}, {sol.status, sol.stats.steps})
       assert.are.equal(2 + 6 * n, sol.stats.nfe)
     end
-    assert.are.equal("ok", ode.solve(decay, 1, {0, 1}, {method = "rk4", step_size = 0.1, max_steps = 10}).status)
+    assert.are.equal("ok", ode.solve(decay, 1, {0, 1}, {method = "rk4", step_size = 0.1,
+      max_steps = 10}).status)
     assert.are.equal("max_steps",
       ode.solve(decay, 1, {0, 1}, {method = "rk4", step_size = 0.1, max_steps = 9, throw = false}).status)
   end)
@@ -82,20 +87,25 @@ describe("a solve that cannot go on", function()
     local sol = ode.solve(function(t, y) return -1000 * (y - math.cos(t)) end, 0, {0, 1},
       {min_step = 0.01, first_step = 0.1, throw = false})
     assert.are.equal("dt_underflow", sol.status)
-    assert.are.equal("ok", ode.solve(decay, 1, {0, 1e-5}, {min_step = 0.01}).status)  -- the last step may be short
+    assert.are.equal("ok", ode.solve(decay, 1, {0, 1e-5},
+      {min_step = 0.01}).status)  -- the last step may be short
   end)
 
   it("because a float32 state cannot hold rtol says so", function()
     local function hard(t, y) return -((y - t:cos()) * 300) end
-    local ok, message = pcall(ode.solve, hard, tide.zeros {2}, {0, 50}, {rtol = 1e-9, atol = 1e-12, max_steps = 2000})
+    local ok, message = pcall(ode.solve, hard, tide.zeros {2}, {0, 50}, {rtol = 1e-9, atol = 1e-12,
+      max_steps = 2000})
     assert.is_false(ok)
-    assert.is_truthy(message:find("rtol=1e-09 is less than float32 can hold, try at least 1.2e-06", 1, true), message)
-    local _, other = pcall(ode.solve, hard, tide.zeros({2}, "float64"), {0, 50}, {rtol = 1e-9, atol = 1e-12, max_steps = 200})
+    assert.is_truthy(message:find("rtol=1e-09 is less than float32 can hold, try at least 1.2e-06", 1, true),
+      message)
+    local _, other = pcall(ode.solve, hard, tide.zeros({2}, "float64"), {0, 50}, {rtol = 1e-9, atol = 1e-12,
+      max_steps = 200})
     assert.is_nil(other:find("can hold", 1, true))
   end)
 
   it("with throw = false has tensors of the rows reached", function()
-    local sol = ode.solve(function(_, y) return y * y end, vector(1), tide.tensor({0, 0.25, 0.5, 3}), {throw = false})
+    local sol = ode.solve(function(_, y) return y * y end, vector(1), tide.tensor({0, 0.25, 0.5, 3}),
+      {throw = false})
     assert.are.same({3}, sol.ts.shape)
     assert.are.same({3, 1}, sol.ys.shape)
     assert.close(sol.last, {2}, 1e-4)
@@ -168,7 +178,8 @@ describe("wrong input is refused before f is called:", function()
   end)
 
   it("functions", function()
-    assert.fails_here(function() ode.solve(3, vector(1), {0, 1}) end, "f is a number, expected a function f(t, y)")
+    assert.fails_here(function() ode.solve(3, vector(1), {0, 1}) end,
+      "f is a number, expected a function f(t, y)")
     assert.fails_here(function() ode.solve(nil, vector(1), {0, 1}) end, "f is a nil")
     assert.fails_here(function() ode.solve({}, vector(1), {0, 1}) end, "f is a table")
   end)

@@ -1,4 +1,5 @@
-/* ode_solve for lua/tide/ode.lua, which checks options and shapes the result; and the field that is a Lua function. */
+/* ode_solve for lua/tide/ode.lua, which checks options and shapes the result; and the field that is a Lua
+ * function. */
 #include <math.h>
 #include <string.h>
 #include "base/alloc.h"
@@ -27,7 +28,8 @@ static td_status lua_field_eval(td_field *self, td_tensor *t, td_tensor *y, td_t
   td_status s = tdl_pcall(L, 2, 1);
   if (!s) {
     td_tensor *result = tdl_test(L, -1);
-    if (!result) s = td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
+    if (!result)
+      s = td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
     else if (result->dtype != y->dtype && td_dtype_is_real(result->dtype)) {
       size_t mark = td_auto_mark();
       *dy = td_tensor_retain(td_cast(result, y->dtype));
@@ -52,7 +54,8 @@ static td_owned_field *lua_field_new(lua_State *L, int index) {
   lua_field *f = td_alloc(sizeof *f);
   if (!f) return NULL;
   lua_pushvalue(L, index);
-  *f = (lua_field){{{.eval = lua_field_eval, .who = "ode.solve"}, lua_field_free}, luaL_ref(L, LUA_REGISTRYINDEX), tdl_main(L)};
+  *f = (lua_field){{{.eval = lua_field_eval, .who = "ode.solve"}, lua_field_free},
+                   luaL_ref(L, LUA_REGISTRYINDEX), tdl_main(L)};
   return &f->base;
 }
 
@@ -119,8 +122,9 @@ static void read_options(lua_State *L, int index, td_ode_options *o) {
   int c = lua_gettop(L);
   o->controller = (td_controller){
     .k = {number_field(L, c, "k1"), number_field(L, c, "k2"), number_field(L, c, "k3")},
-    .safety = number_field(L, c, "safety"), .shrink = number_field(L, c, "shrink"), .grow = number_field(L, c, "grow"),
-    .keep_after_accept = bool_field(L, c, "keep_after_accept"), .hold_after_reject = bool_field(L, c, "hold_after_reject")};
+    .safety = number_field(L, c, "safety"), .shrink = number_field(L, c, "shrink"),
+    .grow = number_field(L, c, "grow"), .keep_after_accept = bool_field(L, c, "keep_after_accept"),
+    .hold_after_reject = bool_field(L, c, "hold_after_reject")};
   lua_pop(L, 1);
 }
 
@@ -164,7 +168,8 @@ static td_status add_params(lua_State *L, int index, td_ode_recorded *r) {
   return TD_OK;
 }
 
-/* The forward solve. *recorded: a gradient can flow to something. Where t never leaves t0, f is not called. */
+/* The forward solve. *recorded: a gradient can flow to something. Where t never leaves t0, f is not
+ * called. */
 static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, td_tensor *times, bool *recorded) {
   bool was = td_recording;
   td_tensor *first_slope = NULL;
@@ -214,7 +219,8 @@ static void push_result(lua_State *L, const td_ode_solution *s) {
 static td_ode_recorded *recorded_new(lua_State *L, const td_tensor *times, td_ode_gradient mode) {
   td_ode_recorded *r = td_alloc(sizeof *r);
   if (!r) return NULL;
-  *r = (td_ode_recorded){.mode = mode, .nt = times->numel, .nts = times->numel, .seminorm = bool_field(L, 4, "seminorm")};
+  *r = (td_ode_recorded){.mode = mode, .nt = times->numel, .nts = times->numel,
+                         .seminorm = bool_field(L, 4, "seminorm")};
   r->ts = td_alloc(r->nts * sizeof *r->ts);
   r->f = lua_field_new(L, 1);
   if (!r->ts || !r->f) {
@@ -238,7 +244,8 @@ static td_tensor *take_rows(td_ode_recorded *r) {
   return rows;
 }
 
-/* ode_solve(f, y0, times, options) → ys (times×state, the rows reached), result table, counter of backward evaluations */
+/* ode_solve(f, y0, times, options) → ys (times×state, the rows reached), result table, counter of backward
+ * evaluations */
 static int core_ode_solve(lua_State *L) {
   static const char *const modes[] = {"discrete", "backsolve", "frozen", NULL};
   lua_settop(L, 4);
@@ -286,8 +293,8 @@ static int core_ode_solve(lua_State *L) {
   return 3;
 }
 
-/* ode_methods() → list of {name, source, order, error_order, dense_order, stages, fsal, a, b, c, e} and the dense weights as
- * a function of θ, for the manual and the order tests */
+/* ode_methods() → list of {name, source, order, error_order, dense_order, stages, fsal, a, b, c, e} and the
+ * dense weights as a function of θ, for the manual and the order tests */
 static void push_row(lua_State *L, const double *row, int n) {
   lua_createtable(L, n, 0);
   for (int i = 0; i < n; i++) {
@@ -323,7 +330,8 @@ static int core_ode_methods(lua_State *L) {
   }
   return 1;
 }
-/* ode_dense(method, θ) → weights of the stages (the slope at the end last when it is an extra stage) and their slopes */
+/* ode_dense(method, θ) → weights of the stages (the slope at the end last when it is an extra stage) and
+ * their slopes */
 static int core_ode_dense(lua_State *L) {
   const td_tableau *m = td_tableau_find(luaL_checkstring(L, 1));
   if (!m) tdl_error(L, "ode.solve: unknown method \"%s\"", lua_tostring(L, 1));
@@ -336,7 +344,8 @@ static int core_ode_dense(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-  {"ode_solve", core_ode_solve}, {"ode_methods", core_ode_methods}, {"ode_dense", core_ode_dense}, {NULL, NULL},
+  {"ode_solve", core_ode_solve}, {"ode_methods", core_ode_methods}, {"ode_dense", core_ode_dense},
+  {NULL, NULL},
 };
 
 void tdl_open_ode(lua_State *L) {

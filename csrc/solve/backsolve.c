@@ -1,7 +1,8 @@
-/* The continuous adjoint: the state y, its cotangent a and the parameters' gradients are integrated together from each
- * save time back to the one before, y starting anew from the saved value. Memory does not grow with the number of steps;
- * the gradient is as accurate as the backward solve, and wrong where y cannot be integrated backwards. `frozen` holds a
- * at its end value. Chen, Rubanova, Bettencourt, Duvenaud 2018, with the seminorm of Kidger, Chen, Lyons 2021. */
+/* The continuous adjoint: the state y, its cotangent a and the parameters' gradients are integrated together
+ * from each save time back to the one before, y starting anew from the saved value. Memory does not grow
+ * with the number of steps; the gradient is as accurate as the backward solve, and wrong where y cannot be
+ * integrated backwards. `frozen` holds a at its end value. Chen, Rubanova, Bettencourt, Duvenaud 2018, with
+ * the seminorm of Kidger, Chen, Lyons 2021. */
 #include <string.h>
 #include "base/alloc.h"
 #include "ops/ops.h"
@@ -33,9 +34,10 @@ static td_status put_negative(td_tensor *flat, size_t offset, const td_tensor *l
   return x ? put(flat, offset, like, td_neg(x)) : td_tensor_fill(to, 0);
 }
 
-/* f(t, y) into *dy, and into grads aᵀ∂f/∂y and aᵀ∂f/∂θ…, NULL where f does not depend on it; all automatic. */
-static td_status products(const adjoint_field *a, td_tensor *t, td_tensor *y, td_tensor *cotangent, td_tensor **dy,
-                          td_tensor **inputs, td_tensor **grads) {
+/* f(t, y) into *dy, and into grads aᵀ∂f/∂y and aᵀ∂f/∂θ…, NULL where f does not depend on it; all
+ * automatic. */
+static td_status products(const adjoint_field *a, td_tensor *t, td_tensor *y, td_tensor *cotangent,
+                          td_tensor **dy, td_tensor **inputs, td_tensor **grads) {
   const td_ode_recorded *r = a->r;
   int n = 1 + (int)r->nexternals;
   inputs[0] = y;
@@ -86,23 +88,25 @@ static td_status adjoint_eval(td_field *self, td_tensor *t, td_tensor *flat, td_
 }
 
 /* *sum += sign·⟨a, f(t, y)⟩ */
-static td_status add_time_slope(const td_ode_recorded *r, double time, td_tensor *y, td_tensor *a, double sign,
-                                double *sum) {
-  td_tensor *t = td_auto(td_tensor_number(TD_F64, time, false)), *dy = t && y && a ? td_sweep_eval(r, t, y) : NULL;
+static td_status add_time_slope(const td_ode_recorded *r, double time, td_tensor *y, td_tensor *a,
+                                double sign, double *sum) {
+  td_tensor *t = td_auto(td_tensor_number(TD_F64, time, false));
+  td_tensor *dy = t && y && a ? td_sweep_eval(r, t, y) : NULL;
   td_tensor *dot = dy ? td_sum(td_mul(a, dy), 0, false) : NULL;
   if (!dot) return td_last_status();
   *sum += sign * td_tensor_get(dot, 0);
   return TD_OK;
 }
 
-static td_status integrate_back(const td_sweep *w, adjoint_field *a, td_tensor *flat, double from, double to) {
+static td_status integrate_back(const td_sweep *w, adjoint_field *a, td_tensor *flat, double from,
+                                double to) {
   td_ode_solution back;
   td_ode_options o = w->r->adjoint;
   o.norm_count = w->r->seminorm ? 2 * a->like->numel : 0;
   td_status s = td_ode_integrate(&a->field, flat, (const double[]){from, to}, 2, &o, &back);
   if (!s && back.status != TD_ODE_OK)
-    s = td_fail(TD_ESOLVE, "ode.solve: the backward solve failed: %s; loosen adjoint_rtol, or use grad = \"discrete\"",
-                back.message);
+    s = td_fail(TD_ESOLVE, "ode.solve: the backward solve failed: %s; loosen adjoint_rtol, or use "
+                "grad = \"discrete\"", back.message);
   if (!s) s = td_tensor_copy(flat, td_sweep_row(back.ys, 1));
   td_ode_solution_free(&back);
   return s;

@@ -1,7 +1,7 @@
-/* The exact derivative of the computed map on its frozen grid: the accepted steps are replayed from their kept starts,
- * newest first, each on a tape of its own that lives for that step alone. The step-size control is not differentiated,
- * and the nodes of the grid are constants but for the two ends. For second derivatives the whole grid is replayed on
- * one tape, and that is differentiated. */
+/* The exact derivative of the computed map on its frozen grid: the accepted steps are replayed from their
+ * kept starts, newest first, each on a tape of its own that lives for that step alone. The step-size control
+ * is not differentiated, and the nodes of the grid are constants but for the two ends. For second
+ * derivatives the whole grid is replayed on one tape, and that is differentiated. */
 #include <math.h>
 #include "base/alloc.h"
 #include "ops/ops.h"
@@ -9,7 +9,8 @@
 
 /* ---- Replaying a step on the tape ---- */
 
-/* One step of the grid. t, end and h = end − t are 0-d float64 tensors when times are differentiated, else NULL. */
+/* One step of the grid. t, end and h = end − t are 0-d float64 tensors when times are differentiated, else
+ * NULL. */
 typedef struct {
   const td_ode_recorded *r;
   double t0, t1, size;
@@ -62,8 +63,8 @@ static td_tensor *replay_step(replay *p) {
   return moved(p, m->b, stages);
 }
 
-/* The value at save time `at` inside the step. When times are differentiated, `save` is that time as a tensor: the
- * weights' dependence on it enters to first order about θ. */
+/* The value at save time `at` inside the step. When times are differentiated, `save` is that time as a
+ * tensor: the weights' dependence on it enters to first order about θ. */
 static td_tensor *replay_between(replay *p, td_tensor *y1, double at, td_tensor *save) {
   const td_tableau *m = p->r->o.method;
   double w[TD_MAX_STAGES + 1], dw[TD_MAX_STAGES + 1], theta = (at - p->t0) / p->size;
@@ -82,8 +83,8 @@ static td_tensor *replay_between(replay *p, td_tensor *y1, double at, td_tensor 
 /* Does the step end at t1 of the solve? A failed solve has no such step. */
 static bool ends_solve(const replay *p) { return p->r->nt == p->r->nts && p->t1 == p->r->ts[p->r->nts - 1]; }
 
-/* Is the value at save time j simply that of the step's end? When times are differentiated only the solve's own end is:
- * another save time that falls on a node moves along the extension, whose nodes stay. */
+/* Is the value at save time j simply that of the step's end? When times are differentiated only the solve's
+ * own end is: another save time that falls on a node moves along the extension, whose nodes stay. */
 static bool is_end(const replay *p, size_t j, bool times) {
   return p->r->ts[j] == p->t1 && (!times || ends_solve(p));
 }
@@ -186,7 +187,8 @@ static td_status pull(td_sweep *s, const replay *p, step_tape *g, size_t n) {
   g->nin = nin;
   td_tensor_release(s->lambda);
   s->lambda = td_tensor_retain(g->grad[0]);
-  for (size_t i = 0; i < r->nexternals && !status; i++) status = td_sweep_add(&s->dexternal[i], g->grad[1 + i]);
+  for (size_t i = 0; i < r->nexternals && !status; i++)
+    status = td_sweep_add(&s->dexternal[i], g->grad[1 + i]);
   if (s->dtimes) collect_times(s, p, g, n);
   return status;
 }
@@ -231,8 +233,8 @@ static td_tensor *time_at(td_tensor *times, size_t i) {
 }
 
 /* Step n from y, and the rows of the save times in it; gives the state at its end. */
-static td_tensor *replay_rows(const td_ode_recorded *r, size_t n, td_tensor *y, td_tensor *times, td_tensor **rows,
-                              size_t *next) {
+static td_tensor *replay_rows(const td_ode_recorded *r, size_t n, td_tensor *y, td_tensor *times,
+                              td_tensor **rows, size_t *next) {
   replay p = replay_of(r, n);
   p.y = y;
   if (times) {
@@ -244,7 +246,8 @@ static td_tensor *replay_rows(const td_ode_recorded *r, size_t n, td_tensor *y, 
   td_tensor *y1 = replay_step(&p);
   for (; y1 && *next < r->nt && (r->ts[*next] - p.t1) * p.size <= 0; ++*next) {
     size_t j = *next;
-    rows[j] = is_end(&p, j, times != NULL) ? y1 : replay_between(&p, y1, r->ts[j], times ? time_at(times, j) : NULL);
+    td_tensor *save = times ? time_at(times, j) : NULL;
+    rows[j] = is_end(&p, j, times != NULL) ? y1 : replay_between(&p, y1, r->ts[j], save);
     if (!rows[j]) return NULL;
   }
   return y1;
@@ -255,7 +258,8 @@ td_tensor *td_replay_all(const td_ode_recorded *r, td_tensor *y, td_tensor *time
   size_t next = 0;
   if (!rows) return NULL;
   for (; next < r->nt && r->ts[next] == r->ts[0]; next++) rows[next] = y;
-  for (size_t n = 0; y && n < r->solution.nsteps && next < r->nt; n++) y = replay_rows(r, n, y, times, rows, &next);
+  for (size_t n = 0; y && n < r->solution.nsteps && next < r->nt; n++)
+    y = replay_rows(r, n, y, times, rows, &next);
   for (size_t i = 0; y && i < r->nt; i++) {
     rows[i] = td_do(&td_op_unsqueeze, &(td_attrs){.i = {0}}, 1, rows[i]);
     if (!rows[i]) y = NULL;

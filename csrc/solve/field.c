@@ -3,8 +3,8 @@
 
 static td_status check(const td_field *f, const td_tensor *y, uint32_t version, const td_tensor *dy) {
   if (!td_tensor_same_shape(dy, y) || dy->dtype != y->dtype)
-    return td_fail(TD_ESHAPE, "%s: the right-hand side gave %s of shape (%s), expected %s of the state's shape (%s)",
-                   f->who, td_dtype_name(dy->dtype), td_tensor_shape_string(dy), td_dtype_name(y->dtype),
+    return td_fail(TD_ESHAPE, "%s: the right-hand side gave %s of shape (%s), expected %s of the state's shape "
+                   "(%s)", f->who, td_dtype_name(dy->dtype), td_tensor_shape_string(dy), td_dtype_name(y->dtype),
                    td_tensor_shape_string(y));
   if (y->storage && y->storage->version != version)
     return td_fail(TD_EARG, "%s: the right-hand side wrote into its state in place, which the solver still needs", f->who);

@@ -25,7 +25,8 @@ static bool is_ours(const td_tensor *t) {
 
 td_status td_sweep_add(td_tensor **sum, td_tensor *x) {
   if (!x) return TD_OK;
-  if (*sum && !td_recording && is_ours(*sum)) return td_apply_inplace(&td_op_add, (td_tensor *[]){*sum, x}, 2, NULL);
+  if (*sum && !td_recording && is_ours(*sum))
+    return td_apply_inplace(&td_op_add, (td_tensor *[]){*sum, x}, 2, NULL);
   td_tensor *total = *sum ? td_add(*sum, x) : x;
   if (!total) return td_last_status();
   td_tensor_retain(total);
@@ -40,9 +41,10 @@ static bool is_among(const td_tensor *t, td_tensor *const *list, size_t n) {
   return false;
 }
 
-/* Everything recorded at `since` or later that the outputs depend on must be an external or among the operands. */
-static td_status check_known(const td_ode_recorded *r, td_tensor *const *outputs, int n, uint64_t since, double t,
-                             td_tensor *const *operands, size_t noperands) {
+/* Everything recorded at `since` or later that the outputs depend on must be an external or among the
+ * operands. */
+static td_status check_known(const td_ode_recorded *r, td_tensor *const *outputs, int n, uint64_t since,
+                             double t, td_tensor *const *operands, size_t noperands) {
   td_tensor **found;
   size_t count, capacity;
   td_status status = td_tape_externals(outputs, n, since, &found, &count, &capacity);
@@ -50,14 +52,16 @@ static td_status check_known(const td_ode_recorded *r, td_tensor *const *outputs
     bool known = is_among(found[i], r->externals, r->nexternals) || is_among(found[i], operands, noperands);
     if (!status && !known)
       status = td_fail(TD_EGRAD, "ode.solve: after t=%g the right-hand side uses a tensor of shape (%s) that needs a "
-                       "gradient, but not at the start; name it in the option params", t, td_tensor_shape_string(found[i]));
+                       "gradient, but not at the start; name it in the option params", t,
+                       td_tensor_shape_string(found[i]));
     td_tensor_release(found[i]);
   }
   td_free(found, capacity * sizeof *found);
   return status;
 }
 
-td_status td_sweep_check(const td_ode_recorded *r, td_tensor *const *outputs, int n, uint64_t since, double t) {
+td_status td_sweep_check(const td_ode_recorded *r, td_tensor *const *outputs, int n, uint64_t since,
+                         double t) {
   return check_known(r, outputs, n, since, t, NULL, 0);
 }
 
@@ -137,7 +141,8 @@ static void reverse_recorded(td_rule *rule) {
   td_tensor *operand[EXTERNALS];
   for (int i = 0; i < EXTERNALS; i++) {  /* behind an identity, since f may use the very same tensors */
     bool need = rule->need[i];
-    operand[i] = need ? td_do(td_op_find("contiguous"), NULL, 1, rule->in[i]) : td_auto(td_tensor_alias(rule->in[i]));
+    operand[i] = need ? td_do(td_op_find("contiguous"), NULL, 1, rule->in[i])
+                      : td_auto(td_tensor_alias(rule->in[i]));
     if (!operand[i]) return;
   }
   uint64_t since = td_tape_now();
@@ -166,7 +171,8 @@ void td_ode_recorded_free(void *recorded) {
   td_free(r, sizeof *r);
 }
 
-/* What the reverse pass reads besides the steps. The saved states are an alias, or the node would own itself. */
+/* What the reverse pass reads besides the steps. The saved states are an alias, or the node would own
+ * itself. */
 static td_status keep_for_reverse(td_ode_recorded *r, td_tensor *ys) {
   r->versions = td_alloc((r->nexternals + 1) * sizeof *r->versions);
   if (!r->versions) return td_last_status();

@@ -1,4 +1,5 @@
-/* Gradients of a solve, by name. All are strategies over the same forward loop; a recorded solve is one node of the tape. */
+/* Gradients of a solve, by name. All are strategies over the same forward loop; a recorded solve is one node
+ * of the tape. */
 #ifndef TD_SOLVE_GRADIENT_H
 #define TD_SOLVE_GRADIENT_H
 #include "graph/tape.h"
@@ -35,8 +36,8 @@ typedef struct {
 
 void td_ode_recorded_free(void *recorded);
 
-/* Makes ys, the rows that were reached, the result of one node on y0, times (float64) and the externals. Takes over
- * `recorded`, which must not own ys. */
+/* Makes ys, the rows that were reached, the result of one node on y0, times (float64) and the externals.
+ * Takes over `recorded`, which must not own ys. */
 td_status td_ode_record(td_ode_recorded *recorded, td_tensor *ys, td_tensor *y0, td_tensor *times);
 
 #endif

@@ -1,6 +1,6 @@
-/* The forward loop. A step is proposed, tried, judged, and accepted or rejected; everything a solve carries from one to
- * the next is in `solve`. The step size that a trial uses is the difference of its two times, so that the grid of times
- * alone says what was computed. */
+/* The forward loop. A step is proposed, tried, judged, and accepted or rejected; everything a solve carries
+ * from one to the next is in `solve`. The step size that a trial uses is the difference of its two times, so
+ * that the grid of times alone says what was computed. */
 #include "solve/integrate.h"
 #include <float.h>
 #include <math.h>
@@ -106,8 +106,10 @@ static td_status try_step(solve *s, double h, double end) {
 
 /* ---- Norms ---- */
 
-/* The solve's norm of Σ coef[i] x[i] over atol + rtol·max(|y0|, |y1|); NaN or infinite when something is not finite. */
-static double norm_of(solve *s, size_t count, const double *coef, const void **x, const char *y0, const char *y1) {
+/* The solve's norm of Σ coef[i] x[i] over atol + rtol·max(|y0|, |y1|); NaN or infinite when something is not
+ * finite. */
+static double norm_of(solve *s, size_t count, const double *coef, const void **x, const char *y0,
+                      const char *y1) {
   const td_ode_options *o = s->o;
   size_t n = o->norm_count ? o->norm_count : s->y->numel, ignored;
   if (n == 0) return 0;
@@ -150,7 +152,8 @@ static double next_stop(const solve *s) {
   return s->o->land || grid ? s->ts[s->next] : s->ts[s->nt - 1];
 }
 
-/* Hairer, Nørsett and Wanner, Solving ODEs I, II.4: a first step from one Euler step, neither outside the interval. */
+/* Hairer, Nørsett and Wanner, Solving ODEs I, II.4: a first step from one Euler step, neither outside the
+ * interval. */
 static td_status initial_step(solve *s, double *h) {
   const td_ode_options *o = s->o;
   double stop = next_stop(s), span = fabs(stop - s->t), one = 1;
@@ -188,8 +191,8 @@ typedef struct {
   bool cut;    /* shorter than was wanted, to land */
 } trial;
 
-/* Fixed steps count from the last stop, so that their rounding does not add up. A remainder of 1e-10 of the step is
- * taken along. */
+/* Fixed steps count from the last stop, so that their rounding does not add up. A remainder of 1e-10 of the
+ * step is taken along. */
 static trial propose(const solve *s, double wanted) {
   const td_ode_options *o = s->o;
   double stop = next_stop(s);
@@ -209,12 +212,14 @@ static double least_step(const solve *s) { return fmax(s->o->min_step, 10 * DBL_
 static double accepted_factor(const solve *s, double err) {
   const td_controller *c = &s->o->controller;
   double q = s->o->method->error_order + 1, least = c->keep_after_accept ? 1 : c->shrink;
-  double factor = c->safety * pow(err, -c->k[0] / q) * pow(s->history[0], -c->k[1] / q) * pow(s->history[1], -c->k[2] / q);
+  double factor = c->safety * pow(err, -c->k[0] / q);
+  factor *= pow(s->history[0], -c->k[1] / q) * pow(s->history[1], -c->k[2] / q);
   factor = fmax(least, fmin(factor, c->grow));
   return s->rejected_last && c->hold_after_reject ? fmin(factor, 1) : factor;
 }
 
-/* A step cut short to land says nothing against the size that was meant, and leaves no trace in the history. */
+/* A step cut short to land says nothing against the size that was meant, and leaves no trace in the
+ * history. */
 static void control(solve *s, const trial *p, double err, double *h) {
   if (err < 1e-10) err = 1e-10;
   double grown = p->h * accepted_factor(s, err);
@@ -332,11 +337,12 @@ static void give_up(solve *s, td_ode_status status, double h, const char *why, c
   double value = out->stats.worst < s->y->numel ? td_tensor_get(s->y, out->stats.worst) : NAN;
   double floor = 10 * (s->y->dtype == TD_F32 ? FLT_EPSILON : DBL_EPSILON);
   int n = snprintf(out->message, sizeof out->message,
-                   "%s at t=%.6g with step %.3g after %llu steps (state component %zu is %.4g)%s%s", why, s->t, h, tries,
-                   out->stats.worst + 1, value, *hint ? ": " : "", hint);
-  if (is_adaptive(s->o) && s->o->rtol < floor && status != TD_ODE_NONFINITE && n > 0 && (size_t)n < sizeof out->message)
-    snprintf(out->message + n, sizeof out->message - (size_t)n, "; rtol=%g is less than %s can hold, try at least %.2g",
-             s->o->rtol, td_dtype_name(s->y->dtype), floor);
+                   "%s at t=%.8g with step %.3g after %llu steps (state component %zu is %.4g)%s%s", why, s->t,
+                   h, tries, out->stats.worst + 1, value, *hint ? ": " : "", hint);
+  bool below = is_adaptive(s->o) && s->o->rtol < floor && status != TD_ODE_NONFINITE;
+  if (below && n > 0 && (size_t)n < sizeof out->message)
+    snprintf(out->message + n, sizeof out->message - (size_t)n,
+             "; rtol=%g is less than %s can hold, try at least %.2g", s->o->rtol, td_dtype_name(s->y->dtype), floor);
   out->status = status;
 }
 
@@ -345,13 +351,14 @@ static void give_up_stuck(solve *s, double h, bool finite) {
     give_up(s, TD_ODE_UNDERFLOW, h, "the step size fell too low",
             "the problem may be stiff or blow up there, or the tolerance is below rounding");
   else
-    give_up(s, TD_ODE_NONFINITE, h, "the right-hand side or the state is not finite", "look at f near that point");
+    give_up(s, TD_ODE_NONFINITE, h, "the right-hand side or the state is not finite",
+            "look at f near that point");
 }
 
 /* ---- The loop ---- */
 
-/* One accepted step, with the rejected tries before it; or the solution gets another status than ok. *h is the step to
- * try, and becomes the next one. */
+/* One accepted step, with the rejected tries before it; or the solution gets another status than ok. *h is
+ * the step to try, and becomes the next one. */
 static td_status step(solve *s, double *h) {
   const td_ode_options *o = s->o;
   td_ode_stats *stats = &s->out->stats;
@@ -416,7 +423,8 @@ static td_status run(solve *s) {
 
 td_status td_ode_check(const td_tensor *y0, const double *ts, size_t nt) {
   if (!td_dtype_is_real(y0->dtype))
-    return td_fail(TD_EDTYPE, "ode.solve: the state is %s, expected float32 or float64", td_dtype_name(y0->dtype));
+    return td_fail(TD_EDTYPE, "ode.solve: the state is %s, expected float32 or float64",
+                   td_dtype_name(y0->dtype));
   if (y0->ndim == TD_MAX_DIMS)
     return td_fail(TD_ESHAPE, "ode.solve: the state has %d dims, at most %d fit", y0->ndim, TD_MAX_DIMS - 1);
   if (nt == 0) return td_fail(TD_EARG, "ode.solve: no times were given");
@@ -424,7 +432,8 @@ td_status td_ode_check(const td_tensor *y0, const double *ts, size_t nt) {
     if (!isfinite(ts[i])) return td_fail(TD_EARG, "ode.solve: time %zu is not finite", i + 1);
   for (size_t i = 1; i < nt; i++)
     if ((ts[i] - ts[i - 1]) * (ts[nt - 1] - ts[0]) < 0 || (ts[nt - 1] == ts[0] && ts[i] != ts[0]))
-      return td_fail(TD_EARG, "ode.solve: times must ascend or descend, but time %zu is %g after %g", i + 1, ts[i], ts[i - 1]);
+      return td_fail(TD_EARG, "ode.solve: times must ascend or descend, but time %zu is %g after %g", i + 1,
+                     ts[i], ts[i - 1]);
   return TD_OK;
 }
 
@@ -435,8 +444,8 @@ td_status td_ode_integrate(td_field *f, td_tensor *y0, const double *ts, size_t 
   if (status) return status;
   size_t shape[TD_MAX_DIMS] = {nt};
   memcpy(shape + 1, y0->shape, sizeof(size_t) * (size_t)y0->ndim);
-  solve s = {.f = f, .o = o, .ts = ts, .nt = nt, .t = ts[0], .anchor = ts[0], .direction = ts[nt - 1] >= ts[0] ? 1 : -1,
-             .history = {1, 1}, .out = out};
+  solve s = {.f = f, .o = o, .ts = ts, .nt = nt, .t = ts[0], .anchor = ts[0],
+             .direction = ts[nt - 1] >= ts[0] ? 1 : -1, .history = {1, 1}, .out = out};
   out->stats.t_last = ts[0];
   out->ys = td_tensor_new(y0->dtype, y0->ndim + 1, shape);
   s.y = td_tensor_contiguous(y0);

@@ -1,5 +1,5 @@
-/* Integrating y' = f(t, y) step by step: method × controller × what to save. The state is one contiguous tensor; the
- * binding packs several into one. Time is double whatever the state's type. */
+/* Integrating y' = f(t, y) step by step: method × controller × what to save. The state is one contiguous
+ * tensor; the binding packs several into one. Time is double whatever the state's type. */
 #ifndef TD_SOLVE_INTEGRATE_H
 #define TD_SOLVE_INTEGRATE_H
 #include "solve/field.h"
@@ -8,8 +8,9 @@
 typedef enum { TD_ODE_OK, TD_ODE_MAX_STEPS, TD_ODE_UNDERFLOW, TD_ODE_NONFINITE } td_ode_status;
 const char *td_ode_status_name(td_ode_status s);
 
-/* h' = h·clip(safety·Π errᵢ^(−k[i]/q), shrink, grow), q = error order + 1; err of this step and the two accepted before.
- * A rejected step shrinks by clip(safety·err^(−1/q), shrink, safety), or by `shrink` when something was not finite. */
+/* h' = h·clip(safety·Π errᵢ^(−k[i]/q), shrink, grow), q = error order + 1; err of this step and the two
+ * accepted before. A rejected step shrinks by clip(safety·err^(−1/q), shrink, safety), or by `shrink` when
+ * something was not finite. */
 typedef struct {
   double k[3];
   double safety, shrink, grow;
@@ -58,8 +59,9 @@ td_status td_ode_check(const td_tensor *y0, const double *ts, size_t nt);
 /* Where step n of a solution ends. */
 double td_ode_step_end(const td_ode_solution *s, size_t n);
 
-/* Solves from ts[0] through ts[nt-1], in order or in reverse order, with values at each. A failure of the solver is a status in
- * the solution; a TD_E… is returned for wrong input and failing callbacks. Free the solution in either case. */
+/* Solves from ts[0] through ts[nt-1], in order or in reverse order, with values at each. A failure of the
+ * solver is a status in the solution; a TD_E… is returned for wrong input and failing callbacks. Free the
+ * solution in either case. */
 td_status td_ode_integrate(td_field *f, td_tensor *y0, const double *ts, size_t nt, const td_ode_options *o,
                            td_ode_solution *out);
 void td_ode_solution_free(td_ode_solution *s);

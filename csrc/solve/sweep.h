@@ -1,5 +1,5 @@
-/* What the reverse passes share: the cotangents that move from the last save time to the first. For gradient.c and the
- * modes, discrete.c and backsolve.c. */
+/* What the reverse passes share: the cotangents that move from the last save time to the first. For
+ * gradient.c and the modes, discrete.c and backsolve.c. */
 #ifndef TD_SOLVE_SWEEP_H
 #define TD_SOLVE_SWEEP_H
 #include "solve/gradient.h"
@@ -17,7 +17,8 @@ typedef struct {
 td_status td_sweep_discrete(td_sweep *s);
 td_status td_sweep_backsolve(td_sweep *s);
 
-/* All saved rows again, on the tape, from y and times (NULL: not differentiated): for second derivatives. Automatic. */
+/* All saved rows again, on the tape, from y and times (NULL: not differentiated): for second derivatives.
+ * Automatic. */
 td_tensor *td_replay_all(const td_ode_recorded *r, td_tensor *y, td_tensor *times);
 
 /* f(t, y), automatic; counts as an evaluation of the reverse pass. NULL on failure. */
@@ -26,8 +27,9 @@ td_tensor *td_sweep_eval(const td_ode_recorded *r, td_tensor *t, td_tensor *y);
 td_tensor *td_sweep_row(const td_tensor *rows, size_t i);
 /* *sum += x; either may be NULL. */
 td_status td_sweep_add(td_tensor **sum, td_tensor *x);
-/* Everything recorded at `since` or later that the outputs depend on must be a known external, or its gradient would
- * be lost without a word. */
-td_status td_sweep_check(const td_ode_recorded *r, td_tensor *const *outputs, int n, uint64_t since, double t);
+/* Everything recorded at `since` or later that the outputs depend on must be a known external, or its
+ * gradient would be lost without a word. */
+td_status td_sweep_check(const td_ode_recorded *r, td_tensor *const *outputs, int n, uint64_t since,
+                         double t);
 
 #endif

@@ -1,14 +1,15 @@
--- Implicit models: HomoODE, a deep equilibrium model solved as a modified neural ODE from a shared initial point.
--- S. Ding, T. Cui, J. Wang, Y. Shi, "Two Sides of The Same Coin: Bridging Deep Equilibrium Models and Neural ODEs via
--- Homotopy Continuation", NeurIPS 2023, arXiv 2310.09583. The architecture is that of the authors' released code.
+-- Implicit models: HomoODE, a deep equilibrium model solved as a modified neural ODE from a shared initial
+-- point. S. Ding, T. Cui, J. Wang, Y. Shi, "Two Sides of The Same Coin: Bridging Deep Equilibrium Models and
+-- Neural ODEs via Homotopy Continuation", NeurIPS 2023, arXiv 2310.09583. The architecture is that of the
+-- authors' released code.
 --
 --   local model = implicit.HomoODE(implicit.configs.cifar10.model)
 --   local logits = model(images)                  -- N×H×W×3 → N×classes
 --   nn.cross_entropy(logits, labels):backward()
 --   model.point:update(model.endpoint)            -- the shared point learns on its own
 --
--- The images' features x = stem(image) are a condition of the field F(z; x); the state z starts from a point that
--- all images share and z(1) is read as the equilibrium.
+-- The images' features x = stem(image) are a condition of the field F(z; x); the state z starts from a point
+-- that all images share and z(1) is read as the equilibrium.
 
 local autograd = require "tide.autograd"
 local core = require "tide.core"
@@ -31,8 +32,8 @@ end
 
 local Field = nn.Module "HomoField"
 
---- implicit.Field(channels, {groups = 32, dropout = 0}): F(z; x) = GN₂(drop(conv₂(relu(GN₁(conv₁ z)) + x))), 3×3
---- convolutions. z and x have one shape N×H×W×C. Dropped channels are chosen once for a whole solve.
+--- implicit.Field(channels, {groups = 32, dropout = 0}): F(z; x) = GN₂(drop(conv₂(relu(GN₁(conv₁ z)) + x))),
+--- 3×3 convolutions. z and x have one shape N×H×W×C. Dropped channels are chosen once for a whole solve.
 function Field:init(channels, opts)
   local o = options.check("implicit.Field", opts, {groups = 32, dropout = 0})
   check_groups("implicit.Field", o.groups, channels)
@@ -51,8 +52,8 @@ M.Field = Field
 
 local Stem = nn.Module "HomoStem"
 
---- implicit.Stem(inputs, channels, {stride = 1}): two 3×3 convolutions with batch norm and relu; the first has the
---- given stride, the second 2. N×H×W×inputs → N×H/(2·stride)×W/(2·stride)×channels.
+--- implicit.Stem(inputs, channels, {stride = 1}): two 3×3 convolutions with batch norm and relu; the first
+--- has the given stride, the second 2. N×H×W×inputs → N×H/(2·stride)×W/(2·stride)×channels.
 function Stem:init(inputs, channels, opts)
   local o = options.check("implicit.Stem", opts, {stride = 1})
   self.conv1 = nn.Conv2d(inputs, channels, 3, {padding = 1, stride = o.stride})
@@ -69,8 +70,8 @@ M.Stem = Stem
 
 local Head = nn.Module "HomoHead"
 
---- implicit.Head(channels, classes, {groups = 32, width = 256}): GN, relu, 1×1 convolution to `width`, batch norm, relu,
---- mean over the image, linear. N×H×W×channels → N×classes.
+--- implicit.Head(channels, classes, {groups = 32, width = 256}): GN, relu, 1×1 convolution to `width`, batch
+--- norm, relu, mean over the image, linear. N×H×W×channels → N×classes.
 function Head:init(channels, classes, opts)
   local o = options.check("implicit.Head", opts, {groups = 32, width = 256})
   check_groups("implicit.Head", o.groups, channels)
@@ -92,21 +93,24 @@ local point_modes = {zero = true, pattern = true, regress = true, joint = true, 
 
 local SharedPoint = nn.Module "SharedPoint"
 
---- implicit.SharedPoint(channels, {mode = "regress", groups = 32, lr = 0.02, every = 20, decay = 0.99}): one number per
---- channel from which every solve starts. Modes:
+--- implicit.SharedPoint(channels, {mode = "regress", groups = 32, lr = 0.02, every = 20, decay = 0.99}): one
+--- number per channel from which every solve starts. Modes:
 ---   zero, pattern: 0, or −1 and +1 alternating;
----   regress: γ·ŵ + β with ŵ = GN(w), as released: it gets no gradient from the loss; update(z) takes, every `every`
----     calls, one SGD step of rate lr on the smooth-L1 distance to the batch's endpoints (mean over N, H, W and C);
+---   regress: γ·ŵ + β with ŵ = GN(w), as released: it gets no gradient from the loss; update(z) takes, every
+---     `every` calls, one SGD step of rate lr on the smooth-L1 distance to the batch's endpoints (mean over
+---     N, H, W and C);
 ---   joint: the same numbers, trained by the loss through the solve;
 ---   ema: a running mean of the endpoints over batch and pixels, from the pattern on.
 function SharedPoint:init(channels, opts)
-  local o = options.check("implicit.SharedPoint", opts, {mode = "regress", groups = 32, lr = 0.02, every = 20, decay = 0.99})
+  local o = options.check("implicit.SharedPoint", opts,
+    {mode = "regress", groups = 32, lr = 0.02, every = 20, decay = 0.99})
   if not point_modes[o.mode] then
-    raise("implicit.SharedPoint: unknown mode %q, expected zero, pattern, regress, joint or ema", tostring(o.mode))
+    raise("implicit.SharedPoint: unknown mode %q, expected zero, pattern, regress, joint or ema",
+      tostring(o.mode))
   end
   check_groups("implicit.SharedPoint", o.groups, channels)
-  self.mode, self.channels, self.groups, self.every, self.decay, self.calls = o.mode, channels, o.groups, o.every, o.decay, 0
-  self.lr = o.lr
+  self.mode, self.channels, self.groups = o.mode, channels, o.groups
+  self.lr, self.every, self.decay, self.calls = o.lr, o.every, o.decay, 0
   if o.mode == "regress" or o.mode == "joint" then
     self.weight = nn.Conv2d(1, channels, 1, {bias = false}).weight:detach():reshape(channels):requires_grad()
     self.norm = nn.GroupNorm(o.groups, channels)
@@ -135,8 +139,8 @@ function SharedPoint:start(features)
   return core.expand(core.to(a, features.dtype), features.shape)
 end
 
---- Learns from the endpoints z(1) of a batch; to be called once a training iteration. Gives the regression loss on the
---- calls that take a step, else nil.
+--- Learns from the endpoints z(1) of a batch; to be called once a training iteration. Gives the regression
+--- loss on the calls that take a step, else nil.
 function SharedPoint:update(endpoint)
   endpoint = endpoint:detach()
   if self.mode == "ema" then
@@ -173,42 +177,47 @@ local kinds = {
 }
 
 local model_defaults = {
-  kind = "learned", inputs = 3, channels = 64, classes = 10, groups = 32, stem_stride = 1, head_width = 256, dropout = 0,
+  kind = "learned", inputs = 3, channels = 64, classes = 10, groups = 32, stem_stride = 1, head_width = 256,
+  dropout = 0,
   point = "regress", point_lr = 0.02, point_every = 20, horizon = 1,
   method = "dopri5_shampine", controller = "torchdiffeq", rtol = 1e-3, atol = 1e-3, step_size = 0,
   grad = "discrete", adjoint_norm = "rms",
 }
 
---- implicit.HomoODE{…}: images N×H×W×inputs → logits N×classes. Options: kind "learned" (z' = F(z; x), as released) or
---- "residual" (z' = F(z; x) − z, whose rest points are the equilibria z = F(z; x)), inputs 3, channels 64, classes 10, groups 32,
---- stem_stride 1, head_width 256, dropout 0, point "regress" (see SharedPoint), point_lr 0.02, point_every 20, horizon 1;
---- of the solve: method "dopri5_shampine", controller "torchdiffeq", rtol and atol 1e-3, step_size (for fixed steps),
---- grad "discrete" | "adjoint" | "frozen". "frozen" is what the released code's adjoint computes (the cotangent is not
---- propagated): a wrong gradient, here for comparison only.
+--- implicit.HomoODE{…}: images N×H×W×inputs → logits N×classes. Options: kind "learned" (z' = F(z; x), as
+--- released) or "residual" (z' = F(z; x) − z, whose rest points are the equilibria z = F(z; x)), inputs 3,
+--- channels 64, classes 10, groups 32, stem_stride 1, head_width 256, dropout 0, point "regress" (see
+--- SharedPoint), point_lr 0.02, point_every 20, horizon 1; of the solve: method "dopri5_shampine", controller
+--- "torchdiffeq", rtol and atol 1e-3, step_size (for fixed steps), grad "discrete" | "adjoint" | "frozen".
+--- "frozen" is what the released code's adjoint computes (the cotangent is not propagated): a wrong gradient,
+--- here for comparison only.
 ---
---- After a call, model.endpoint is z(horizon) and model.stats the solve's statistics. The last step lands on the horizon,
---- where the released code interpolates.
+--- After a call, model.endpoint is z(horizon) and model.stats the solve's statistics. The last step lands on
+--- the horizon, where the released code interpolates.
 function HomoODE:init(opts)
   local o = options.check("implicit.HomoODE", opts, model_defaults)
   self.stem = Stem(o.inputs, o.channels, {stride = o.stem_stride})
   self.field = Field(o.channels, {groups = o.groups, dropout = o.dropout})
   self.head = Head(o.channels, o.classes, {groups = o.groups, width = o.head_width})
-  self.point = SharedPoint(o.channels, {mode = o.point, groups = o.groups, lr = o.point_lr, every = o.point_every})
+  self.point = SharedPoint(o.channels, {mode = o.point, groups = o.groups, lr = o.point_lr,
+    every = o.point_every})
   if not kinds[o.kind] then
     raise("implicit.HomoODE: unknown kind %q, expected \"learned\" or \"residual\"", tostring(o.kind))
   end
   self.kind, self.horizon = o.kind, o.horizon
   self.solver = {
-    method = o.method, controller = o.controller, rtol = o.rtol, atol = o.atol, step_size = o.step_size, grad = o.grad,
+    method = o.method, controller = o.controller, rtol = o.rtol, atol = o.atol, step_size = o.step_size,
+    grad = o.grad,
     adjoint_norm = o.adjoint_norm,
   }
 end
 
---- The solve from the shared point under the condition x (features): the solution at times t (default {0, horizon}).
+--- The solve from the shared point under the condition x (features): the solution at times t (default {0,
+--- horizon}).
 function HomoODE:solve(x, t)
   local derivative = kinds[self.kind]
-  return ode.solve(function(_, z) return derivative(self.field, z, x) end, self.point:start(x), t or {0, self.horizon},
-    self.solver)
+  local function field(_, z) return derivative(self.field, z, x) end
+  return ode.solve(field, self.point:start(x), t or {0, self.horizon}, self.solver)
 end
 
 --- How far z is from rest under the condition x: ‖z'‖/‖z‖, and for the kind "residual" also ‖z'‖/‖F(z; x)‖.
@@ -244,23 +253,27 @@ M.HomoODE = HomoODE
 local imagenet = {mean = {0.485, 0.456, 0.406}, std = {0.229, 0.224, 0.225}}
 local cifar = {mean = {0.4914, 0.4822, 0.4465}, std = {0.2023, 0.1994, 0.2010}}
 
---- Hyper-parameters of the authors' scripts: model (options of HomoODE) and training: epochs, batch, test_batch, Adam's
---- lr with a cosine to lr_min over all iterations, crop (padding), flip (probability), normalisation, seed.
+--- Hyper-parameters of the authors' scripts: model (options of HomoODE) and training: epochs, batch,
+--- test_batch, Adam's lr with a cosine to lr_min over all iterations, crop (padding), flip (probability),
+--- normalisation, seed.
 M.configs = {
   cifar10 = {
-    model = {channels = 64, classes = 10, groups = 32, head_width = 256, dropout = 0.10, point_lr = 0.02, point_every = 20,
-      grad = "discrete"},
-    epochs = 300, batch = 64, test_batch = 400, lr = 1e-3, lr_min = 1e-6, crop = 4, flip = 0.2, normalize = imagenet, seed = 0,
+    model = {channels = 64, classes = 10, groups = 32, head_width = 256, dropout = 0.10,
+      point_lr = 0.02, point_every = 20, grad = "discrete"},
+    epochs = 300, batch = 64, test_batch = 400, lr = 1e-3, lr_min = 1e-6, crop = 4, flip = 0.2,
+    normalize = imagenet, seed = 0,
   },
   cifar100 = {
-    model = {channels = 128, classes = 100, groups = 32, head_width = 512, dropout = 0.15, point_lr = 0.01, point_every = 5,
-      grad = "adjoint"},
-    epochs = 300, batch = 64, test_batch = 400, lr = 1e-3, lr_min = 1e-6, crop = 4, flip = 0.5, normalize = imagenet, seed = 0,
+    model = {channels = 128, classes = 100, groups = 32, head_width = 512, dropout = 0.15,
+      point_lr = 0.01, point_every = 5, grad = "adjoint"},
+    epochs = 300, batch = 64, test_batch = 400, lr = 1e-3, lr_min = 1e-6, crop = 4, flip = 0.5,
+    normalize = imagenet, seed = 0,
   },
   tiny_imagenet = {
-    model = {channels = 128, classes = 200, groups = 8, head_width = 512, dropout = 0.15, point_lr = 0.05, point_every = 20,
-      stem_stride = 2, grad = "adjoint"},
-    epochs = 300, batch = 64, test_batch = 400, lr = 1e-3, lr_min = 1e-6, crop = 8, flip = 0.5, normalize = cifar, seed = 1,
+    model = {channels = 128, classes = 200, groups = 8, head_width = 512, dropout = 0.15,
+      point_lr = 0.05, point_every = 20, stem_stride = 2, grad = "adjoint"},
+    epochs = 300, batch = 64, test_batch = 400, lr = 1e-3, lr_min = 1e-6, crop = 8, flip = 0.5,
+    normalize = cifar, seed = 1,
   },
 }
 

@@ -1,5 +1,5 @@
--- Ordinary differential equations: solve, and the peers' names for it. Methods, controllers and gradient modes are
--- chosen by name and independent of each other.
+-- Ordinary differential equations: solve, and the peers' names for it. Methods, controllers and gradient
+-- modes are chosen by name and independent of each other.
 
 local core = require "tide.core"
 local message = require "tide.message"
@@ -17,12 +17,13 @@ for _, m in ipairs(core.ode_methods()) do methods[m.name] = m end
 --- The methods by name: {name, source, order, error_order, dense_order, stages, fsal, a, b, c, e}.
 M.methods = methods
 
--- Step control: h' = h·clip(safety·Π errᵢ^(−kᵢ/q), shrink, grow) over this step's error and those of the last two accepted
--- ones, with q one more than the order of the error estimate. keep_after_accept: an accepted step never shrinks the
--- next; hold_after_reject: the first accepted step after a rejected one does not grow.
+-- Step control: h' = h·clip(safety·Π errᵢ^(−kᵢ/q), shrink, grow) over this step's error and those of the last
+-- two accepted ones, with q one more than the order of the error estimate. keep_after_accept: an accepted
+-- step never shrinks the next; hold_after_reject: the first accepted step after a rejected one does not grow.
 local function controller(k1, k2, k3, more)
   local c = {
-    k1 = k1, k2 = k2, k3 = k3, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = false, hold_after_reject = true,
+    k1 = k1, k2 = k2, k3 = k3, safety = 0.9, shrink = 0.2, grow = 10, keep_after_accept = false,
+    hold_after_reject = true,
   }
   for key, value in pairs(more or {}) do c[key] = value end
   return c
@@ -30,7 +31,7 @@ end
 
 local controllers = {
   i = controller(1, 0, 0),                     -- elementary, as in SciPy
-  pi = controller(0.85, -0.2, 0),              -- DOPRI5 of Hairer, Nørsett, Wanner, β = 0.04: (0.2 − 0.75β)·5 and −β·5
+  pi = controller(0.85, -0.2, 0),              -- DOPRI5 of Hairer, β = 0.04: (0.2 − 0.75β)·5 and −β·5
   soderlind_pi = controller(0.8, -0.31, 0),    -- Söderlind 2003
   soderlind_pid = controller(0.58, -0.21, 0.1),
   torchdiffeq = controller(1, 0, 0, {keep_after_accept = true, hold_after_reject = false}),
@@ -44,15 +45,18 @@ local defaults = {
   safety = options.none, ifactor = options.none, dfactor = options.none,
   first_step = 0, min_step = 0, max_step = 0, max_steps = 1e5, step_size = 0, land = false,
   grad = "discrete", params = options.none, throw = true,
-  adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none, adjoint_norm = "seminorm",
+  adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
+  adjoint_norm = "seminorm",
 }
 
-local gradient_modes = {discrete = "discrete", backsolve = "backsolve", adjoint = "backsolve", frozen = "frozen"}
+local gradient_modes = {
+  discrete = "discrete", backsolve = "backsolve", adjoint = "backsolve", frozen = "frozen",
+}
 
-local function check_number(o, name, least, strict)
+local function check_number(o, name, least)
   local v = o[name]
-  if type(v) ~= "number" or v ~= v or v < least or (strict and v == least) then
-    raise("ode.solve: %s is %s, expected a number %s %g", name, tostring(v), strict and "above" or "of at least", least)
+  if type(v) ~= "number" or v ~= v or v < least then
+    raise("ode.solve: %s is %s, expected a number of at least %g", name, tostring(v), least)
   end
 end
 
@@ -79,8 +83,9 @@ local function prepared(o)
   for _, name in ipairs {"first_step", "min_step", "max_step", "step_size"} do check_number(o, name, 0) end
   check_number(o, "max_steps", 1)
   local method = nearest_of("ode.solve", "method", o.method, methods)
-  local chosen = type(o.controller) == "table" and options.check("ode.solve: controller", o.controller, controllers.i) or
-    nearest_of("ode.solve", "controller", o.controller, controllers)
+  local chosen = type(o.controller) == "table"
+    and options.check("ode.solve: controller", o.controller, controllers.i)
+    or nearest_of("ode.solve", "controller", o.controller, controllers)
   for i, p in ipairs(o.params or {}) do
     if not tensors.is_tensor(p) then raise("ode.solve: params[%d] is a %s, expected a tensor", i, type(p)) end
   end
@@ -90,7 +95,8 @@ local function prepared(o)
   for k, v in pairs(chosen) do c[k] = v end
   c.safety, c.grow, c.shrink = o.safety or c.safety, o.ifactor or c.grow, o.dfactor or c.shrink
   if not (c.safety > 0 and c.safety <= 1 and c.grow > 1 and c.shrink > 0 and c.shrink < 1) then
-    raise("ode.solve: safety %g, ifactor %g, dfactor %g: expected (0, 1], above 1, (0, 1)", c.safety, c.grow, c.shrink)
+    raise("ode.solve: safety %g, ifactor %g, dfactor %g: expected (0, 1], above 1, (0, 1)", c.safety, c.grow,
+      c.shrink)
   end
   return {
     method = method.name, rtol = o.rtol, atol = o.atol, controller = c, first_step = o.first_step,
@@ -118,7 +124,9 @@ local function flattened(state, list, path)
     if type(a) == type(b) then return a < b end
     return type(a) == "number"
   end)
-  for i, k in ipairs(keys) do plan[i] = {key = k, plan = flattened(state[k], list, path .. "." .. tostring(k))} end
+  for i, k in ipairs(keys) do
+    plan[i] = {key = k, plan = flattened(state[k], list, path .. "." .. tostring(k))}
+  end
   return plan
 end
 
@@ -161,7 +169,9 @@ local function one_number(y0)
     field = function(f)
       return function(t, y)
         local dy = f(t:item(), y:item())
-        if not is_number(dy) then raise("ode.solve: the right-hand side gave a %s, expected a number", type(dy)) end
+        if not is_number(dy) then
+          raise("ode.solve: the right-hand side gave a %s, expected a number", type(dy))
+        end
         return core.tensor(dy, "float64")
       end
     end,
@@ -177,7 +187,9 @@ local function nested_tensors(y0)
   if #list == 0 then raise("ode.solve: y0 is an empty table") end
   local shapes, sizes, parts = {}, {}, {}
   for i, x in ipairs(list) do
-    if x.dtype ~= list[1].dtype then raise("ode.solve: the parts of y0 have types %s and %s", list[1].dtype, x.dtype) end
+    if x.dtype ~= list[1].dtype then
+      raise("ode.solve: the parts of y0 have types %s and %s", list[1].dtype, x.dtype)
+    end
     shapes[i], sizes[i], parts[i] = x.shape, x.numel, core.reshape(x, -1)
   end
   local function unpacked(flat, lead)
@@ -248,8 +260,10 @@ end
 -- Statistics; nfe_b counts the evaluations of reverse passes so far.
 local function statistics(result, times, counter)
   local s = {
-    nfe = result.nfe, accepted = result.accepted, rejected = result.rejected, h_min = result.h_min, h_max = result.h_max,
-    t_first = times[1]:item(), t_last = result.t_last, worst_index = result.worst_index, saved = result.reached,
+    nfe = result.nfe, accepted = result.accepted, rejected = result.rejected, h_min = result.h_min,
+    h_max = result.h_max,
+    t_first = times[1]:item(), t_last = result.t_last, worst_index = result.worst_index,
+    saved = result.reached,
     steps = result.accepted + result.rejected,
   }
   return setmetatable(s, {__index = function(_, key) return key == "nfe_b" and counter() or nil end})
@@ -273,25 +287,28 @@ local function times_of(t)
     end
   end
   if plain then return core.tensor(t, "float64") end
-  for i, v in ipairs(t) do parts[i] = is_number(v) and core.tensor({v}, "float64") or core.reshape(core.to(v, "float64"), 1) end
+  for i, v in ipairs(t) do
+    parts[i] = is_number(v) and core.tensor({v}, "float64") or core.reshape(core.to(v, "float64"), 1)
+  end
   return core.cat(parts, 1)
 end
 
---- Solves y' = f(t, y) from y(t[1]) = y0, with values at the times t (ascending or descending; {t0, t1} for the two ends).
---- y0: a tensor; a table of numbers (then f takes a number and a table and returns a table); or nested tables of
---- tensors (f takes and returns the same). In f, t is a 0-d float64 tensor. Gradients reach y0, t, and every tensor that
---- f closes over. f must give the same derivative when it is called again with the same arguments.
+--- Solves y' = f(t, y) from y(t[1]) = y0, with values at the times t (ascending or descending; {t0, t1} for
+--- the two ends). y0: a tensor; a table of numbers (then f takes a number and a table and returns a table);
+--- or nested tables of tensors (f takes and returns the same). In f, t is a 0-d float64 tensor. Gradients
+--- reach y0, t, and every tensor that f closes over. f must give the same derivative when it is called again
+--- with the same arguments.
 ---
 --- Options: method "tsit5" (see ode.methods), rtol 1e-6, atol 1e-8, norm "rms" | "max", controller "pi" (see
---- ode.controllers) with safety, ifactor, dfactor; first_step (chosen), min_step 0, max_step, max_steps 1e5; step_size
---- for fixed steps (methods without an error estimate step from time to time of t without it); land = true steps onto
---- the times instead of interpolating. grad: "discrete" (exact for the steps taken), "backsolve" (continuous adjoint,
---- memory independent of the number of steps; adjoint_method, adjoint_rtol, adjoint_atol, adjoint_norm "seminorm" |
---- "rms"), "frozen" (wrong on purpose, for comparison). params: further tensors that need gradients. throw = false
---- returns a failed solve instead of raising.
+--- ode.controllers) with safety, ifactor, dfactor; first_step (chosen), min_step 0, max_step, max_steps 1e5;
+--- step_size for fixed steps (methods without an error estimate step from time to time of t without it); land
+--- = true steps onto the times instead of interpolating. grad: "discrete" (exact for the steps taken),
+--- "backsolve" (continuous adjoint, memory independent of the number of steps; adjoint_method, adjoint_rtol,
+--- adjoint_atol, adjoint_norm "seminorm" | "rms"), "frozen" (wrong on purpose, for comparison). params:
+--- further tensors that need gradients. throw = false returns a failed solve instead of raising.
 ---
---- Returns {ts, ys (times × state), last (the state at the last time), status, message, stats}. The step-size control is
---- not differentiated: Hairer, Nørsett, Wanner, Solving ODEs I, II.4 for the forward part.
+--- Returns {ts, ys (times × state), last (the state at the last time), status, message, stats}. The step-size
+--- control is not differentiated: Hairer, Nørsett, Wanner, Solving ODEs I, II.4 for the forward part.
 function M.solve(f, y0, t, opts)
   local o = options.check("ode.solve", opts, defaults)
   if type(f) ~= "function" and not (type(f) == "table" and getmetatable(f) and getmetatable(f).__call) then
@@ -299,10 +316,15 @@ function M.solve(f, y0, t, opts)
   end
   local request = prepared(o)
   request.adjoint = prepared(setmetatable({
-    method = o.adjoint_method, rtol = o.adjoint_rtol, atol = o.adjoint_atol, first_step = 0, land = false}, {__index = o}))
+    method = o.adjoint_method, rtol = o.adjoint_rtol, atol = o.adjoint_atol, first_step = 0, land = false,
+  }, {__index = o}))
   local state, times = state_of(y0), times_of(t)
   local callee = state.field(f)
-  local field = pass.hold(type(callee) == "function" and callee or function(time, y) return callee(time, y) end)
+  if type(callee) ~= "function" then
+    local object = callee
+    callee = function(time, y) return object(time, y) end
+  end
+  local field = pass.hold(callee)
   local ys, result, counter = core.ode_solve(field, state.y0, times, request)
   if result.status ~= "ok" and o.throw then raise("ode.solve: %s", result.message) end
   local reached = result.reached == times.numel and times or core.narrow(times, 1, 1, result.reached)
@@ -339,15 +361,16 @@ local function odeint_options(fname, opts, more)
   return o
 end
 
---- torchdiffeq's odeint: values at the times t (times × state), exact gradients through the solver. Defaults rtol 1e-7,
---- atol 1e-9, method "dopri5" with the embedded weights and the controller used there. Unlike there, the last step lands
---- on the last time, and fixed steps interpolate by cubics.
+--- torchdiffeq's odeint: values at the times t (times × state), exact gradients through the solver. Defaults
+--- rtol 1e-7, atol 1e-9, method "dopri5" with the embedded weights and the controller used there. Unlike
+--- there, the last step lands on the last time, and fixed steps interpolate by cubics.
 function M.odeint(f, y0, t, opts)
   return M.solve(f, y0, t, odeint_options("odeint", opts)).ys
 end
 
---- torchdiffeq's odeint_adjoint: the same with the continuous adjoint. Parameters are found by themselves; adjoint_params
---- names further ones. adjoint_options = {norm = "seminorm"} keeps them out of the backward error control.
+--- torchdiffeq's odeint_adjoint: the same with the continuous adjoint. Parameters are found by themselves;
+--- adjoint_params names further ones. adjoint_options = {norm = "seminorm"} keeps them out of the backward
+--- error control.
 function M.odeint_adjoint(f, y0, t, opts)
   local o = odeint_options("odeint_adjoint", opts, {
     adjoint_rtol = options.none, adjoint_atol = options.none, adjoint_method = options.none,

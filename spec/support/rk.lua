@@ -13,7 +13,8 @@ local function combination(y, h, w, k)
   return y
 end
 
--- Value of the extension at the 0-d tensor `at`; θ enters to first order, so that gradients flow to its parts.
+-- Value of the extension at the 0-d tensor `at`; θ enters to first order, so that gradients flow to its
+-- parts.
 local function between(m, f, t, h, y, y1, k, at, number)
   local w, dw = core.ode_dense(m.name, (number(at) - number(t)) / number(h))
   if #w > #k then k[#k + 1] = f(t + h, y1) end
@@ -27,9 +28,8 @@ end
 
 local function number_of(x) return tide.is_tensor(x) and x:item() or x end
 
---- Values at the times ts (a float64 tensor, ascending or descending) of m over the nodes (numbers), of which the first
---- and the last are replaced by the ends of ts, so that gradients flow to them. `nodes_move`: times that fall on inner
---- nodes take the node's value.
+--- Values at the times ts (a float64 tensor, ascending or descending) of m over the nodes (numbers), of which
+--- the first and the last are replaced by the ends of ts, so that gradients flow to them.
 function M.on_grid(m, f, y0, nodes, ts)
   local n, nt, y, rows, next_row = #nodes - 1, ts.numel, y0, {}, 1
   while next_row <= nt and ts[next_row]:item() == nodes[1] do
@@ -55,8 +55,8 @@ function M.on_grid(m, f, y0, nodes, ts)
   return tide.stack(rows, 1)
 end
 
---- The adaptive loop for one number: the accepted times, and the number of rejected steps. o: rtol, atol, controller,
---- first_step; dopri5-like methods.
+--- The adaptive loop for one number: the accepted times, and the number of rejected steps. o: rtol, atol,
+--- controller, first_step; dopri5-like methods.
 function M.adaptive(m, f, y0, t0, t1, o)
   local c, q = o.controller, m.error_order + 1
   local t, y, h, grid, rejections = t0, y0, o.first_step, {t0}, 0
