@@ -6,7 +6,8 @@
 /* Not a multiple of any register tile, so that kernels and their edges both work. */
 enum { M = 37, N = 29, K = 53 };
 
-/* Small whole numbers that follow no pattern a wrong index could keep: products and sums of them are exact. */
+/* Small whole numbers that follow no pattern a wrong index could keep: products and sums of them
+ * are exact. */
 static int number(int row, int col) { return (row * 7 + col * 13 + row * col % 5) % 17 - 8; }
 
 static double reference(int i, int j) {
@@ -39,9 +40,11 @@ static int check_float(void) {
 }
 
 static td_status wrong(const char *name, int at) {
-  return td_fail(TD_ESOLVE, "openblas: %s is wrong on this processor (element %d of a %d×%d by %d×%d product): "
-                 "set OPENBLAS_CORETYPE to an older core, for example Haswell, or install a newer OpenBLAS",
-                 name, at, M, K, K, N);
+  return td_fail(
+      TD_ESOLVE,
+      "openblas: %s is wrong on this processor (element %d of a %d×%d by %d×%d product): "
+      "set OPENBLAS_CORETYPE to an older core, for example Haswell, or install a newer OpenBLAS",
+      name, at, M, K, K, N);
 }
 
 td_status td_blas_init(void) {

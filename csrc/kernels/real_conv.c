@@ -1,17 +1,21 @@
-/* conv2d and its two gradients: chooses the way that suits the geometry. Images are n×h×w×c, weights
- * kh×kw×(c/groups)×o (kernels.h). */
+/* conv2d and its two gradients: chooses the way that suits the geometry. Images are n×h×w×c,
+ * weights kh×kw×(c/groups)×o (kernels.h). */
 #include "kernels/isa.h"
 #include "kernels/real_conv.h"
 
 static bool is_empty(const td_conv *g) { return !g->n || !g->oh || !g->ow || !g->o; }
 
-static bool is_depthwise(const td_conv *g) { return g->groups == g->c && g->groups == g->o && g->c > 1; }
+static bool is_depthwise(const td_conv *g) {
+  return g->groups == g->c && g->groups == g->o && g->c > 1;
+}
 
-/* A 1×1 convolution sees no neighbours, so the pixels of all images may be cut into any rows. Gives images of
- * rows that hold a tile, when the true rows are too short for one, and as many rows as images had. */
+/* A 1×1 convolution sees no neighbours, so the pixels of all images may be cut into any rows. When
+ * the true rows are too short to fill a tile, gives as many pixels as images of one longer row
+ * each. */
 static td_conv flatten(const td_conv *g) {
   td_conv f = *g;
-  bool pointwise = g->kh == 1 && g->kw == 1 && g->stride[0] == 1 && g->stride[1] == 1 && !g->pad[0] && !g->pad[1];
+  bool pointwise = g->kh == 1 && g->kw == 1 && g->stride[0] == 1 && g->stride[1] == 1 &&
+                   !g->pad[0] && !g->pad[1];
   if (!pointwise || g->w >= 28) return f;
   size_t pixels = g->n * g->h * g->w, row = 0;
   for (size_t d = 28; d <= 84 && !row; d++)
@@ -28,7 +32,8 @@ static td_conv flatten(const td_conv *g) {
 void TD_K(conv2d)(void *y, const void *x, const void *w, const void *bias, const td_conv *g) {
   if (is_empty(g)) return;
   td_conv f = flatten(g);
-  bool done = is_depthwise(&f) ? TD_K(conv_depthwise)(y, x, w, bias, &f) : TD_K(conv_direct)(y, x, w, bias, &f);
+  bool done = is_depthwise(&f) ? TD_K(conv_depthwise)(y, x, w, bias, &f)
+                               : TD_K(conv_direct)(y, x, w, bias, &f);
   if (!done) TD_K(conv_plain)(y, x, w, bias, &f);
 }
 

@@ -1,6 +1,7 @@
-/* What the convolution files share: the ways a convolution can be done, among which real_conv.c chooses. Each
- * function has the arguments and shapes of the kernel it serves (kernels.h) and returns false, with its output in
- * an undefined state, when scratch memory was refused. A Winograd way would be one more such set. */
+/* What the convolution files share: the ways a convolution can be done, among which real_conv.c
+ * chooses. Each function has the arguments and shapes of the kernel it serves (kernels.h) and
+ * returns false, with its output in an undefined state, when scratch memory was refused. A Winograd
+ * way would be one more such set. */
 #ifndef TD_KERNELS_REAL_CONV_H
 #define TD_KERNELS_REAL_CONV_H
 
@@ -10,7 +11,8 @@ bool TD_K(conv_direct_input_grad)(real *dx, const real *dy, const real *w, const
 bool TD_K(conv_direct_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
 
 /* groups = c = o, vectors along the channels: real_conv_depthwise.c. */
-bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const real *bias, const td_conv *g);
+bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const real *bias,
+                          const td_conv *g);
 bool TD_K(conv_depthwise_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g);
 bool TD_K(conv_depthwise_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
 

@@ -1,5 +1,6 @@
-/* Depthwise convolution (one input and one output channel in a group): pixels are rows of c channels, weights kh×kw×c,
- * and everything is products of rows, element by element, so the vectors run along the channels. */
+/* Depthwise convolution (one input and one output channel in a group): pixels are rows of c
+ * channels, weights kh×kw×c, and everything is products of rows, element by element, so the vectors
+ * run along the channels. */
 #include "kernels/isa.h"
 #include "kernels/real_conv.h"
 
@@ -14,15 +15,15 @@ typedef struct {
   real *sums;
 } job;
 
-/* A list of pairs of rows whose products are summed: more taps than that are done in several goes. */
+/* A list of pairs of rows whose products are summed; longer lists are done in several goes. */
 enum { MAX_PAIRS = 32 };
 typedef struct {
   size_t n;
   const real *a[MAX_PAIRS], *b[MAX_PAIRS];
 } pairs;
 
-/* to[c] = start[c] + Σ a[i][c]·b[i][c]; start may be NULL (0) or `to` itself. Four vectors of sums at a time stay in
- * registers. */
+/* to[c] = start[c] + Σ a[i][c]·b[i][c]; start may be NULL (0) or `to` itself. Four vectors of sums
+ * at a time stay in registers. */
 static void sum_products(real *to, const real *start, const pairs *p, size_t n) {
   size_t c = 0;
   for (; c + 4 * TD_LANES <= n; c += 4 * TD_LANES) {
@@ -49,8 +50,10 @@ static void sum_products(real *to, const real *start, const pairs *p, size_t n) 
   }
 }
 
-/* Appends a pair; when the list is full, its sums go to `to` first, and *start says where to go on from. */
-static void add_pair(pairs *p, const real *a, const real *b, real *to, const real **start, size_t n) {
+/* Appends a pair; when the list is full, its sums go to `to` first, and *start says where to go on
+ * from. */
+static void add_pair(pairs *p, const real *a, const real *b, real *to, const real **start,
+                     size_t n) {
   if (p->n == MAX_PAIRS) {
     sum_products(to, *start, p, n);
     *start = to;
@@ -60,7 +63,8 @@ static void add_pair(pairs *p, const real *a, const real *b, real *to, const rea
   p->b[p->n++] = b;
 }
 
-/* The input coordinate that output `out` sees through a tap; at least the image's size when outside. */
+/* The input coordinate that output `out` sees through a tap; at least the image's size when
+ * outside. */
 static size_t seen(const td_conv *g, int axis, size_t out, size_t tap) {
   return out * g->stride[axis] + tap * g->dilation[axis] - g->pad[axis];
 }
@@ -68,7 +72,9 @@ static size_t seen(const td_conv *g, int axis, size_t out, size_t tap) {
 /* The output coordinate that sees input `in` through a tap; at least `size` when there is none. */
 static size_t seer(const td_conv *g, int axis, size_t in, size_t tap, size_t size) {
   size_t at = in + g->pad[axis], shift = tap * g->dilation[axis];
-  if (at < shift || (at - shift) % g->stride[axis]) return size;
+  if (at < shift) return size;
+  if (g->stride[axis] == 1) return at - shift;
+  if ((at - shift) % g->stride[axis]) return size;
   return (at - shift) / g->stride[axis];
 }
 
@@ -76,46 +82,54 @@ static size_t seer(const td_conv *g, int axis, size_t in, size_t tap, size_t siz
 static void forward_rows(void *ctx, size_t begin, size_t end) {
   const job *p = ctx;
   const td_conv *g = p->g;
-  for (size_t r = begin; r < end; r++)
+  for (size_t r = begin; r < end; r++) {
+    const real *image = p->x + r / g->oh * g->h * g->w * g->c;
+    size_t oh = r % g->oh;
     for (size_t ow = 0; ow < g->ow; ow++) {
       real *y = p->out + (r * g->ow + ow) * g->c;
       const real *start = p->bias;
-      pairs list = {.n = 0};
+      pairs list;
+      list.n = 0;
       for (size_t i = 0; i < g->kh; i++) {
-        size_t h = seen(g, 0, r % g->oh, i);
+        size_t h = seen(g, 0, oh, i);
         if (h >= g->h) continue;
         for (size_t j = 0; j < g->kw; j++) {
           size_t v = seen(g, 1, ow, j);
           if (v >= g->w) continue;
-          const real *x = p->x + ((r / g->oh * g->h + h) * g->w + v) * g->c;
+          const real *x = image + (h * g->w + v) * g->c;
           add_pair(&list, x, p->w + (i * g->kw + j) * g->c, y, &start, g->c);
         }
       }
       sum_products(y, start, &list, g->c);
     }
+  }
 }
 
 /* Input rows, counted over all images. */
 static void input_rows(void *ctx, size_t begin, size_t end) {
   const job *p = ctx;
   const td_conv *g = p->g;
-  for (size_t r = begin; r < end; r++)
+  for (size_t r = begin; r < end; r++) {
+    const real *image = p->dy + r / g->h * g->oh * g->ow * g->c;
+    size_t h = r % g->h;
     for (size_t v = 0; v < g->w; v++) {
       real *dx = p->out + (r * g->w + v) * g->c;
       const real *start = NULL;
-      pairs list = {.n = 0};
+      pairs list;
+      list.n = 0;
       for (size_t i = 0; i < g->kh; i++) {
-        size_t oh = seer(g, 0, r % g->h, i, g->oh);
+        size_t oh = seer(g, 0, h, i, g->oh);
         if (oh >= g->oh) continue;
         for (size_t j = 0; j < g->kw; j++) {
           size_t ow = seer(g, 1, v, j, g->ow);
           if (ow >= g->ow) continue;
-          const real *dy = p->dy + ((r / g->h * g->oh + oh) * g->ow + ow) * g->c;
+          const real *dy = image + (oh * g->ow + ow) * g->c;
           add_pair(&list, dy, p->w + (i * g->kw + j) * g->c, dx, &start, g->c);
         }
       }
       sum_products(dx, start, &list, g->c);
     }
+  }
 }
 
 /* Parts of the output rows of all images, each into its own sums. */
@@ -133,7 +147,8 @@ static void weight_parts(void *ctx, size_t begin, size_t end) {
         for (size_t j = 0; j < g->kw; j++) {
           real *to = sums + (i * g->kw + j) * g->c;
           const real *start = to;
-          pairs list = {.n = 0};
+          pairs list;
+          list.n = 0;
           for (size_t ow = 0; ow < g->ow; ow++) {
             size_t v = seen(g, 1, ow, j);
             if (v >= g->w) continue;
@@ -146,9 +161,12 @@ static void weight_parts(void *ctx, size_t begin, size_t end) {
   }
 }
 
-static size_t grain(const td_conv *g, size_t width) { return 1 + MIN_TASK / (width * g->c * g->kh * g->kw); }
+static size_t grain(const td_conv *g, size_t width) {
+  return 1 + MIN_TASK / (width * g->c * g->kh * g->kw);
+}
 
-bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const real *bias, const td_conv *g) {
+bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const real *bias,
+                          const td_conv *g) {
   job p = {.g = g, .out = y, .x = x, .w = w, .bias = bias};
   td_parallel(g->n * g->oh, grain(g, g->ow), forward_rows, &p);
   return true;
@@ -163,7 +181,8 @@ bool TD_K(conv_depthwise_input_grad)(real *dx, const real *dy, const real *w, co
 bool TD_K(conv_depthwise_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g) {
   size_t rows = g->n * g->oh, size = g->kh * g->kw * g->c;
   size_t parts = conv_min(conv_min(MAX_PARTS, rows), 1 + rows * g->ow * size / MIN_PART);
-  job p = {.g = g, .x = x, .dy = dy, .parts = parts, .sums = td_scratch(parts * size * sizeof(real))};
+  job p = {.g = g, .x = x, .dy = dy, .parts = parts};
+  p.sums = td_scratch(parts * size * sizeof(real));
   if (!p.sums) return false;
   td_parallel(parts, 1, weight_parts, &p);
   memcpy(dw, p.sums, size * sizeof(real));

@@ -1,16 +1,19 @@
-/* Convolution by register tiles, and its input gradient, which is the same sum seen from the other side.
+/* Convolution by register tiles, and its input gradient, which is the same sum seen from the other
+ * side.
  *
- * Both are written as one correlation. Along an axis, output coordinate q·out_step + a reads input coordinates
- * q·in_step + delta, one for every tap. Forward, in_step is the stride, out_step is 1 and delta = tap·dilation - pad. In the
- * input gradient out_step is the stride, in_step is 1, and the outputs of phase a (0 ≤ a < stride) read only the taps
- * for which delta = (a + pad - tap·dilation) / stride is whole, with input and output channels of the weights swapped.
+ * Both are written as one correlation. Along an axis, output coordinate q·out_step + a reads input
+ * coordinates q·in_step + delta, one for every tap. Forward, in_step is the stride, out_step is 1
+ * and delta = tap·dilation - pad. In the input gradient out_step is the stride, in_step is 1, and
+ * the outputs of phase a (0 ≤ a < stride) read only the taps for which delta = (a + pad -
+ * tap·dilation) / stride is whole, with input and output channels of the weights swapped.
  *
- * Weights are packed once per call as rows of output channels in the order in which tiles read them, zeros filling the
- * last vector. Each task then takes a band of rows of an image, copies it with its padding to scratch as blocks of
- * BLOCK channels in which neighbouring columns that a tile reads are BLOCK elements apart (columns are sorted by their
- * remainder modulo in_step), and runs tiles over it. So padding, strides, dilation and groups are all dealt with while
- * copying, and a tile needs one table of offsets. When there are few input channels, the taps of a
- * kernel row are gathered side by side as if they were channels ("fold"). */
+ * Weights are packed once per call as rows of output channels in the order in which tiles read
+ * them, zeros filling the last vector. Each task then takes a band of rows of an image, copies it
+ * with its padding to scratch as blocks of BLOCK channels in which neighbouring columns that a tile
+ * reads are BLOCK elements apart (columns are sorted by their remainder modulo in_step), and runs
+ * tiles over it. So padding, strides, dilation and groups are all dealt with while copying, and a
+ * tile needs one table of offsets. When there are few input channels, the taps of a kernel row are
+ * gathered side by side as if they were channels ("fold"). */
 #include "kernels/isa.h"
 #include "kernels/real_conv.h"
 
@@ -18,9 +21,9 @@ enum { BLOCK = 16, TILE_PITCH = BLOCK };
 #include "kernels/real_tile.h"
 
 enum {
-  CHUNK_BYTES = 40 << 10,   /* of packed weights that one sweep over a band reads: they stay in the first-level cache */
+  CHUNK_BYTES = 64 << 10,   /* of packed weights that one sweep over a band reads */
   BAND_BYTES = 768 << 10,   /* of packed input of a task */
-  GROUP_PIXELS = 256,       /* of small images that a task takes together, so that weights are read less often */
+  GROUP_PIXELS = 256,       /* of small images that share a sweep's reading of the weights */
   PASS_BYTES = 4 << 20,     /* of packed weights in memory at a time */
   MIN_TASK = 1 << 17        /* multiplications below which a thread is not worth waking */
 };
@@ -30,7 +33,7 @@ typedef struct {
   size_t a[2], count[2];    /* count[i]: how many q there are */
   size_t taps;
   const size_t *tap;        /* row·kw + column of each tap */
-  const size_t *off;        /* blocks×taps: where a tap's channel block lies from the tile's pixel (0, 0) */
+  const size_t *off;        /* blocks×taps: a tap's channel block, from the tile's first pixel */
   size_t rows_before;       /* rows of packed weights of the phases before */
 } phase;
 
@@ -63,7 +66,7 @@ typedef struct {
   real *init;                   /* bias, or zeros: groups × vectors × lanes */
   real *packed;                 /* weights of units [pass_begin, pass_end) */
   size_t shared, local;         /* bytes of the caller's block and of a task's */
-  size_t local_line, local_buffer;  /* where a task's line and buffer begin; packed input comes first */
+  size_t local_line, local_buffer;  /* where they begin in a task's, after packed input */
   size_t pass_begin, pass_end;  /* counted over all groups */
   int owner;                    /* the thread whose scratch begins with the shared block */
   char *base;
@@ -72,7 +75,7 @@ typedef struct {
   real *y;
 } plan;
 
-/* ---- Geometry --------------------------------------------------------------------------------------------- */
+/* ---- Geometry -------------------------------------------------------------------------------- */
 
 /* Whether tap j of the axis belongs to phase a, and at which delta. */
 static bool tap_delta(const plan *p, int axis, size_t a, size_t j, ptrdiff_t *delta) {
@@ -115,17 +118,20 @@ static size_t band_input_rows(const plan *p, size_t q) {
   return (q - 1) * p->in_step[0] + (size_t)(p->hi[0] - p->lo[0]) + 1;
 }
 
-/* Rows of a band: few enough for BAND_BYTES, and bands enough to keep all threads busy. Small images are not cut but
- * grouped, if that leaves as many groups as threads. */
+/* Rows of a band: few enough for BAND_BYTES, and bands enough to keep all threads busy. Small
+ * images are not cut but grouped, if that leaves as many groups as threads. */
 static void choose_band(plan *p) {
   size_t n = p->g->n, rows = p->span_q[0], threads = (size_t)td_threads();
   size_t row_bytes = p->row_pitch * p->blocks * sizeof(real), band = rows;
   while (band > 4 && band_input_rows(p, band) * row_bytes > BAND_BYTES) band = (band + 1) / 2;
   p->bands = conv_ceil_div(rows, band);
-  if (n * p->bands % threads && n * p->bands < 4 * threads) p->bands = conv_min(rows, conv_ceil_div(4 * threads, n));
+  if (n * p->bands % threads && n * p->bands < 4 * threads)
+    p->bands = conv_min(rows, conv_ceil_div(4 * threads, n));
   p->band = conv_ceil_div(rows, p->bands);
   p->bands = conv_ceil_div(rows, p->band);
-  p->group = p->bands > 1 ? 1 : conv_min(conv_ceil_div(GROUP_PIXELS, rows * p->span_q[1]), conv_max(1, n / threads));
+  p->group = p->bands > 1 ? 1
+                          : conv_min(conv_ceil_div(GROUP_PIXELS, rows * p->span_q[1]),
+                                     conv_max(1, n / threads));
 }
 
 static void describe(plan *p, const td_conv *g, bool transposed) {
@@ -143,7 +149,8 @@ static void describe(plan *p, const td_conv *g, bool transposed) {
     p->span_q[i] = conv_ceil_div(p->out[i], p->out_step[i]);
     find_range(p, i, i ? g->kw : g->kh);
   }
-  p->fold = p->in_cg <= 4 && g->kw > 1 && g->dilation[1] == 1 && p->out_step[0] == 1 && p->out_step[1] == 1;
+  p->fold = p->in_cg <= 4 && g->kw > 1 && g->dilation[1] == 1 && p->out_step[0] == 1 &&
+            p->out_step[1] == 1;
   p->depth = p->fold ? p->in_cg * g->kw : p->in_cg;
   p->blocks = conv_ceil_div(p->depth, BLOCK);
   size_t span = (p->span_q[1] - 1) * p->in_step[1] + (size_t)(p->hi[1] - p->lo[1]) + 1;
@@ -155,10 +162,12 @@ static void describe(plan *p, const td_conv *g, bool transposed) {
   p->weight_rows = g->kh * g->kw * p->in_cg;
 }
 
-/* ---- Tables ----------------------------------------------------------------------------------------------- */
+/* ---- Tables ---------------------------------------------------------------------------------- */
 
-static size_t *add_tap(const plan *p, phase *f, size_t *tap, size_t i, size_t j, ptrdiff_t row, ptrdiff_t col) {
-  size_t r = (size_t)(row - p->lo[0]), c = p->fold ? 0 : (size_t)(col - p->lo[1]), step = p->fold ? 1 : p->in_step[1];
+static size_t *add_tap(const plan *p, phase *f, size_t *tap, size_t i, size_t j, ptrdiff_t row,
+                       ptrdiff_t col) {
+  size_t r = (size_t)(row - p->lo[0]), c = p->fold ? 0 : (size_t)(col - p->lo[1]);
+  size_t step = p->fold ? 1 : p->in_step[1];
   *tap = i * p->g->kw + j;
   /* kept for the first block until all taps are known */
   p->off[tap - p->tap] = r * p->row_pitch + (c % step * p->phase_cols + c / step) * BLOCK;
@@ -235,7 +244,8 @@ static bool prepare(plan *p, const real *bias) {
   p->shared = packed_at + conv_align(conv_min(all, conv_max(PASS_BYTES, unit_bytes(p, 4))));
   p->local_line = p->group * conv_align(p->blocks * p->plane * sizeof(real));
   p->local_buffer = p->local_line;
-  if (p->fold) p->local_buffer += conv_align((p->span_q[1] * p->in_step[1] + g->kw) * p->in_cg * sizeof(real) + BLOCK * sizeof(real));
+  size_t line = (p->span_q[1] * p->in_step[1] + g->kw) * p->in_cg + BLOCK;
+  if (p->fold) p->local_buffer += conv_align(line * sizeof(real));
   p->local = p->local_buffer + conv_align(p->band * p->span_q[1] * 4 * TD_VBYTES);
   p->base = td_scratch(p->shared + p->local);
   if (!p->base) return false;
@@ -252,16 +262,17 @@ static bool prepare(plan *p, const real *bias) {
   return true;
 }
 
-/* ---- Packing weights -------------------------------------------------------------------------------------- */
+/* ---- Packing weights ------------------------------------------------------------------------- */
 
-/* The row of packed weights of channel c of tap t: blocks one after the other, taps inside a block. */
+/* The row of packed weights of channel c of tap t: block after block, taps inside a block. */
 static size_t packed_row(const plan *p, const phase *f, size_t t, size_t c) {
   size_t b = c / BLOCK, channels = conv_min(BLOCK, p->depth - b * BLOCK);
   return f->rows_before + b * BLOCK * f->taps + t * channels + c % BLOCK;
 }
 
-/* to[0..width) = the weights of packed channel c of tap t towards output channels out.. of group k. */
-static void pack_row(const plan *p, real *to, size_t width, size_t k, size_t out, size_t tap, size_t c) {
+/* to[0..width) = the weights of packed channel c of a tap towards channels out.. of group k. */
+static void pack_row(const plan *p, real *to, size_t width, size_t k, size_t out, size_t tap,
+                     size_t c) {
   const td_conv *g = p->g;
   if (p->fold) {  /* slots ascend with delta, taps of the transposed kernel descend */
     size_t j = c / p->in_cg;
@@ -297,37 +308,42 @@ static void pack_units(void *ctx, size_t begin, size_t end) {
       const phase *f = &p->phase[k];
       for (size_t t = 0; t < f->taps; t++)
         for (size_t c = 0; c < p->depth; c++)
-          pack_row(p, to + packed_row(p, f, t, c) * width, width, u / p->units, e->v0 * TD_LANES, f->tap[t], c);
+          pack_row(p, to + packed_row(p, f, t, c) * width, width, u / p->units, e->v0 * TD_LANES,
+                   f->tap[t], c);
     }
   }
 }
 
-/* ---- Packing input ---------------------------------------------------------------------------------------- */
+/* ---- Packing input --------------------------------------------------------------------------- */
 
-/* to[b·plane + i·BLOCK + c] = pixel[b·BLOCK + c]: all channels of one pixel, or zeros when it is NULL. */
+/* to[b·plane + i·BLOCK + c] = pixel[b·BLOCK + c]: all channels of one pixel, or zeros when it is
+ * NULL. */
 static inline void pack_pixel(const plan *p, real *to, const real *pixel) {
   size_t full = p->depth / BLOCK, rest = p->depth % BLOCK;
   if (!pixel) {
     for (size_t b = 0; b < p->blocks; b++, to += p->plane) memset(to, 0, BLOCK * sizeof(real));
     return;
   }
-  for (size_t b = 0; b < full; b++, to += p->plane, pixel += BLOCK) memcpy(to, pixel, BLOCK * sizeof(real));
+  for (size_t b = 0; b < full; b++, to += p->plane, pixel += BLOCK)
+    memcpy(to, pixel, BLOCK * sizeof(real));
   for (size_t c = 0; c < rest; c++) to[c] = pixel[c];
 }
 
-/* One row of an image, columns sorted by their remainder, zeros in the padding. Pixels are read in the order in which
- * they lie, which lets the processor fetch ahead. */
+/* One row of an image, columns sorted by their remainder, zeros in the padding. Pixels are read in
+ * the order in which they lie, which lets the processor fetch ahead. */
 static void pack_row_of_pixels(const plan *p, real *to, const real *row) {
   size_t step = p->in_step[1], span = p->phase_cols * step;
   for (size_t u = 0; u < span; u++) {
     if (!is_read(p, 1, u)) continue;
     ptrdiff_t col = (ptrdiff_t)u + p->lo[1];
     bool inside = col >= 0 && col < (ptrdiff_t)p->in[1];
-    pack_pixel(p, to + (u % step * p->phase_cols + u / step) * BLOCK, inside ? row + (size_t)col * p->in_c : NULL);
+    pack_pixel(p, to + (u % step * p->phase_cols + u / step) * BLOCK,
+               inside ? row + (size_t)col * p->in_c : NULL);
   }
 }
 
-/* One padded row of the image as a line, then for each output column the kw·in_cg elements that it sees. */
+/* One padded row of the image as a line, then for each output column the kw·in_cg elements that it
+ * sees. */
 static void pack_folded(const plan *p, real *to, real *line, const real *row) {
   size_t step = p->in_step[1], span = (p->span_q[1] - 1) * step + p->g->kw, cg = p->in_cg;
   memset(line, 0, (span * cg + BLOCK) * sizeof(real));
@@ -342,7 +358,8 @@ static void pack_folded(const plan *p, real *to, real *line, const real *row) {
 }
 
 /* Packs what q rows [q0, q1) of group k read of an image; line: memory of pack_folded. */
-static void pack_band(const plan *p, real *to, real *line, const real *image, size_t k, size_t q0, size_t q1) {
+static void pack_band(const plan *p, real *to, real *line, const real *image, size_t k, size_t q0,
+                      size_t q1) {
   ptrdiff_t top = (ptrdiff_t)(q0 * p->in_step[0]) + p->lo[0];
   size_t rows = band_input_rows(p, q1 - q0);
   for (size_t r = 0; r < rows; r++) {
@@ -361,24 +378,25 @@ static void pack_band(const plan *p, real *to, real *line, const real *image, si
   }
 }
 
-/* ---- Tiles ------------------------------------------------------------------------------------------------ */
+/* ---- Tiles ----------------------------------------------------------------------------------- */
 
-/* Where the tiles of a unit write: rows of a phase in the output image, or a buffer when the unit's last vector
- * is not full. */
+/* Where the tiles of a unit write: rows of a phase in the output image, or a buffer when the unit's
+ * last vector is not full. */
 typedef struct {
   real *first;
   size_t row_pitch, col_pitch;
 } target;
 
-/* Asks for the memory that the next tile will write: its lines are far apart, and nothing else would fetch them ahead. */
+/* Asks for the memory that the next tile will write: its lines are far apart, and nothing else
+ * would fetch them ahead. */
 static inline void expect_tile(const real *y, size_t pixels, size_t pitch, size_t bytes) {
   for (size_t i = 0; i < pixels; i++, y += pitch)
     for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)y + at, 1);
 }
 
-/* One sweep of blocks [b0, b1) of `steps` channels each over rows [0, rows) of a phase in a band. */
-static void sweep(const plan *p, const phase *f, const unit *e, const real *x, const real *w, const real *init,
-                  target to, size_t rows, size_t b0, size_t b1, size_t steps) {
+/* One sweep of blocks [b0, b1) of `steps` channels each over rows [0, rows) of a phase. */
+static void sweep(const plan *p, const phase *f, const unit *e, const real *x, const real *w,
+                  const real *init, target to, size_t rows, size_t b0, size_t b1, size_t steps) {
   size_t cols = f->count[1], tiles = conv_ceil_div(cols, tile_rows(e->v)), width = e->v * TD_LANES;
   tile_job job = {.y_pitch = to.col_pitch, .init = b0 ? NULL : init, .off = f->off + b0 * f->taps,
                   .taps = (b1 - b0) * f->taps, .steps = steps, .x_step = 1,
@@ -390,36 +408,40 @@ static void sweep(const plan *p, const phase *f, const unit *e, const real *x, c
       job.x = x + r * p->in_step[0] * p->row_pitch + c0 * BLOCK;
       if (job.init) {
         bool same_row = t + 1 < tiles;
-        const real *next = same_row ? job.y + (c1 - c0) * to.col_pitch : to.first + (r + 1) * to.row_pitch;
-        if (same_row || r + 1 < rows) expect_tile(next, conv_ceil_div(cols, tiles), to.col_pitch, e->v * TD_VBYTES);
+        const real *next =
+            same_row ? job.y + (c1 - c0) * to.col_pitch : to.first + (r + 1) * to.row_pitch;
+        if (same_row || r + 1 < rows)
+          expect_tile(next, conv_ceil_div(cols, tiles), to.col_pitch, e->v * TD_VBYTES);
       }
       tile_table[e->v / 2][c1 - c0](&job);
     }
 }
 
 /* All channels of a phase, a chunk of blocks at a time. */
-static void run_phase(const plan *p, const phase *f, const unit *e, const real *x, const real *w, const real *init,
-                      target to, size_t rows) {
+static void run_phase(const plan *p, const phase *f, const unit *e, const real *x, const real *w,
+                      const real *init, target to, size_t rows) {
   size_t full = p->depth / BLOCK, rest = p->depth % BLOCK;
   size_t block_bytes = conv_max(1, f->taps) * BLOCK * e->v * TD_VBYTES;
   size_t chunks = conv_ceil_div(full, conv_max(1, CHUNK_BYTES / block_bytes));
-  for (size_t i = 0; i < chunks; i++) sweep(p, f, e, x, w, init, to, rows, full * i / chunks, full * (i + 1) / chunks, BLOCK);
+  for (size_t i = 0; i < chunks; i++)
+    sweep(p, f, e, x, w, init, to, rows, full * i / chunks, full * (i + 1) / chunks, BLOCK);
   if (rest || !full) sweep(p, f, e, x, w, init, to, rows, full, full + (rest > 0), rest);
 }
 
 /* Copies the real channels of a buffered phase to the image. */
-static void unpack(const plan *p, const phase *f, target from, target to, size_t rows, size_t channels) {
+static void unpack(const phase *f, target from, target to, size_t rows,
+                   size_t channels) {
   for (size_t r = 0; r < rows; r++)
     for (size_t c = 0; c < f->count[1]; c++) {
       const real *src = from.first + r * from.row_pitch + c * from.col_pitch;
       real *dst = to.first + r * to.row_pitch + c * to.col_pitch;
       for (size_t i = 0; i < channels; i++) dst[i] = src[i];
     }
-  (void)p;
 }
 
 /* q rows [q0, q1) of an output image, x being what row q0 reads. */
-static void run_unit(const plan *p, size_t u, const real *x, real *buffer, real *image, size_t q0, size_t q1) {
+static void run_unit(const plan *p, size_t u, const real *x, real *buffer, real *image, size_t q0,
+                     size_t q1) {
   const unit *e = &p->unit[u % p->units];
   size_t k = u / p->units, out = e->v0 * TD_LANES, width = e->v * TD_LANES;
   const real *w = unit_weights(p, u), *init = p->init + (k * p->vectors + e->v0) * TD_LANES;
@@ -427,29 +449,34 @@ static void run_unit(const plan *p, size_t u, const real *x, real *buffer, real 
     const phase *f = &p->phase[i];
     if (q0 >= f->count[0]) continue;
     size_t rows = conv_min(q1, f->count[0]) - q0;
-    target to = {.row_pitch = p->out_step[0] * p->out[1] * p->out_c, .col_pitch = p->out_step[1] * p->out_c};
-    to.first = image + q0 * to.row_pitch + (f->a[0] * p->out[1] + f->a[1]) * p->out_c + k * p->out_cg + out;
+    target to = {.row_pitch = p->out_step[0] * p->out[1] * p->out_c,
+                 .col_pitch = p->out_step[1] * p->out_c};
+    to.first = image + q0 * to.row_pitch + (f->a[0] * p->out[1] + f->a[1]) * p->out_c +
+               k * p->out_cg + out;
     if (out + width <= p->out_cg) {
       run_phase(p, f, e, x, w, init, to, rows);
       continue;
     }
     target part = {.first = buffer, .row_pitch = f->count[1] * width, .col_pitch = width};
     run_phase(p, f, e, x, w, init, part, rows);
-    unpack(p, f, part, to, rows, p->out_cg - out);
+    unpack(f, part, to, rows, p->out_cg - out);
   }
 }
 
-/* A band of the images of a group: packs what the units [u, end), all of one group of channels, read, and runs them. */
+/* A band of the images of a group: packs what the units [u, end), all of one group of channels,
+ * read, and runs them. */
 static void run_item(const plan *p, size_t item, size_t u, size_t end, char *mine) {
   size_t n0 = item / p->bands * p->group, n1 = conv_min(n0 + p->group, p->g->n);
   size_t q0 = item % p->bands * p->band, q1 = conv_min(q0 + p->band, p->span_q[0]);
   size_t in_size = p->in[0] * p->in[1] * p->in_c, out_size = p->out[0] * p->out[1] * p->out_c;
   size_t packed = conv_align(p->blocks * p->plane * sizeof(real)) / sizeof(real);
-  real *x = (real *)mine, *line = (real *)(mine + p->local_line), *buffer = (real *)(mine + p->local_buffer);
+  real *x = (real *)mine;
+  real *line = (real *)(mine + p->local_line), *buffer = (real *)(mine + p->local_buffer);
   for (size_t n = n0; n < n1; n++)
     pack_band(p, x + (n - n0) * packed, line, p->x + n * in_size, u / p->units, q0, q1);
   for (; u < end; u++)
-    for (size_t n = n0; n < n1; n++) run_unit(p, u, x + (n - n0) * packed, buffer, p->y + n * out_size, q0, q1);
+    for (size_t n = n0; n < n1; n++)
+      run_unit(p, u, x + (n - n0) * packed, buffer, p->y + n * out_size, q0, q1);
 }
 
 /* Items are the bands of all groups of images. */
@@ -479,10 +506,12 @@ static void choose_pass(plan *p) {
 static bool correlate(plan *p, const real *bias) {
   if (!prepare(p, bias)) return false;
   size_t items = conv_ceil_div(p->g->n, p->group) * p->bands;
-  size_t work = p->group * p->band * p->span_q[1] * p->weight_rows * p->out_cg * p->g->groups / (p->out_step[0] * p->out_step[1]);
+  size_t work = p->group * p->band * p->span_q[1] * p->weight_rows * p->out_cg * p->g->groups /
+                (p->out_step[0] * p->out_step[1]);
   for (p->pass_begin = 0; p->pass_begin < p->units * p->g->groups; p->pass_begin = p->pass_end) {
     choose_pass(p);
-    td_parallel(p->pass_end - p->pass_begin, 1 + (16 << 10) / (p->weight_rows * TD_LANES + 1), pack_units, p);
+    td_parallel(p->pass_end - p->pass_begin, 1 + (16 << 10) / (p->weight_rows * TD_LANES + 1),
+                pack_units, p);
     td_parallel(items, 1 + MIN_TASK / (work + 1), run_items, p);
   }
   return !p->failed;

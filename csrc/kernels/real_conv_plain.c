@@ -1,10 +1,10 @@
-/* Convolution and its gradients as written-out sums: slow, obvious and without any memory of their own. They
- * serve when scratch memory is refused, and show what the fast ways compute. */
+/* Convolution and its gradients as written-out sums: slow, obvious and without any memory of their
+ * own. They serve when scratch memory is refused, and show what the fast ways compute. */
 #include "kernels/isa.h"
 #include "kernels/real_conv.h"
 
-/* The input coordinate that output coordinate `out` sees through tap `tap` along `axis`; at least `size` when it
- * lies in the padding (a coordinate below 0 wraps round to a large one). */
+/* The input coordinate that output coordinate `out` sees through tap `tap` along `axis`; at least
+ * `size` when it lies in the padding (a coordinate below 0 wraps round to a large one). */
 static size_t input_at(const td_conv *g, int axis, size_t out, size_t tap) {
   return out * g->stride[axis] + tap * g->dilation[axis] - g->pad[axis];
 }
@@ -22,7 +22,8 @@ static size_t w_index(const td_conv *g, size_t i, size_t j, size_t c, size_t o) 
   return ((i * g->kw + j) * (g->c / g->groups) + c) * g->o + o;
 }
 
-static real plain_at(const real *x, const real *w, const td_conv *g, size_t n, size_t oh, size_t ow, size_t o) {
+static real plain_at(const real *x, const real *w, const td_conv *g, size_t n, size_t oh, size_t ow,
+                     size_t o) {
   size_t cg = g->c / g->groups, c0 = o / (g->o / g->groups) * cg;
   real sum = 0;
   for (size_t i = 0; i < g->kh; i++) {
@@ -31,7 +32,8 @@ static real plain_at(const real *x, const real *w, const td_conv *g, size_t n, s
     for (size_t j = 0; j < g->kw; j++) {
       size_t v = input_at(g, 1, ow, j);
       if (v >= g->w) continue;
-      for (size_t c = 0; c < cg; c++) sum += x[x_index(g, n, h, v, c0 + c)] * w[w_index(g, i, j, c, o)];
+      for (size_t c = 0; c < cg; c++)
+        sum += x[x_index(g, n, h, v, c0 + c)] * w[w_index(g, i, j, c, o)];
     }
   }
   return sum;
@@ -57,7 +59,8 @@ void TD_K(conv_plain_input_grad)(real *dx, const real *dy, const real *w, const 
             if (h >= g->h || v >= g->w) continue;
             for (size_t o = 0; o < g->o; o++)
               for (size_t c = 0; c < cg; c++)
-                dx[x_index(g, n, h, v, o / og * cg + c)] += dy[y_index(g, n, oh, ow, o)] * w[w_index(g, i, j, c, o)];
+                dx[x_index(g, n, h, v, o / og * cg + c)] +=
+                    dy[y_index(g, n, oh, ow, o)] * w[w_index(g, i, j, c, o)];
           }
 }
 
@@ -73,6 +76,7 @@ void TD_K(conv_plain_weight_grad)(real *dw, const real *x, const real *dy, const
             if (h >= g->h || v >= g->w) continue;
             for (size_t c = 0; c < cg; c++)
               for (size_t o = 0; o < g->o; o++)
-                dw[w_index(g, i, j, c, o)] += x[x_index(g, n, h, v, o / og * cg + c)] * dy[y_index(g, n, oh, ow, o)];
+                dw[w_index(g, i, j, c, o)] +=
+                    x[x_index(g, n, h, v, o / og * cg + c)] * dy[y_index(g, n, oh, ow, o)];
           }
 }

@@ -1,10 +1,12 @@
-/* The weight gradient of a convolution by register tiles: for every tap, dw[c][o] = Σ x[pixel seen][c]·dy[pixel][o].
+/* The weight gradient of a convolution by register tiles: for every tap,
+ * dw[c][o] = Σ x[pixel seen][c]·dy[pixel][o].
  *
- * A tile's rows are input channels and its vectors output channels; it runs along the pixels. With dilation 1 and one group
- * the channels that a kernel row sees are kw·c neighbours in memory, so its taps are rows of the same tile. The
- * work is cut into items, a range of output rows (over all images) by a panel of output channels by perhaps a kernel
- * row; every item sums into its own memory, and the sums over row ranges are added in order at the end. The cut depends
- * on the geometry alone, so the result does not depend on the number of threads. */
+ * A tile's rows are input channels and its vectors output channels; it runs along the pixels. With
+ * dilation 1 and one group the channels that a kernel row sees are kw·c neighbours in memory, so
+ * its taps are rows of the same tile. The work is cut into items, a range of output rows (over all
+ * images) by a panel of output channels by perhaps a kernel row; every item sums into its own
+ * memory, and the sums over row ranges are added in order at the end. The cut depends on the
+ * geometry alone, so the result does not depend on the number of threads. */
 #include "kernels/isa.h"
 #include "kernels/real_conv.h"
 
@@ -16,7 +18,7 @@ enum {
   STRIP_BYTES = 32 << 10,      /* of packed dy that the tiles run over again and again */
   PARTS_BYTES = 4 << 20,       /* of partial sums */
   MAX_PARTS = 32,
-  MIN_ITEMS = 16,              /* below, panels become narrower, then kernel rows become items too */
+  MIN_ITEMS = 16,              /* below, panels become narrower, kernel rows items */
   MIN_PANEL = 8,               /* vectors of output channels of an item, at least, */
   MAX_PANEL = 32,              /* and at most */
   MIN_ITEM_WORK = 1 << 20      /* multiplications of an item, at least */
@@ -62,7 +64,8 @@ static size_t choose_parts(const plan *p) {
   size_t most = conv_min(MAX_PARTS, conv_max(1, PARTS_BYTES / (part_bytes + 1)));
   double work = (double)p->rows * (double)p->g->ow * (double)(p->sum_size / conv_max(1, p->panels));
   size_t parts = 1;
-  while (2 * parts <= most && 2 * parts <= p->rows && work / (double)(2 * parts) >= MIN_ITEM_WORK) parts *= 2;
+  while (2 * parts <= most && 2 * parts <= p->rows && work / (double)(2 * parts) >= MIN_ITEM_WORK)
+    parts *= 2;
   return parts;
 }
 
@@ -79,7 +82,8 @@ static void choose_items(plan *p) {
 static void choose_slab(plan *p) {
   size_t row_bytes = p->cols * p->cg * sizeof(real);
   p->slab = conv_ceil_div(p->rows, p->parts);
-  while (p->slab > 1 && slab_input_rows(p, p->slab) * row_bytes > SLAB_BYTES) p->slab = (p->slab + 1) / 2;
+  while (p->slab > 1 && slab_input_rows(p, p->slab) * row_bytes > SLAB_BYTES)
+    p->slab = (p->slab + 1) / 2;
   p->strip = conv_min(p->slab, conv_max(1, STRIP_BYTES / (p->g->ow * 2 * TD_VBYTES)));
 }
 
@@ -124,9 +128,10 @@ static item take_item(const plan *p, size_t index) {
   return e;
 }
 
-/* Copies what `rows` output rows from oh on see through kernel rows from i0 on of a group, with its padding: rows of
- * `cols` pixels of cg channels. */
-static void pack_x(const plan *p, real *to, const real *image, size_t k, size_t oh, size_t rows, size_t i0) {
+/* Copies what `rows` output rows from oh on see through kernel rows from i0 on of a group, with its
+ * padding: rows of `cols` pixels of cg channels. */
+static void pack_x(const plan *p, real *to, const real *image, size_t k, size_t oh, size_t rows,
+                   size_t i0) {
   const td_conv *g = p->g;
   ptrdiff_t top = (ptrdiff_t)(oh * g->stride[0] + i0 * g->dilation[0]) - (ptrdiff_t)g->pad[0];
   size_t count = seen_rows(p, rows), pitch = p->cols * p->cg;
@@ -141,13 +146,15 @@ static void pack_x(const plan *p, real *to, const real *image, size_t k, size_t 
     memset(to, 0, left * p->cg * sizeof(real));
     if (g->groups == 1) memcpy(to + left * p->cg, row, (right - left) * p->cg * sizeof(real));
     else
-      for (size_t c = left; c < right; c++) memcpy(to + c * p->cg, row + (c - left) * g->c, p->cg * sizeof(real));
+      for (size_t c = left; c < right; c++)
+        memcpy(to + c * p->cg, row + (c - left) * g->c, p->cg * sizeof(real));
     memset(to + right * p->cg, 0, (p->cols - right) * p->cg * sizeof(real));
   }
 }
 
-/* Copies the panel's channels of `pixels` pixels, tiles one after the other; the last vector is filled with zeros beyond the
- * `channels` there are. Pixels are read in the order in which they lie. */
+/* Copies the panel's channels of `pixels` pixels, tiles one after the other; the last vector is
+ * filled with zeros beyond the `channels` there are. Pixels are read in the order in which they
+ * lie. */
 static void pack_dy(const plan *p, const item *e, real *to, const real *from, size_t pixels) {
   size_t channels = p->og - e->v0 * TD_LANES, ahead = 8 * p->g->o;
   for (size_t i = 0; i < pixels; i++, from += p->g->o)
@@ -165,11 +172,13 @@ static void pack_dy(const plan *p, const item *e, real *to, const real *from, si
 }
 
 /* Adds the products of a strip to the sums of kernel row i: job has the strip's dy and offsets. */
-static void add_strip(const plan *p, const item *e, tile_job *job, const real *x, size_t i, size_t v0, size_t v) {
+static void add_strip(const plan *p, const item *e, tile_job *job, const real *x, size_t i,
+                      size_t v0, size_t v) {
   size_t rows = p->fold * p->cg, tiles = conv_ceil_div(rows, tile_rows(v));
   for (size_t j = 0; j < p->g->kw; j += p->fold) {
     const real *seen = x + j * p->g->dilation[1] * p->cg;
-    real *y = e->sums + (i * p->g->kw + j) * p->cg * p->sum_pitch + (e->k * p->vectors + v0) * TD_LANES;
+    real *y =
+        e->sums + (i * p->g->kw + j) * p->cg * p->sum_pitch + (e->k * p->vectors + v0) * TD_LANES;
     for (size_t t = 0; t < tiles; t++) {
       size_t r0 = rows * t / tiles, r1 = rows * (t + 1) / tiles;
       job->x = seen + r0;
@@ -179,9 +188,10 @@ static void add_strip(const plan *p, const item *e, tile_job *job, const real *x
   }
 }
 
-/* Output rows [row, row + rows), counted over all images; off: where what each of them sees through kernel row i0
- * begins in packed x; dy: memory for packed dy. */
-static void add_slab(const plan *p, const item *e, const real *x, const size_t *off, size_t row, size_t rows, real *dy) {
+/* Output rows [row, row + rows), counted over all images; off: where what each of them sees through
+ * kernel row i0 begins in packed x; dy: memory for packed dy. */
+static void add_slab(const plan *p, const item *e, const real *x, const size_t *off, size_t row,
+                     size_t rows, real *dy) {
   const td_conv *g = p->g;
   size_t kernel_row = g->dilation[0] * p->cols * p->cg;
   for (size_t s = 0; s < rows; s += p->strip) {
@@ -189,8 +199,8 @@ static void add_slab(const plan *p, const item *e, const real *x, const size_t *
     pack_dy(p, e, dy, p->dy + (row + s) * g->ow * g->o + e->k * p->og + e->v0 * TD_LANES, pixels);
     for (size_t v0 = e->v0, v; v0 < e->v1; v0 += v) {
       v = tile_width(p->fold * p->cg, e->v1 - v0);
-      tile_job job = {.y_pitch = p->sum_pitch, .off = off + s, .taps = count, .steps = g->ow, .x_step = p->col_step,
-                      .b = dy + (v0 - e->v0) * TD_LANES * pixels};
+      tile_job job = {.y_pitch = p->sum_pitch, .off = off + s, .taps = count, .steps = g->ow,
+                      .x_step = p->col_step, .b = dy + (v0 - e->v0) * TD_LANES * pixels};
       for (size_t i = e->i0; i < e->i1; i++)
         add_strip(p, e, &job, x + (i - e->i0) * kernel_row, i, v0, v);
     }
@@ -199,12 +209,14 @@ static void add_slab(const plan *p, const item *e, const real *x, const size_t *
 
 static void clear_sums(const plan *p, const item *e) {
   size_t rows = (e->i1 - e->i0) * p->g->kw * p->cg;
-  real *to = e->sums + e->i0 * p->g->kw * p->cg * p->sum_pitch + (e->k * p->vectors + e->v0) * TD_LANES;
+  real *to =
+      e->sums + e->i0 * p->g->kw * p->cg * p->sum_pitch + (e->k * p->vectors + e->v0) * TD_LANES;
   for (size_t r = 0; r < rows; r++) memset(to + r * p->sum_pitch, 0, (e->v1 - e->v0) * TD_VBYTES);
 }
 
 /* Packs what the output rows [row, row + rows) see; off as add_slab wants it. */
-static void gather_x(const plan *p, const item *e, real *packed, size_t *off, size_t row, size_t rows) {
+static void gather_x(const plan *p, const item *e, real *packed, size_t *off, size_t row,
+                     size_t rows) {
   const td_conv *g = p->g;
   size_t pitch = p->cols * p->cg, at = 0;
   for (size_t r = 0, count; r < rows; r += count) {
@@ -265,6 +277,7 @@ bool TD_K(conv_direct_weight_grad)(real *dw, const real *x, const real *dy, cons
   size_t work = p.rows * g->ow * g->kh * g->kw * p.cg * g->o / items;
   td_parallel(items, 1 + (1 << 17) / (work + 1), run_items, &p);
   if (p.failed) return false;
-  if (!p.in_place) td_parallel(g->kh * g->kw * p.cg, 1 + (1 << 15) / (p.parts * g->o), add_parts, &p);
+  if (!p.in_place)
+    td_parallel(g->kh * g->kw * p.cg, 1 + (1 << 15) / (p.parts * g->o), add_parts, &p);
   return true;
 }

@@ -1,10 +1,15 @@
-/* Products of matrices, one or a batch. Large ones are cut into panels that OpenBLAS multiplies, each on one thread. Small
- * and thin ones, where packing and the call cost more than the product, are done here without packing:
- *   tile     sums of a few rows and vectors of columns stay in registers; rows of op(b) are read as they lie
- *   dot      op(a)'s rows times op(b)'s columns, both along k, for few columns
+/* Products of matrices, one or a batch. Large ones are cut into panels that OpenBLAS multiplies,
+ * each on one thread. Small and thin ones, where packing and the call cost more than the product,
+ * are done here without packing:
+ *
+ *   tile     sums of a few rows and vectors of columns stay in registers; rows of op(b) are read
+ *            as they lie
+ *   dot      op(a)'s rows times op(b)'s columns, both along k, for few rows or columns
  *   swapped  the transposed product by tiles, for few columns of a transposed a
- * Which way is taken, and where panels lie, depends on the shapes alone; and in the first three an element's sum is made
- * in the same order however the work is cut. So the number of threads never shows in the result. */
+ *
+ * Which way is taken, and where OpenBLAS' panels lie, depends on the shapes alone; and in the other
+ * ways an element's sum is made in the same order however the work is cut. So the number of threads
+ * never shows in the result. */
 #include "kernels/isa.h"
 #include <cblas.h>
 #include <limits.h>
@@ -13,13 +18,14 @@
 #endif
 
 enum {
-  SMALL_WORK = 32 * 32 * 32,  /* multiplications up to which the call of OpenBLAS costs too much */
-  THIN = 4,                   /* rows or columns of c up to which a product is limited by reading the other operand */
+  SMALL_WORK = 32 * 32 * 32,  /* multiplications up to which OpenBLAS costs too much */
+  THIN = 4,                   /* rows or columns of c up to which reading is all that counts */
   THIN_STEPS = 16,            /* rows of op(b) that a thin product reads side by side */
   MIN_TASK = 1 << 16          /* multiplications below which a thread is not worth waking */
 };
 
-/* c[i·c_row + j] = alpha·Σ a[i·a_row + l·a_col]·b[l·b_row + j·b_col] + beta·c[...] for i < m, j < n, l < k */
+/* c[i·c_row + j] = alpha·Σ a[i·a_row + l·a_col]·b[l·b_row + j·b_col] + beta·c[i·c_row + j], for
+ * i < m, j < n, the sum over l < k */
 typedef struct {
   real *c;
   const real *a, *b;
@@ -28,15 +34,24 @@ typedef struct {
   real alpha, beta;
 } product;
 
-/* ---- Parts of a vector ------------------------------------------------------------------------------------ */
+/* ---- Parts of a vector ----------------------------------------------------------------------- */
 
-/* The first n (1 ≤ n < TD_LANES) elements of a vector; the others are 0 and their memory is not touched. */
+/* The first n (1 ≤ n < TD_LANES) elements of a vector; the others are 0 and their memory is not
+ * touched. */
 #if TD_KISA == 2 && TD_KREAL == 0
-static inline vreal load_part(const real *p, size_t n) { return (vreal)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
-static inline void store_part(real *p, vreal v, size_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
+static inline vreal load_part(const real *p, size_t n) {
+  return (vreal)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+static inline void store_part(real *p, vreal v, size_t n) {
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+}
 #elif TD_KISA == 2
-static inline vreal load_part(const real *p, size_t n) { return (vreal)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
-static inline void store_part(real *p, vreal v, size_t n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v); }
+static inline vreal load_part(const real *p, size_t n) {
+  return (vreal)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
+}
+static inline void store_part(real *p, vreal v, size_t n) {
+  _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
+}
 #elif TD_KISA == 1
 static inline __m256i part_mask(size_t n) {
   static const ireal mask[2 * TD_LANES] = {
@@ -47,9 +62,13 @@ static inline __m256i part_mask(size_t n) {
   return (__m256i) * (const vreal_u *)(const void *)(mask + TD_LANES - n);
 }
 #if TD_KREAL == 0
-static inline vreal load_part(const real *p, size_t n) { return (vreal)_mm256_maskload_ps(p, part_mask(n)); }
+static inline vreal load_part(const real *p, size_t n) {
+  return (vreal)_mm256_maskload_ps(p, part_mask(n));
+}
 #else
-static inline vreal load_part(const real *p, size_t n) { return (vreal)_mm256_maskload_pd(p, part_mask(n)); }
+static inline vreal load_part(const real *p, size_t n) {
+  return (vreal)_mm256_maskload_pd(p, part_mask(n));
+}
 #endif
 /* masked stores are slow on some processors */
 static inline void store_part(real *p, vreal v, size_t n) {
@@ -90,7 +109,7 @@ static inline real sum_lanes(vreal v) {
 #endif
 }
 
-/* ---- Tiles ------------------------------------------------------------------------------------------------ */
+/* ---- Tiles ----------------------------------------------------------------------------------- */
 
 #if TD_KISA == 2
 enum { ROWS = 6, WIDTH = 4 };
@@ -98,8 +117,10 @@ enum { ROWS = 6, WIDTH = 4 };
 enum { ROWS = 6, WIDTH = 2 };
 #endif
 
-/* P rows × V vectors of c, from its corner on; b_col is 1. Only `last` elements of the last vector exist, or all (0). */
-static inline __attribute__((always_inline)) void tile_body(const int P, const int V, const product *q, size_t last) {
+/* P rows × V vectors of c, from its corner on; b_col is 1. Only `last` elements of the last vector
+ * exist, or all (0). */
+static inline __attribute__((always_inline)) void tile_body(const int P, const int V,
+                                                            const product *q, size_t last) {
   vreal sum[ROWS][WIDTH];
   const real *a = q->a, *b = q->b;
   const size_t a_row = q->a_row, a_col = q->a_col, b_row = q->b_row;
@@ -142,14 +163,15 @@ static inline __attribute__((always_inline)) void tile_body(const int P, const i
 }
 
 typedef void (*tile_fn)(const product *, size_t);
-#define TILE(P, V)                                                                                   \
-  static void whole_##P##_##V(const product *q, size_t last) {                                       \
-    (void)last;                                                                                      \
-    tile_body(P, V, q, 0);                                                                           \
-  }                                                                                                  \
+#define TILE(P, V)                                                                               \
+  static void whole_##P##_##V(const product *q, size_t last) {                                   \
+    (void)last;                                                                                  \
+    tile_body(P, V, q, 0);                                                                       \
+  }                                                                                              \
   static void part_##P##_##V(const product *q, size_t last) { tile_body(P, V, q, last); }
 #define TILES(V) TILE(1, V) TILE(2, V) TILE(3, V) TILE(4, V) TILE(5, V) TILE(6, V)
-#define ROW(name, V) {name##_1_##V, name##_2_##V, name##_3_##V, name##_4_##V, name##_5_##V, name##_6_##V}
+#define ROW(name, V)                                                                             \
+  {name##_1_##V, name##_2_##V, name##_3_##V, name##_4_##V, name##_5_##V, name##_6_##V}
 TILES(1)
 TILES(2)
 #if TD_KISA == 2
@@ -195,7 +217,8 @@ static void run_plain(const product *p) {
   for (size_t i = 0; i < p->m; i++)
     for (size_t j = 0; j < p->n; j++) {
       real sum = 0, *c = p->c + i * p->c_row + j;
-      for (size_t l = 0; l < p->k; l++) sum += p->a[i * p->a_row + l * p->a_col] * p->b[l * p->b_row + j * p->b_col];
+      for (size_t l = 0; l < p->k; l++)
+        sum += p->a[i * p->a_row + l * p->a_col] * p->b[l * p->b_row + j * p->b_col];
       *c = p->beta != 0 ? p->alpha * sum + p->beta * *c : p->alpha * sum;
     }
 }
@@ -233,10 +256,11 @@ static void by_tiles(const product *p) {
   run_tiles(&q);
 }
 
-/* ---- Dots ------------------------------------------------------------------------------------------------- */
+/* ---- Dots ------------------------------------------------------------------------------------ */
 
 /* R rows × Q columns of c, from its corner on; a_col and b_row are 1. */
-static inline __attribute__((always_inline)) void dot_body(const int R, const int Q, const product *p) {
+static inline __attribute__((always_inline)) void dot_body(const int R, const int Q,
+                                                           const product *p) {
   vreal sum[4][4];
 #pragma GCC unroll 4
   for (int i = 0; i < R; i++) {
@@ -326,8 +350,9 @@ static void by_dots(const product *p) {
 
 /* The transposed product by tiles into scratch memory, then its columns to c; a_row is 1. */
 static void by_swapped_tiles(const product *p) {
-  product q = {.a = p->b, .b = p->a, .m = p->n, .n = p->m, .k = p->k, .a_row = p->b_col, .a_col = p->b_row,
-               .b_row = p->a_col, .b_col = p->a_row, .c_row = p->m, .alpha = p->alpha, .beta = 0};
+  product q = {.a = p->b, .b = p->a, .m = p->n, .n = p->m, .k = p->k, .alpha = p->alpha,
+               .a_row = p->b_col, .a_col = p->b_row, .b_row = p->a_col, .b_col = p->a_row,
+               .c_row = p->m};
   q.c = td_scratch(p->m * p->n * sizeof(real));
   if (!q.c) {
     run_plain(p);
@@ -341,30 +366,31 @@ static void by_swapped_tiles(const product *p) {
     }
 }
 
-/* ---- OpenBLAS --------------------------------------------------------------------------------------------- */
+/* ---- OpenBLAS -------------------------------------------------------------------------------- */
 
 static size_t greater(size_t a, size_t b) { return a > b ? a : b; }
 
 static void by_blas(const product *p) {
-  CBLAS_TRANSPOSE ta = p->a_col == 1 ? CblasNoTrans : CblasTrans, tb = p->b_col == 1 ? CblasNoTrans : CblasTrans;
+  CBLAS_TRANSPOSE ta = p->a_col == 1 ? CblasNoTrans : CblasTrans,
+                  tb = p->b_col == 1 ? CblasNoTrans : CblasTrans;
   /* a matrix of one row or column may have a distance of rows that BLAS finds too short */
   blasint lda = (blasint)(p->a_col == 1 ? greater(p->a_row, p->k) : greater(p->a_col, p->m));
   blasint ldb = (blasint)(p->b_col == 1 ? greater(p->b_row, p->n) : greater(p->b_col, p->k));
 #if TD_KREAL == 0
-  cblas_sgemm(CblasRowMajor, ta, tb, (blasint)p->m, (blasint)p->n, (blasint)p->k, p->alpha, p->a, lda, p->b, ldb,
-              p->beta, p->c, (blasint)p->c_row);
+  cblas_sgemm(CblasRowMajor, ta, tb, (blasint)p->m, (blasint)p->n, (blasint)p->k, p->alpha, p->a,
+              lda, p->b, ldb, p->beta, p->c, (blasint)p->c_row);
 #else
-  cblas_dgemm(CblasRowMajor, ta, tb, (blasint)p->m, (blasint)p->n, (blasint)p->k, p->alpha, p->a, lda, p->b, ldb,
-              p->beta, p->c, (blasint)p->c_row);
+  cblas_dgemm(CblasRowMajor, ta, tb, (blasint)p->m, (blasint)p->n, (blasint)p->k, p->alpha, p->a,
+              lda, p->b, ldb, p->beta, p->c, (blasint)p->c_row);
 #endif
 }
 
 static bool fits_blas(const product *p) {
-  return p->k < INT_MAX && p->a_row < INT_MAX && p->a_col < INT_MAX && p->b_row < INT_MAX && p->b_col < INT_MAX &&
-         p->c_row < INT_MAX;
+  return p->k < INT_MAX && p->a_row < INT_MAX && p->a_col < INT_MAX && p->b_row < INT_MAX &&
+         p->b_col < INT_MAX && p->c_row < INT_MAX;
 }
 
-/* ---- The kernel ------------------------------------------------------------------------------------------- */
+/* ---- The kernel ------------------------------------------------------------------------------ */
 
 typedef enum { BY_TILES, BY_DOTS, BY_SWAPPED_TILES, BY_BLAS } way;
 
@@ -386,10 +412,13 @@ static way choose_way(const product *p) {
   return BY_BLAS;
 }
 
-static size_t panels_of(size_t size, size_t edge) { return size < edge ? 1 : (size + edge / 2) / edge; }
+static size_t panels_of(size_t size, size_t edge) {
+  return size < edge ? 1 : (size + edge / 2) / edge;
+}
 
-/* Cuts a product into panels. OpenBLAS packs op(b) anew for each: so c is cut into whole rows, which are few, and
- * into columns only when the rows give too little to share. Thin products are cut along their length. */
+/* Cuts a product into panels. OpenBLAS packs op(b) anew for each: so c is cut into whole rows,
+ * which are few, and into columns only when the rows give too little to share. Thin products are
+ * cut along their length. */
 static void choose_panels(call *e) {
   const product *p = &e->p;
   e->row_panels = e->column_panels = 1;
@@ -439,13 +468,14 @@ static void scale(const product *p, size_t batch, size_t stride_c) {
     }
 }
 
-void TD_K(matmul)(void *c, const void *a, const void *b, size_t m, size_t n, size_t k, size_t lda, size_t ldb, size_t ldc,
-                  bool trans_a, bool trans_b, size_t batch, size_t stride_a, size_t stride_b, size_t stride_c,
-                  double alpha, double beta) {
-  call e = {.p = {.c = c, .a = a, .b = b, .m = m, .n = n, .k = k, .a_row = trans_a ? 1 : lda, .a_col = trans_a ? lda : 1,
-                  .b_row = trans_b ? 1 : ldb, .b_col = trans_b ? ldb : 1, .c_row = ldc,
-                  .alpha = (real)alpha, .beta = (real)beta},
-            .stride_a = stride_a, .stride_b = stride_b, .stride_c = stride_c};
+void TD_K(matmul)(void *c, const void *a, const void *b, size_t m, size_t n, size_t k, size_t lda,
+                  size_t ldb, size_t ldc, bool trans_a, bool trans_b, size_t batch, size_t stride_a,
+                  size_t stride_b, size_t stride_c, double alpha, double beta) {
+  call e = {.stride_a = stride_a, .stride_b = stride_b, .stride_c = stride_c};
+  e.p = (product){.c = c, .a = a, .b = b, .m = m, .n = n, .k = k, .c_row = ldc,
+                  .a_row = trans_a ? 1 : lda, .a_col = trans_a ? lda : 1,
+                  .b_row = trans_b ? 1 : ldb, .b_col = trans_b ? ldb : 1,
+                  .alpha = (real)alpha, .beta = (real)beta};
   if (!m || !n || !batch) return;
   if (!k || alpha == 0) {
     scale(&e.p, batch, stride_c);

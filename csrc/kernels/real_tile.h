@@ -1,11 +1,12 @@
-/* The register tile under convolution: P rows × V vectors of sums that stay in registers while products of
- * broadcast elements and vectors are added to them. What P, V and the distances mean is the caller's affair: in
- * a convolution the rows are pixels and the vectors output channels; in its weight gradient the rows are input
- * channels. Include it after isa.h, with TILE_PITCH defined as the constant distance of two rows in x, which lets
- * every broadcast be one load with a constant displacement.
+/* The register tile under convolution: P rows × V vectors of sums that stay in registers while
+ * products of broadcast elements and vectors are added to them. What P, V and the distances mean is
+ * the caller's affair: in a convolution the rows are pixels and the vectors output channels; in its
+ * weight gradient the rows are input channels. Include it after isa.h, with TILE_PITCH defined as
+ * the constant distance of two rows in x, which lets every broadcast be one load with a constant
+ * displacement.
  *
- * Sums of one output element are always made in the same order, whatever P and V are, so the way a caller cuts
- * its work into tiles never shows in the result. */
+ * Sums of one output element are always made in the same order, whatever P and V are, so the way a
+ * caller cuts its work into tiles never shows in the result. */
 #ifndef TD_KERNELS_REAL_TILE_H
 #define TD_KERNELS_REAL_TILE_H
 
@@ -21,17 +22,18 @@ typedef struct {
 
 typedef void (*tile_fn)(const tile_job *);
 
-/* Most rows of a tile of one, two and four vectors. The sums, V vectors of b and one broadcast share 32 vector
- * registers with AVX-512 and 16 otherwise. */
+/* Most rows of a tile of one, two and four vectors. The sums, V vectors of b and one broadcast
+ * share 32 vector registers with AVX-512 and 16 otherwise. */
 #if TD_KISA == 2
 enum { TILE_ROWS_1 = 28, TILE_ROWS_2 = 14, TILE_ROWS_4 = 6 };
 #else
 enum { TILE_ROWS_1 = 12, TILE_ROWS_2 = 6, TILE_ROWS_4 = 2 };
 #endif
 
-/* The loops over P and V must unroll completely, the first one too: a loop that is left would index the sums and so
- * keep them in memory. */
-static inline __attribute__((always_inline)) void tile_body(const int P, const int V, const tile_job *j) {
+/* The loops over P and V must unroll completely, the first one too: a loop that is left would index
+ * the sums and so keep them in memory. */
+static inline __attribute__((always_inline)) void tile_body(const int P, const int V,
+                                                            const tile_job *j) {
   vreal sum[TILE_ROWS_1][4];
   const real *b = j->b;
   real *const y = j->y;
@@ -66,7 +68,8 @@ static inline __attribute__((always_inline)) void tile_body(const int P, const i
       b += V * TD_LANES;
     }
   }
-  __asm__("" : "+r"(y_pitch));  /* forget the rows' addresses, which would be kept over the loops in memory */
+  /* forget the rows' addresses, which would else be kept in memory over the loops */
+  __asm__("" : "+r"(y_pitch));
 #pragma GCC unroll 32
   for (int p = 0; p < P; p++) {
 #pragma GCC unroll 4
@@ -109,7 +112,8 @@ static inline size_t tile_rows(size_t v) {
   return v == 1 ? TILE_ROWS_1 : v == 2 ? TILE_ROWS_2 : TILE_ROWS_4;
 }
 
-/* How many vectors wide the next tile should be when `left` vectors are left and there are `rows` rows to cut. */
+/* How many vectors wide the next tile should be when `left` vectors are left and there are `rows`
+ * rows to cut. */
 static inline size_t tile_width(size_t rows, size_t left) {
   if (left >= 4 && rows <= TILE_ROWS_4) return 4;
   return left >= 2 ? 2 : 1;
