@@ -5,7 +5,9 @@ CC ?= gcc
 BUILD ?= build
 CFLAGS ?= -O2 -fPIC
 JOBS := $(shell nproc 2>/dev/null || echo 2)
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(JOBS)
+endif
 
 # Lua's headers: those that LuaRocks names when they are there, else LuaJIT's.
 LUAJIT_CFLAGS := $(shell pkg-config --cflags luajit 2>/dev/null || echo -I/usr/include/luajit-2.1)
