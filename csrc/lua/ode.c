@@ -10,35 +10,89 @@
 
 /* ---- A Lua function as a field ---- */
 
+typedef enum { TENSORS, TABLE, NUMBER } lua_form;  /* what the function takes and gives: f(t, y) */
+
 typedef struct {
   td_owned_field base;
   int function;  /* registry reference */
+  lua_form form;
   lua_State *main;
 } lua_field;
 
-/* Calls function(t, y); a real result of another type is converted. */
+static void push_arguments(lua_State *L, lua_form form, td_tensor *t, td_tensor *y) {
+  if (form == TENSORS) {
+    tdl_push(L, td_tensor_retain(t));
+    tdl_push(L, td_tensor_retain(y));
+    return;
+  }
+  lua_pushnumber(L, td_tensor_get(t, 0));
+  if (form == NUMBER) {
+    lua_pushnumber(L, td_tensor_get(y, 0));
+    return;
+  }
+  lua_createtable(L, (int)y->numel, 0);
+  for (size_t i = 0; i < y->numel; i++) {
+    lua_pushnumber(L, td_tensor_get(y, i));
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+}
+
+/* The tensor on top of the stack; another real type than y's is converted. */
+static td_status take_tensor(lua_State *L, const td_tensor *y, td_tensor **dy) {
+  td_tensor *result = tdl_test(L, -1);
+  if (!result)
+    return td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
+  if (result->dtype == y->dtype || !td_dtype_is_real(result->dtype)) {
+    *dy = td_tensor_retain(result);
+    return TD_OK;
+  }
+  size_t mark = td_auto_mark();
+  *dy = td_tensor_retain(td_cast(result, y->dtype));
+  td_auto_release(mark);
+  return *dy ? TD_OK : td_last_status();
+}
+
+static td_status refuse_numbers(lua_State *L, bool table, size_t n) {
+  if (!table)
+    return td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a number", tdl_describe(L, -1));
+  if (!lua_istable(L, -1))
+    return td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a table of %zu numbers",
+                   tdl_describe(L, -1), n);
+  return td_fail(TD_EARG, "ode.solve: the right-hand side gave %zu numbers, expected a table of %zu numbers",
+                 (size_t)tdl_rawlen(L, -1), n);
+}
+
+/* The number, or the table of as many numbers as y has, on top of the stack. */
+static td_status take_numbers(lua_State *L, lua_form form, const td_tensor *y, td_tensor **dy) {
+  bool table = form == TABLE;
+  if (lua_type(L, -1) != (table ? LUA_TTABLE : LUA_TNUMBER) || (table && tdl_rawlen(L, -1) != y->numel))
+    return refuse_numbers(L, table, y->numel);
+  td_tensor *out = td_tensor_new(y->dtype, y->ndim, y->shape);
+  if (!out) return td_last_status();
+  td_status s = TD_OK;
+  for (size_t i = 0; i < y->numel && !s; i++) {
+    if (table) lua_rawgeti(L, -1, (int)i + 1);
+    if (lua_type(L, -1) == LUA_TNUMBER)
+      td_tensor_set(out, i, lua_tonumber(L, -1));
+    else
+      s = td_fail(TD_EARG, "ode.solve: component %zu of what the right-hand side gave is %s, expected a number",
+                  i + 1, tdl_describe(L, -1));
+    if (table) lua_pop(L, 1);
+  }
+  if (s) td_tensor_release(out);
+  else *dy = out;
+  return s;
+}
+
 static td_status lua_field_eval(td_field *self, td_tensor *t, td_tensor *y, td_tensor **dy) {
   lua_field *f = (lua_field *)self;
   lua_State *L = tdl_state();
   int top = lua_gettop(L);
   if (!lua_checkstack(L, 8)) return td_fail(TD_EARG, "ode.solve: the stack is full, is f solving itself?");
   lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
-  tdl_push(L, td_tensor_retain(t));
-  tdl_push(L, td_tensor_retain(y));
+  push_arguments(L, f->form, t, y);
   td_status s = tdl_pcall(L, 2, 1);
-  if (!s) {
-    td_tensor *result = tdl_test(L, -1);
-    if (!result)
-      s = td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
-    else if (result->dtype != y->dtype && td_dtype_is_real(result->dtype)) {
-      size_t mark = td_auto_mark();
-      *dy = td_tensor_retain(td_cast(result, y->dtype));
-      td_auto_release(mark);
-      if (!*dy) s = td_last_status();
-    } else {
-      *dy = td_tensor_retain(result);
-    }
-  }
+  if (!s) s = f->form == TENSORS ? take_tensor(L, y, dy) : take_numbers(L, f->form, y, dy);
   lua_settop(L, top);
   return s;
 }
@@ -50,12 +104,12 @@ static void lua_field_free(td_field *self) {
 }
 
 /* A field that owns the function at the stack index. */
-static td_owned_field *lua_field_new(lua_State *L, int index) {
+static td_owned_field *lua_field_new(lua_State *L, int index, lua_form form) {
   lua_field *f = td_alloc(sizeof *f);
   if (!f) return NULL;
   lua_pushvalue(L, index);
   *f = (lua_field){{{.eval = lua_field_eval, .who = "ode.solve"}, lua_field_free},
-                   luaL_ref(L, LUA_REGISTRYINDEX), tdl_main(L)};
+                   luaL_ref(L, LUA_REGISTRYINDEX), form, tdl_main(L)};
   return &f->base;
 }
 
@@ -216,13 +270,14 @@ static void push_result(lua_State *L, const td_ode_solution *s) {
   lua_setfield(L, -2, "grid");
 }
 
-static td_ode_recorded *recorded_new(lua_State *L, const td_tensor *times, td_ode_gradient mode) {
+static td_ode_recorded *recorded_new(lua_State *L, const td_tensor *times, td_ode_gradient mode,
+                                     lua_form form) {
   td_ode_recorded *r = td_alloc(sizeof *r);
   if (!r) return NULL;
   *r = (td_ode_recorded){.mode = mode, .nt = times->numel, .nts = times->numel,
                          .seminorm = bool_field(L, 4, "seminorm")};
   r->ts = td_alloc(r->nts * sizeof *r->ts);
-  r->f = lua_field_new(L, 1);
+  r->f = lua_field_new(L, 1, form);
   if (!r->ts || !r->f) {
     td_ode_recorded_free(r);
     return NULL;
@@ -248,6 +303,7 @@ static td_tensor *take_rows(td_ode_recorded *r) {
  * evaluations */
 static int core_ode_solve(lua_State *L) {
   static const char *const modes[] = {"discrete", "backsolve", "frozen", NULL};
+  static const char *const forms[] = {"tensors", "table", "number", NULL};
   lua_settop(L, 4);
   luaL_checktype(L, 1, LUA_TFUNCTION);
   td_tensor *y0 = tdl_tensor(L, 2, "ode.solve", "y0"), *times = tdl_tensor(L, 3, "ode.solve", "t");
@@ -258,9 +314,11 @@ static int core_ode_solve(lua_State *L) {
   else backward = forward;
   lua_getfield(L, 4, "grad");
   int mode = luaL_checkoption(L, -1, NULL, modes);
+  lua_getfield(L, 4, "form");
+  int form = luaL_checkoption(L, -1, NULL, forms);
   lua_settop(L, 4);
   counter *backward_calls = push_counter(L);
-  td_ode_recorded *r = recorded_new(L, times, (td_ode_gradient)mode);
+  td_ode_recorded *r = recorded_new(L, times, (td_ode_gradient)mode, (lua_form)form);
   if (!r) tdl_raise(L);
   r->o = forward;
   r->adjoint = backward;

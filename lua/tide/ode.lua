@@ -137,48 +137,22 @@ local function rebuilt(plan, list)
   return out
 end
 
--- A kind of state: the packed y0, how f's arguments and results are translated, and how saved values are.
+-- A kind of state: the packed y0, how f's arguments and results are translated (by `field`, or in the core by
+-- `form`), and how saved values, one value and times are given.
 local function is_number(x) return type(x) == "number" end
 
 local function table_of_numbers(y0)
-  local n = #y0
-  for i = 1, n do
-    if not is_number(y0[i]) then raise("ode.solve: y0[%d] is a %s, expected a number", i, type(y0[i])) end
+  for i, v in ipairs(y0) do
+    if not is_number(v) then raise("ode.solve: y0[%d] is a %s, expected a number", i, type(v)) end
   end
-  return {
-    y0 = core.tensor(y0, "float64"),
-    field = function(f)
-      return function(t, y)
-        local dy = f(t:item(), y:totable())
-        if type(dy) ~= "table" or #dy ~= n then
-          raise("ode.solve: the right-hand side gave %s, expected a table of %d numbers",
-            type(dy) == "table" and #dy .. " numbers" or "a " .. type(dy), n)
-        end
-        return core.tensor(dy, "float64")
-      end
-    end,
-    saved = function(ys) return ys:totable() end,
-    one = function(y) return y:totable() end,
-    times = function(ts) return ts:totable() end,
-  }
+  local function plain(x) return x:totable() end
+  return {y0 = core.tensor(y0, "float64"), form = "table", saved = plain, one = plain, times = plain}
 end
 
 local function one_number(y0)
-  return {
-    y0 = core.tensor(y0, "float64"),
-    field = function(f)
-      return function(t, y)
-        local dy = f(t:item(), y:item())
-        if not is_number(dy) then
-          raise("ode.solve: the right-hand side gave a %s, expected a number", type(dy))
-        end
-        return core.tensor(dy, "float64")
-      end
-    end,
-    saved = function(ys) return ys:totable() end,
-    one = function(y) return y:item() end,
-    times = function(ts) return ts:totable() end,
-  }
+  local function plain(x) return x:totable() end
+  local function item(x) return x:item() end
+  return {y0 = core.tensor(y0, "float64"), form = "number", saved = plain, one = item, times = plain}
 end
 
 local function nested_tensors(y0)
@@ -229,7 +203,7 @@ end
 
 local function single_tensor(y0)
   local function same(x) return x end
-  return {y0 = y0, field = same, saved = same, one = same}
+  return {y0 = y0, saved = same, one = same}
 end
 
 local function state_of(y0)
@@ -319,12 +293,13 @@ function M.solve(f, y0, t, opts)
     method = o.adjoint_method, rtol = o.adjoint_rtol, atol = o.adjoint_atol, first_step = 0, land = false,
   }, {__index = o}))
   local state, times = state_of(y0), times_of(t)
-  local callee = state.field(f)
+  local callee = state.field and state.field(f) or f
   if type(callee) ~= "function" then
     local object = callee
     callee = function(time, y) return object(time, y) end
   end
   local field = pass.hold(callee)
+  request.form = state.form or "tensors"
   local ys, result, counter = core.ode_solve(field, state.y0, times, request)
   if result.status ~= "ok" and o.throw then raise("ode.solve: %s", result.message) end
   local reached = result.reached == times.numel and times or core.narrow(times, 1, 1, result.reached)
