@@ -15,8 +15,11 @@ local function peak_of(program)
   return tonumber(out:match "peak (%d+)") / 1024
 end
 
+-- A sanitizer keeps freed memory back, so peaks say nothing there.
+local bounded = os.getenv "TIDE_SANITIZED" and pending or it
+
 describe("memory", function()
-  it("of 5,000 tensors of 1 MB beside a Lua heap of 28 MB stays below 400 MB", function()
+  bounded("of 5,000 tensors of 1 MB beside a Lua heap of 28 MB stays below 400 MB", function()
     local peak = peak_of [[
       local tide = require "tide"
       local heap = {}
@@ -29,7 +32,7 @@ describe("memory", function()
     assert.is_true(peak <= 400, ("%.0f MB"):format(peak))
   end)
 
-  it("of a million temporaries stays below 400 MB", function()
+  bounded("of a million temporaries stays below 400 MB", function()
     local peak = peak_of [[
       local tide = require "tide"
       local a, b = tide.ones(8), tide.ones(100)
@@ -38,7 +41,7 @@ describe("memory", function()
     assert.is_true(peak <= 400, ("%.0f MB"):format(peak))
   end)
 
-  it("of a training loop that keeps nothing stays below 400 MB", function()
+  bounded("of a training loop that keeps nothing stays below 400 MB", function()
     local peak = peak_of [[
       local tide = require "tide"
       local w = tide.ones(200, 200):requires_grad()

@@ -136,6 +136,29 @@ describe("views", function()
     assert.is_true(x:t():is_contiguous() == false and x:is_contiguous())
   end)
 
+  it("become copies of any layout, in any order of dims", function()
+    for _, dtype in ipairs {"float32", "float64", "int64", "uint8"} do
+      local x = tide.randint(0, 255, 5, 37, 3, 41):to(dtype)
+      local source = helper.array.of(x)
+      for _, p in ipairs {{1, 2, 3, 4}, {1, 4, 2, 3}, {4, 3, 2, 1}, {2, 1, 4, 3}, {1, 3, 4, 2}, {3, 4, 1, 2}} do
+        local copy = x:permute(p):contiguous()
+        assert.is_true(copy:is_contiguous())
+        local shape_of, at = copy.shape, {}
+        local expected = helper.array.new(shape_of, function(i)
+          for d = 1, 4 do at[p[d]] = i[d] end
+          return source:at(at)
+        end)
+        assert.close(copy, expected, 0)
+        local back = tide.zeros(x.shape, dtype)
+        back:permute(p):copy_(copy)
+        assert.close(back, source, 0)
+      end
+      assert.close(x[{{1, -1, 2}, {3, 20, 3}}]:t():contiguous():t(), x[{{1, -1, 2}, {3, 20, 3}}], 0)
+      local repeated = x[{{1}}]:expand(7, 37, 3, 41):permute(4, 2, 1, 3):contiguous()
+      for i = 1, 7 do assert.close(repeated[{{}, {}, i}], x[1]:permute(3, 1, 2), 0) end
+    end
+  end)
+
   it("keep what they look at alive", function()
     local big = tide.ones(1000, 1000)
     local row = big[{7, {1, 3}}]

@@ -38,7 +38,7 @@ typedef struct {
   size_t *first, *in_first, *source;
   td_tensor **grad;
   bool *wanted, *asked, *end; /* leads to an input; is one; is one, and the pass stops there */
-  size_t ngrad, nsource;
+  size_t ngrad, nsource, bytes;
 } pass;
 
 static int by_seq(const void *a, const void *b) {
@@ -84,13 +84,7 @@ static void pass_free(pass *p) {
   if (p->grad)
     for (size_t i = 0; i < p->ngrad; i++) td_tensor_release(p->grad[i]);
   for (size_t i = 0; i < n; i++) td_node_release(p->nodes.item[i]);
-  td_free(p->grad, p->ngrad * sizeof *p->grad);
-  td_free(p->first, n * sizeof *p->first);
-  td_free(p->in_first, n * sizeof *p->in_first);
-  td_free(p->source, p->nsource * sizeof *p->source);
-  td_free(p->wanted, n * sizeof *p->wanted);
-  td_free(p->asked, n * sizeof *p->asked);
-  td_free(p->end, n * sizeof *p->end);
+  td_free(p->grad, p->bytes);
   list_free(&p->nodes);
 }
 
@@ -104,18 +98,18 @@ static td_status pass_prepare(pass *p, td_tensor *const *outputs, int noutputs, 
     p->ngrad += (size_t)((td_node *)p->nodes.item[k])->nout;
     p->nsource += (size_t)((td_node *)p->nodes.item[k])->nin;
   }
-  p->first = td_alloc(n * sizeof *p->first);
-  p->in_first = td_alloc(n * sizeof *p->in_first);
-  p->source = td_alloc(p->nsource * sizeof *p->source);
-  p->grad = td_alloc(p->ngrad * sizeof *p->grad);
-  p->wanted = td_alloc(n * sizeof *p->wanted);
-  p->asked = td_alloc(n * sizeof *p->asked);
-  p->end = td_alloc(n * sizeof *p->end);
-  if (!p->first || !p->in_first || !p->source || !p->grad || !p->wanted || !p->asked || !p->end) return td_last_status();
+  size_t words = p->ngrad + 2 * n + p->nsource;  /* one block for all that follows */
+  p->bytes = words * sizeof(size_t) + 3 * n;
+  p->grad = td_alloc(p->bytes);
+  if (!p->grad) return td_last_status();
+  p->first = (size_t *)(void *)(p->grad + p->ngrad);
+  p->in_first = p->first + n;
+  p->source = p->in_first + n;
+  p->wanted = (bool *)(p->source + p->nsource);
+  p->asked = p->wanted + n;
+  p->end = p->asked + n;
   memset(p->grad, 0, p->ngrad * sizeof *p->grad);
-  memset(p->wanted, 0, n * sizeof *p->wanted);
-  memset(p->asked, 0, n * sizeof *p->asked);
-  memset(p->end, 0, n * sizeof *p->end);
+  memset(p->wanted, 0, 3 * n);
   for (size_t k = 0, g = 0, e = 0; k < n; k++) {
     td_node *node = p->nodes.item[k];
     p->first[k] = g;

@@ -195,4 +195,8 @@ const td_kernels *td_k(td_dtype d);
 /* y[o][i][:] = x[o][index[i]][:], x is outer×n×inner elements of `size` bytes; indices are 0-based and checked before. */
 void td_k_take(void *y, const void *x, const int64_t *index, size_t count, size_t outer, size_t n, size_t inner, size_t size);
 
+/* y = x, the same shape in two layouts (strides in elements; 0 in xs repeats); they do not overlap. */
+void td_k_rearrange(void *y, const size_t *ys, const void *x, const size_t *xs, int ndim, const size_t *shape,
+                    size_t size);
+
 #endif

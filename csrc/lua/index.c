@@ -47,8 +47,10 @@ static td_tensor *nonzero(td_tensor *x) {
   for (size_t i = 0; i < m->numel; i++) count += is[i];
   td_tensor *at = td_tensor_new(TD_I64, 1, &count);
   int64_t *p = at ? (int64_t *)(void *)at->data : NULL;
-  for (size_t i = 0, k = 0; at && k < count; i++)
-    if (is[i]) p[k++] = (int64_t)i + 1;
+  for (size_t i = 0, k = 0; at && k < count; i++) {  /* without a branch that cannot be foreseen */
+    p[k] = (int64_t)i + 1;
+    k += is[i];
+  }
   td_tensor_release(m);
   return at;
 }

@@ -6,7 +6,7 @@
 #include "graph/tape.h"
 #include "kernels/kernels.h"
 #include "lua/tdl.h"
-#include "ops/op.h"
+#include "ops/ops.h"
 
 /* ---- Counting memory: Lua's collector does not see a tensor's bytes, so it is run when they pass a limit ---- */
 
@@ -96,7 +96,7 @@ td_tensor *tdl_operand(lua_State *L, int index, const char *fname, const char *a
   if (lua_type(L, index) == LUA_TNUMBER) {
     double v = lua_tonumber(L, index);
     bool whole = v == (double)(int64_t)v && v < 9e15 && v > -9e15;
-    return td_auto(td_tensor_number(whole ? TD_I64 : TD_F64, v, true));
+    return td_number(whole ? TD_I64 : TD_F64, v);
   }
   td_fail(TD_EARG, "%s: %s is %s, expected a tensor or a number", fname, argument, tdl_describe(L, index));
   return NULL;

@@ -26,7 +26,26 @@ void td_do_all(const td_op *op, const td_attrs *a, int nin, td_tensor *const *in
   for (int i = 0; i < nout; i++) out[i] = td_auto(out[i]);
 }
 
-td_tensor *td_num(double v) { return td_auto(td_tensor_number(TD_F64, v, true)); }
+/* Numbers come and go with every call, so a few tensors are kept for them. One that the tape has kept is left to it. */
+td_tensor *td_number(td_dtype d, double v) {
+  enum { KEPT = 16 };
+  static td_tensor *kept[KEPT];
+  static unsigned next;
+  td_tensor **slot = &kept[next++ % KEPT], *t = *slot;
+  if (t && (t->refs > 1 || t->storage->refs > 1)) {
+    td_tensor_release(t);
+    *slot = t = NULL;
+  }
+  if (!t) {
+    t = *slot = td_tensor_number(d, v, true);
+  } else {
+    t->dtype = d;
+    td_tensor_set(t, 0, v);
+  }
+  return td_auto(td_tensor_retain(t));
+}
+
+td_tensor *td_num(double v) { return td_number(TD_F64, v); }
 
 td_tensor *td_zeros_like(const td_tensor *t) {
   return t ? td_auto(td_tensor_zeros(t->dtype, t->ndim, t->shape)) : NULL;

@@ -14,6 +14,8 @@ void td_do_all(const td_op *op, const td_attrs *a, int nin, td_tensor *const *in
 
 /* A number as an operand; takes the element type of what it meets. */
 td_tensor *td_num(double v);
+/* The same as float64 or int64. */
+td_tensor *td_number(td_dtype d, double v);
 td_tensor *td_zeros_like(const td_tensor *t);
 td_tensor *td_ones_like(const td_tensor *t);
 

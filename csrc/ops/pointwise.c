@@ -45,7 +45,8 @@ static bool is_flat(const td_call *c) {
   return true;
 }
 
-static td_status pointwise_run(td_call *c) {
+/* The kernel over operands as they lie. */
+static td_status run_kernel(td_call *c) {
   td_tensor *y = c->out[0];
   td_pw p;
   bool flat = is_flat(c);
@@ -79,6 +80,37 @@ static td_status pointwise_run(td_call *c) {
   }
   td_k(compute_type(c))->pointwise(&p);
   return TD_OK;
+}
+
+/* Is t a large operand of y's shape that runs along another dim than y? Then the kernel would gather it element by
+ * element, and a copy that goes tile by tile is better. */
+static bool runs_across(const td_tensor *t, const td_tensor *y) {
+  enum { LARGE = 1 << 14 };
+  if (t->numel < LARGE || t->numel != y->numel || t->ndim < 2 || t->stride[t->ndim - 1] < 4 ||
+      y->stride[y->ndim - 1] != 1)
+    return false;
+  for (int i = 0; i < t->ndim - 1; i++)
+    if (t->stride[i] == 1 && t->shape[i] >= 4) return true;
+  return false;
+}
+
+static td_status pointwise_run(td_call *c) {
+  td_tensor *in[3] = {NULL, NULL, NULL}, *own[3] = {NULL, NULL, NULL};
+  td_status s = TD_OK;
+  bool any = false;
+  for (int i = 0; i < c->nin; i++) {
+    in[i] = c->in[i];
+    if (!runs_across(in[i], c->out[0])) continue;
+    any = true;
+    in[i] = own[i] = td_tensor_clone(in[i]);
+    if (!own[i]) s = td_last_status();
+  }
+  if (!any) return run_kernel(c);
+  td_call straight = *c;
+  straight.in = in;
+  if (!s) s = run_kernel(&straight);
+  for (int i = 0; i < c->nin; i++) td_tensor_release(own[i]);
+  return s;
 }
 
 #define X TD_KEEP_IN(0)

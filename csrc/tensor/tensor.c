@@ -224,6 +224,12 @@ static td_status copy_elements(td_tensor *dst, const td_tensor *src) {
     return td_fail(TD_ESHAPE, "copy: a tensor of shape (%s) does not broadcast to (%s)",
                    td_tensor_shape_string(src), td_tensor_shape_string(dst));
   if (dst->numel == 0) return TD_OK;
+  if (src->dtype == dst->dtype) {
+    size_t repeated[TD_MAX_DIMS];
+    for (int i = 0; i < dst->ndim; i++) repeated[i] = (size_t)p.in[0].stride[i];
+    td_k_rearrange(dst->data, dst->stride, src->data, repeated, dst->ndim, dst->shape, td_dtype_size(dst->dtype));
+    return TD_OK;
+  }
   p.in[0].data = src->data;
   p.in[0].dtype = src->dtype;
   p.out[0].data = dst->data;
