@@ -115,7 +115,7 @@ asan-run:
 	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" spec/run
 
 lint:
-	luacheck --std luajit --max-line-length 120 lua spec examples bench doc --ignore 212/self
+	luacheck lua spec examples bench doc
 
 # ---- Measurements: every script of bench/, on its own ----
 bench: all $(BUILD)/bench-kernels
