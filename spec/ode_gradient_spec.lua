@@ -220,13 +220,13 @@ describe("known gradients", function()
     for _, method in ipairs {"dopri5", "tsit5"} do
       it(("Lotka–Volterra, %s, %s"):format(mode, method), function()
         local u0, p = leaf(1, 1), leaf(1.5, 1, 3, 1)
-        local sol = ode.solve(lotka(p), u0, {0, 10}, {method = method, rtol = 1e-12, atol = 1e-12,
-          grad = mode})
+        local o = {method = method, rtol = 1e-13, atol = 1e-14, grad = mode}
+        local sol = ode.solve(lotka(p), u0, {0, 10}, o)
         local loss = ((1 - sol.last) ^ 2):sum() / 2
-        assert.close(loss, 4.4248740734080089636e-03, 1e-10)
+        assert.close(loss, 4.4248740734080089636e-03, 1e-12)
         loss:backward()
-        assert.close(u0.grad, lotka_gradient[1], 3e-9)
-        assert.close(p.grad, lotka_gradient[2], 3e-9)
+        assert.close(u0.grad, lotka_gradient[1], 1e-11)
+        assert.close(p.grad, lotka_gradient[2], 1e-11)
       end)
     end
   end

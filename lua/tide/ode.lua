@@ -268,21 +268,21 @@ local function times_of(t)
 end
 
 --- Solves y' = f(t, y) from y(t[1]) = y0, with values at the times t (ascending or descending; {t0, t1} for
---- the two ends). y0: a tensor; a table of numbers (then f takes a number and a table and returns a table);
---- or nested tables of tensors (f takes and returns the same). In f, t is a 0-d float64 tensor. Gradients
---- reach y0, t, and every tensor that f closes over. f must give the same derivative when it is called again
---- with the same arguments.
+--- the two ends; a table may contain tensors). y0: a tensor; nested tables of tensors (f takes and returns the
+--- same); a table of numbers or one number (f takes a number and the like, and returns the like). Else, in f,
+--- t is a 0-d float64 tensor. Gradients reach y0, t, and every tensor that f closes over. f must give the same
+--- derivative when it is called again with the same arguments.
 ---
 --- Options: method "tsit5" (see ode.methods), rtol 1e-6, atol 1e-8, norm "rms" | "max", controller "pi" (see
 --- ode.controllers) with safety, ifactor, dfactor; first_step (chosen), min_step 0, max_step, max_steps 1e5;
---- step_size for fixed steps (methods without an error estimate step from time to time of t without it); land
---- = true steps onto the times instead of interpolating. grad: "discrete" (exact for the steps taken),
+--- step_size for fixed steps (methods without an error estimate step from time to time of t without it);
+--- land = true steps onto the times instead of interpolating. grad: "discrete" (exact for the steps taken),
 --- "backsolve" (continuous adjoint, memory independent of the number of steps; adjoint_method, adjoint_rtol,
 --- adjoint_atol, adjoint_norm "seminorm" | "rms"), "frozen" (wrong on purpose, for comparison). params:
 --- further tensors that need gradients. throw = false returns a failed solve instead of raising.
 ---
---- Returns {ts, ys (times × state), last (the state at the last time), status, message, stats}. The step-size
---- control is not differentiated: Hairer, Nørsett, Wanner, Solving ODEs I, II.4 for the forward part.
+--- Returns {ts, ys (times × state), last (the state at the last time), status, message, method, grid (the times
+--- between the steps), stats}. The step-size control is not differentiated: Hairer, Nørsett, Wanner, Solving ODEs I, II.4 for the forward part.
 function M.solve(f, y0, t, opts)
   local o = options.check("ode.solve", opts, defaults)
   if type(f) ~= "function" and not (type(f) == "table" and getmetatable(f) and getmetatable(f).__call) then
