@@ -282,7 +282,8 @@ end
 --- further tensors that need gradients. throw = false returns a failed solve instead of raising.
 ---
 --- Returns {ts, ys (times × state), last (the state at the last time), status, message, method, grid (the times
---- between the steps), stats}. The step-size control is not differentiated: Hairer, Nørsett, Wanner, Solving ODEs I, II.4 for the forward part.
+--- between the steps), stats}. The step-size control is not differentiated. Hairer, Nørsett, Wanner, Solving
+--- ODEs I, II.4, for the forward part.
 function M.solve(f, y0, t, opts)
   local o = options.check("ode.solve", opts, defaults)
   if type(f) ~= "function" and not (type(f) == "table" and getmetatable(f) and getmetatable(f).__call) then
