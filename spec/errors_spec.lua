@@ -240,6 +240,7 @@ local calls = {
   {function() a.grad = a end, "grad", "leaf"},
   {function() local w = tide.ones(3):requires_grad(); w.grad = a end, "grad", "(3×4)", "(3)"},
   {function() local w = tide.ones(3):requires_grad(); w.grad = 1 end, "grad", "1"},
+  {function() local w = tide.ones(3):requires_grad(); w.grad = v:double() end, "grad", "float64", "float32"},
   {function() a:shares_storage(3) end, "shares_storage", "3"},
   {function() a:register_hook() end, "register_hook", "nothing", "function"},
 }

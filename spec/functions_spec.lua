@@ -137,6 +137,16 @@ describe("random numbers", function()
     assert.close(tide.cat({g2:rand(4), g2:rand(60)}), whole, 0)
   end)
 
+  it("are never drawn twice", function()
+    local g2, seen = tide.generator(1), {}
+    for i = 1, 20 do
+      for _, v in ipairs(g2:rand(i % 7 + 1, i % 2 == 0 and "float32" or "float64"):totable()) do
+        assert.is_nil(seen[v])
+        seen[v] = true
+      end
+    end
+  end)
+
   it("have the distributions that they say", function()
     local r = tide.generator(1)
     local n = 100000

@@ -310,8 +310,7 @@ describe("the fused steps", function()
     assert.fails_here(function() step(p, m, nil) end, "v is nothing, expected a tensor")
     assert.fails_here(function() step(tide.ones(2, "int64"), m, m) end, "the parameter is int64")
     assert.fails_here(function() step(tide.ones(2, 2):t(), m, m) end, "is a strided view")
-    p.grad = tide.ones(2, "float64")
-    assert.fails_here(function() step(p, m, m) end, "the gradient is float64, the parameter float32")
+    assert.fails_here(function() p.grad = tide.ones(2, "float64") end, "grad: float64, expected float32")
     assert.fails_here(function() core.optim.sgd_step(p, nil, 0.1, 0.9, 0, 0, false, false) end,
       "the velocity is nothing")
     assert.fails_here(function() core.optim.adam_step(p, m, m, 0.1, 0.9, 0.999, 1e-8, 0, false, 0) end,

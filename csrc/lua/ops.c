@@ -341,22 +341,19 @@ static int call_list(lua_State *L, const schema *s) {
                                     tdl_describe(L, 1));
   int n = (int)tdl_rawlen(L, 1);
   if (n == 0) tdl_error(L, "%s: an empty table of tensors", s->op->name);
-  td_tensor **in = lua_newuserdata(L, (size_t)n * sizeof *in);  /* the table keeps the tensors alive */
-  int box = lua_gettop(L);
-  for (int i = 0; i < n; i++) {
+  td_tensor **in = td_alloc((size_t)n * sizeof *in), *out[TD_MAX_OUT];  /* the table keeps the tensors alive */
+  td_status status = in ? TD_OK : td_last_status();
+  for (int i = 0; i < n && !status; i++) {
     lua_rawgeti(L, 1, i + 1);
     in[i] = tdl_test(L, -1);
-    if (!in[i]) tdl_error(L, "%s: element %d is %s, expected a tensor", s->op->name, i + 1, tdl_describe(L, -1));
+    if (!in[i]) status = td_fail(TD_EARG, "%s: element %d is %s, expected a tensor", s->op->name, i + 1, tdl_describe(L, -1));
     lua_pop(L, 1);
   }
   td_attrs attrs = {.i = {0}};
-  args a = {L, s, in[0], &attrs};
-  lua_pushvalue(L, box);
-  lua_replace(L, 1);
-  lua_remove(L, box);
-  td_tensor *out[TD_MAX_OUT];
-  td_status status = read_attributes(&a, 2);
+  args a = {L, s, status ? NULL : in[0], &attrs};
+  if (!status) status = read_attributes(&a, 2);
   if (!status) status = td_apply(s->op, in, n, &attrs, out);
+  td_free(in, (size_t)n * sizeof *in);
   tdl_check(L, status);
   push_results(L, out, 1);
   return 1;

@@ -264,6 +264,8 @@ static int tensor_newindex(lua_State *L) {
   td_tensor *g = lua_isnil(L, 3) ? NULL : tdl_tensor(L, 3, "grad", "the gradient");
   if (g && !td_tensor_same_shape(g, t))
     return tdl_error(L, "grad: shape (%s), expected (%s)", td_tensor_shape_string(g), td_tensor_shape_string(t));
+  if (g && g->dtype != t->dtype)
+    return tdl_error(L, "grad: %s, expected %s", td_dtype_name(g->dtype), td_dtype_name(t->dtype));
   td_tensor_retain(g);
   td_tensor_release(t->node->grad);
   t->node->grad = g;

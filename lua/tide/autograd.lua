@@ -310,6 +310,30 @@ local function compare(order, g, args, o)
   return worst, where
 end
 
+-- A recorded pass may take another way than one that is not; says where their gradients of g at args differ.
+local function ways_differ(g, args, o)
+  local function gradients(create)
+    local list, lifted_args = {}, {}
+    for i, x in ipairs(args) do
+      lifted_args[i] = x
+      if is_tensor(x) and x.dtype == "float64" then
+        lifted_args[i] = x:detach():requires_grad()
+        list[#list + 1] = lifted_args[i]
+      end
+    end
+    local y = g(unpack(lifted_args))
+    return y.needs_grad and core.backward({y}, nil, list, create, create) or {}
+  end
+  local plain, recorded = gradients(false), gradients(true)
+  for i, a in pairs(plain) do
+    local b = recorded[i]
+    local gap = a and b and a.numel > 0 and core.max(core.abs(a - b) / (o.atol / o.rtol + core.abs(a))):item() or 0
+    if (not a) ~= (not b) or gap > o.rtol or gap ~= gap then
+      return ("tensor %d: with create_graph the gradient differs by %.3g"):format(i, gap)
+    end
+  end
+end
+
 --- gradcheck(f, {inputs}, opts): compares first and second derivatives of f with central differences, in float64.
 --- Gives true, or raises saying which element of which argument is off. Options: eps 1e-6, rtol 1e-6 (first order) and
 --- 1e-5 (second), atol 1e-8, second = true, raise = true (false: returns false and the message).
@@ -325,6 +349,7 @@ function M.gradcheck(f, inputs, opts)
   local g = projected(f, inputs, 11)
   local gap, where = compare(1, g, inputs, {eps = o.eps, rtol = o.rtol, atol = o.atol})
   if gap > o.rtol then problem = "first order: " .. where end
+  if not problem and o.second then problem = ways_differ(g, inputs, o) end
   if not problem and o.second then
     local function slope(...)
       local list = {}
