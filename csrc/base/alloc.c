@@ -4,7 +4,7 @@
  * system calls run outside the lock.
  *
  * The cache is bounded by what the program has lately needed: blocks held (live and cached) stay
- * below 256 MB more than what is live, or a quarter more than the recent peak, whichever is
+ * below 128 MB more than what is live, or a quarter more than the recent peak, whichever is
  * greater. A training step that drops two gigabytes at its end finds them again in the next one;
  * a peak that does not return is forgotten after a while, and the classes unused for longest go
  * back to the system first. */
@@ -32,7 +32,7 @@ enum {
   CLASS_COUNT = 4 + 4 * 56, /* 4 of whole lines, then 4 for each power of two from 2^8 */
 };
 static const size_t huge_bytes = (size_t)2 << 20;      /* size and alignment of a huge page */
-static const size_t spare_bytes = (size_t)256 << 20;   /* what the cache may always keep */
+static const size_t spare_bytes = (size_t)128 << 20;   /* what the cache may always keep */
 /* What is refused unasked: sizes that overflow, or at which a sanitizer would abort. */
 static const size_t absurd_bytes = CACHING ? SIZE_MAX / 2 : (size_t)1 << 34;
 static const uint64_t window_calls = 1 << 18; /* a peak is forgotten after one to two windows */

@@ -10,8 +10,8 @@
 
 /* ---- Counting memory: Lua's collector does not see a tensor's bytes, so it is run when they pass a limit ---- */
 
-static const size_t slack = (size_t)128 << 20;
-static size_t limit = (size_t)128 << 20;
+static const size_t slack = (size_t)64 << 20;
+static size_t limit = (size_t)64 << 20;
 static bool collecting;
 
 static void collect_when_due(lua_State *L) {
