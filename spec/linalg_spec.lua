@@ -1,5 +1,5 @@
--- Linear algebra: every shape of operands against slow twins and differences, what factorisations are for, large and odd
--- sizes, views, batches, failures, and derivatives where matrices are singular or values coincide.
+-- Linear algebra: every shape of operands against slow twins and differences, what factorisations are for, large and
+-- odd sizes, views, batches, failures, and derivatives where matrices are singular or values coincide.
 
 local cases = require "spec.support.linalg_cases"
 local draw = require "spec.support.draw"
@@ -214,7 +214,8 @@ describe("least squares", function()
   end)
 
   it("and the pseudo-inverse obey Penrose's four equations, also where rank is missing", function()
-    for _, a in ipairs {random {2, 5, 3}, random {3, 5}, mm(random {6, 2}, random {2, 4}), tide.zeros({2, 3}, "float64")} do
+    for _, a in ipairs {random {2, 5, 3}, random {3, 5}, mm(random {6, 2}, random {2, 4}),
+      tide.zeros({2, 3}, "float64")} do
       local p = tide.pinv(a)
       assert.close(mm(a, p, a), a, 1e-11)
       assert.close(mm(p, a, p), p, 1e-11)
@@ -236,13 +237,15 @@ describe("least squares", function()
     -- a rank-two matrix moved among rank-two matrices
     local left, right, b = random({5, 2}), random({2, 4}), random({5})
     assert.is_true(tide.gradcheck(function(l, r) return tide.pinv(mm(l, r), {rtol = 1e-8}) end, {left, right}))
-    assert.is_true(tide.gradcheck(function(l, r, y) return tide.lstsq(mm(l, r), y, {rtol = 1e-8}) end, {left, right, b}))
+    assert.is_true(tide.gradcheck(function(l, r, y) return tide.lstsq(mm(l, r), y, {rtol = 1e-8}) end,
+      {left, right, b}))
   end)
 end)
 
 describe("determinants", function()
   it("are exact for small whole numbers", function()
-    assert.close(tide.det(tide.tensor({{{1, 2}, {3, 4}}, {{2, 0}, {0, 3}}, {{1, 2}, {2, 4}}}, "float64")), {-2, 6, 0}, 1e-15)
+    assert.close(tide.det(tide.tensor({{{1, 2}, {3, 4}}, {{2, 0}, {0, 3}}, {{1, 2}, {2, 4}}}, "float64")),
+      {-2, 6, 0}, 1e-15)
     assert.are.equal(1, tide.det(tide.zeros({0, 0})):item())
   end)
 
@@ -395,7 +398,8 @@ describe("empty matrices and batches", function()
   end)
 
   it("have gradients", function()
-    for _, name in ipairs {"inv", "det", "qr", "svd", "eigh", "cholesky", "matrix_exp", "pinv", "lu_factor", "svdvals"} do
+    for _, name in ipairs {"inv", "det", "qr", "svd", "eigh", "cholesky", "matrix_exp", "pinv", "lu_factor",
+      "svdvals"} do
       for _, shape in ipairs {{0, 0}, {0, 3, 3}} do
         local x = tide.zeros(shape):requires_grad()
         local y = (tide[name](x))
@@ -421,12 +425,15 @@ describe("failures", function()
   it("of matrices with NaN or infinity say so", function()
     for _, bad in ipairs {nan, math.huge} do
       local a = tide.tensor({{1, 2}, {bad, 4}}, "float64")
-      for _, name in ipairs {"inv", "det", "slogdet", "lu_factor", "cholesky", "qr", "svd", "svdvals", "eigh", "eigvalsh",
+      for _, name in ipairs {"inv", "det", "slogdet", "lu_factor", "cholesky", "qr", "svd", "svdvals",
+        "eigh", "eigvalsh",
                              "pinv", "matrix_exp"} do
         assert.fails_here(function() tide[name](a) end, name .. ": ", "NaN or infinity")
       end
-      assert.fails_here(function() tide.solve(a, tide.ones({2}, "float64")) end, "solve: the matrix contains NaN or infinity")
-      assert.fails_here(function() tide.lstsq(a, tide.ones({2}, "float64")) end, "lstsq: the matrix contains NaN or infinity")
+      assert.fails_here(function() tide.solve(a, tide.ones({2}, "float64")) end,
+        "solve: the matrix contains NaN or infinity")
+      assert.fails_here(function() tide.lstsq(a, tide.ones({2}, "float64")) end,
+        "lstsq: the matrix contains NaN or infinity")
     end
     assert.fails_here(function() tide.matrix_exp(eye(2) * 1e4) end, "matrix_exp: the result overflows")
   end)
@@ -461,7 +468,8 @@ describe("tide.linalg", function()
     assert.close(linalg.matrix_power(a, 1), a, 0)
     assert.close(linalg.matrix_power(a, 0), eye(3):expand(2, 3, 3), 0)
     assert.close(linalg.matrix_power(a, -2), mm(tide.inv(a), tide.inv(a)), 1e-12)
-    assert.fails_here(function() linalg.matrix_power(a, 0.5) end, "matrix_power: the power is 0.5, expected a whole number")
+    assert.fails_here(function() linalg.matrix_power(a, 0.5) end,
+      "matrix_power: the power is 0.5, expected a whole number")
   end)
 
   it("sums diagonals and multiplies block by block", function()

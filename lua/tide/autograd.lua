@@ -34,9 +34,9 @@ end
 --- Is recording on?
 function M.is_grad_enabled() return core.recording() end
 
---- t:backward(cotangent, {retain_graph = false, create_graph = false}): adds gradients to the leaves' .grad. t needs one
---- element, or a cotangent of its shape. With create_graph a leaf's .grad holds the graph, which holds the leaf: set it to nil
---- when it has been used, or ask tide.gradients instead.
+--- t:backward(cotangent, {retain_graph = false, create_graph = false}): adds gradients to the leaves' .grad. t needs
+--- one element, or a cotangent of its shape. With create_graph a leaf's .grad holds the graph, which holds the
+--- leaf: set it to nil when it has been used, or ask tide.gradients instead.
 function methods.backward(t, cotangent, opts)
   if type(cotangent) == "table" then cotangent, opts = nil, cotangent end
   local o = options.check("backward", opts, {retain_graph = false, create_graph = false})
@@ -52,7 +52,8 @@ function M.gradients(outputs, inputs, opts)
   local o = options.check("gradients", opts,
     {cotangents = options.none, create_graph = false, retain_graph = false, unused = "nil"})
   local xs = listed(inputs)
-  local grads = core.backward(listed(outputs), o.cotangents and listed(o.cotangents), xs, o.create_graph, o.retain_graph)
+  local grads = core.backward(listed(outputs), o.cotangents and listed(o.cotangents), xs, o.create_graph,
+    o.retain_graph)
   if o.unused == "zeros" then
     for i, x in ipairs(xs) do grads[i] = grads[i] or core.zeros(x.shape, x.dtype) end
   elseif o.unused ~= "nil" then
@@ -61,8 +62,8 @@ function M.gradients(outputs, inputs, opts)
   return grads
 end
 
--- The arguments with the tensors named by `wrt` (positions; all real tensors by default) replaced by fresh points of the
--- tape, and those points. Points keep their own history when create_graph, so that derivatives nest.
+-- The arguments with the tensors named by `wrt` (positions; all real tensors by default) replaced by fresh points of
+-- the tape, and those points. Points keep their own history when create_graph, so that derivatives nest.
 local function lifted(fname, args, n, wrt)
   local points, copy = {}, {}
   local chosen = wrt and {} or nil
@@ -181,8 +182,8 @@ function M.hvp(f, x, v)
   end)
 end
 
---- checkpoint(f, …): f(…) that keeps only its arguments, and runs f again in the backward pass. Parameters that f closes
---- over get their gradients too. f must compute the same both times. One to four tensors may be returned.
+--- checkpoint(f, …): f(…) that keeps only its arguments, and runs f again in the backward pass. Parameters that f
+--- closes over get their gradients too. f must compute the same both times. One to four tensors may be returned.
 function M.checkpoint(f, ...)
   want_function("checkpoint", f)
   if not core.recording() then return f(...) end
@@ -240,7 +241,9 @@ function M.custom(forward, backward)
     end
     local outputs = {with_recording(false, forward, ctx, ...)}
     for i, y in ipairs(outputs) do
-      if not is_tensor(y) then raise("custom: the forward function's result %d is a %s, expected a tensor", i, type(y)) end
+      if not is_tensor(y) then
+        raise("custom: the forward function's result %d is a %s, expected a tensor", i, type(y))
+      end
     end
     if #inputs == 0 then return unpack(outputs) end
     return core.custom(outputs, inputs, function(...) return backward(ctx, ...) end)
@@ -303,7 +306,8 @@ local function compare(order, g, args, o)
       local gap = math.abs(numeric - analytic) / (o.atol / o.rtol + math.max(math.abs(numeric), math.abs(analytic)))
       if gap ~= gap or gap > worst then
         worst = gap ~= gap and math.huge or gap
-        where = ("argument %d, element %d: gradient %.10g, central difference %.10g"):format(index, e, analytic, numeric)
+        where = ("argument %d, element %d: gradient %.10g, central difference %.10g"):format(index, e,
+          analytic, numeric)
       end
     end
   end

@@ -129,8 +129,8 @@ function M.matrix_norm(a, kind)
   return (kind > 0 and core.max or core.min)(sums, -1)
 end
 
---- How many singular values of each matrix exceed rtol times the greatest (int64). rtol: the rounding of the element type
---- times the greater size.
+--- How many singular values of each matrix exceed rtol times the greatest (int64). rtol: the rounding of the element
+--- type times the greater size.
 function M.matrix_rank(a, opts)
   matrices("matrix_rank", a)
   local o = options.check("matrix_rank", opts, {rtol = options.none})

@@ -7,8 +7,8 @@ local M = {}
 
 local limits = {edge = 3, threshold = 1000, digits = 4, width = 100}
 
---- Sets how tensors print: {edge = items kept at each end of an elided dim (3), threshold = elements from which a tensor
---- is elided (1000), digits = after the point (4), width = of a line (100)}.
+--- Sets how tensors print: {edge = items kept at each end of an elided dim (3), threshold = elements from which a
+--- tensor is elided (1000), digits = after the point (4), width = of a line (100)}.
 function M.set_print(opts)
   for key, value in pairs(opts) do
     if not limits[key] then

@@ -104,7 +104,8 @@ end
 
 -- ---- Products ----
 
---- Matrix product. 1-d operands act as a row on the left and a column on the right; further dims are batches and broadcast.
+--- Matrix product. 1-d operands act as a row on the left and a column on the right; further dims are batches and
+--- broadcast.
 function M.matmul(a, b)
   check("matmul", a, "a")
   check("matmul", b, "b")
@@ -131,7 +132,9 @@ end
 
 --- Every product of an element of a with one of b, both 1-d.
 function M.outer(a, b)
-  if check("outer", a, "a").ndim ~= 1 or check("outer", b, "b").ndim ~= 1 then raise("outer: expected two 1-d tensors") end
+  if check("outer", a, "a").ndim ~= 1 or check("outer", b, "b").ndim ~= 1 then
+    raise("outer: expected two 1-d tensors")
+  end
   return core.unsqueeze(a, 2) * core.unsqueeze(b, 1)
 end
 
@@ -258,7 +261,8 @@ end
 -- Row and column numbers that broadcast against the last two dims of x.
 local function rows_and_columns(fname, x)
   if check(fname, x).ndim < 2 then raise("%s: expected at least two dims", fname) end
-  return core.unsqueeze(core.arange(1, x:size(-2), 1, "int64"), 2), core.unsqueeze(core.arange(1, x:size(-1), 1, "int64"), 1)
+  local rows, columns = core.arange(1, x:size(-2), 1, "int64"), core.arange(1, x:size(-1), 1, "int64")
+  return core.unsqueeze(rows, 2), core.unsqueeze(columns, 1)
 end
 
 --- The lower triangle, zeros above diagonal k.
@@ -337,7 +341,8 @@ function M.equal(a, b)
   return core.sum(core.ne(a, b)):item() == 0
 end
 
---- Is |a − b| ≤ atol + rtol·|b| everywhere? Equal infinities are close, NaN differs from everything. Defaults: rtol 1e-5, atol 1e-8.
+--- Is |a − b| ≤ atol + rtol·|b| everywhere? Equal infinities are close, NaN differs from everything. Defaults: rtol
+--- 1e-5, atol 1e-8.
 function M.allclose(a, b, rtol, atol)
   a, b = check("allclose", a, "a"):detach(), check("allclose", b, "b"):detach()
   local near = core.logical_or(core.eq(a, b), core.le(core.abs(a - b), (atol or 1e-8) + core.abs(b) * (rtol or 1e-5)))
@@ -395,7 +400,8 @@ local function contract(x, lx, y, ly, keep, sizes)
   for _, c in ipairs(ly) do
     if not in_x[c] then right[#right + 1] = c end
   end
-  local nb, nl, nr, ns = product_of(sizes, batch), product_of(sizes, left), product_of(sizes, right), product_of(sizes, summed)
+  local nb, nl, nr, ns = product_of(sizes, batch), product_of(sizes, left), product_of(sizes, right),
+    product_of(sizes, summed)
   local a = core.reshape(aligned(x, lx, joined(batch, left, summed)), {nb, nl, ns})
   local b = core.reshape(aligned(y, ly, joined(batch, summed, right)), {nb, ns, nr})
   local letters, shape = joined(batch, left, right), {}
@@ -413,8 +419,8 @@ local function summed_out(x, letters, needed)
   return x, rest
 end
 
---- Einstein summation, "ij,jk->ik": letters name dims; those that the result does not name are summed over. Operands are
---- contracted from left to right. An index may not be repeated within one operand.
+--- Einstein summation, "ij,jk->ik": letters name dims; those that the result does not name are summed over. Operands
+--- are contracted from left to right. An index may not be repeated within one operand.
 function M.einsum(pattern, ...)
   local operands = {...}
   if type(pattern) ~= "string" then raise("einsum: the pattern is a %s, expected a string", type(pattern)) end

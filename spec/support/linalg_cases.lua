@@ -1,6 +1,6 @@
--- Calls of linear algebra with their slow twins: cases[name] is a list of {args = f(r), twin = f(…)}, r drawing operands
--- (spec/support/draw.lua), the twin working on arrays. Every shape of operands that an operation takes, batches and
--- broadcast ones included.
+-- Calls of linear algebra with their slow twins: cases[name] is a list of {args = f(r), twin = f(…)}, r drawing
+-- operands (spec/support/draw.lua), the twin working on arrays. Every shape of operands that an operation takes,
+-- batches and broadcast ones included.
 
 local array = require "spec.support.array"
 local matrices = require "spec.support.matrices"

@@ -1,5 +1,5 @@
--- Linear algebra in plain Lua, as textbooks write it: the slow twins of the operations on matrices. A matrix is a table of
--- rows. Nothing here is fast, and well-conditioned matrices are assumed.
+-- Linear algebra in plain Lua, as textbooks write it: the slow twins of the operations on matrices. A matrix is a
+-- table of rows. Nothing here is fast, and well-conditioned matrices are assumed.
 
 local array = require "spec.support.array"
 
