@@ -1,5 +1,6 @@
 -- Indexing and assignment: t[i], t[{i, {first, last, step}, {}}], t[mask], t[positions].
 
+require "spec.helper"
 local tide = require "tide"
 
 local function shape(t) return table.concat(t.shape, "×") end

@@ -1,5 +1,6 @@
 -- tostring of tensors.
 
+require "spec.helper"
 local tide = require "tide"
 
 describe("a printed tensor", function()

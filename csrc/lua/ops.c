@@ -317,7 +317,11 @@ static td_status read_operands(const args *a, td_tensor **in, int *nin, int *nex
   *nin = 0;
   int top = lua_gettop(L);
   for (int i = 0; i < s->ntensors; i++) {
-    bool absent = i >= top || lua_isnil(L, i + 1) || (s->p[i].optional && !lua_isnumber(L, i + 1) && !tdl_test(L, i + 1));
+    if ((in[i] = tdl_test(L, i + 1))) {
+      (*nin)++;
+      continue;
+    }
+    bool absent = i >= top || lua_isnil(L, i + 1) || (s->p[i].optional && !lua_isnumber(L, i + 1));
     if (absent && s->p[i].optional) {
       *next = i + 1 + (i < top && lua_isnil(L, i + 1));
       while (++i < s->ntensors) *next += i < top && lua_isnil(L, *next);

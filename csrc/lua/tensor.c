@@ -35,9 +35,8 @@ static const char tag;
 enum { METATABLE = -0x7d3 };  /* luaL_ref gives positive numbers */
 
 static box *tensor_box(lua_State *L, int index) {
-  if (lua_type(L, index) != LUA_TUSERDATA || tdl_rawlen(L, index) != sizeof(box)) return NULL;
   box *b = lua_touserdata(L, index);
-  return b->tag == &tag ? b : NULL;
+  return b && tdl_rawlen(L, index) == sizeof *b && b->tag == &tag ? b : NULL;
 }
 
 td_tensor *tdl_test(lua_State *L, int index) {

@@ -78,7 +78,7 @@ static td_status run_kernel(td_call *c) {
       for (int k = 0; k < y->ndim; k++)
         o->stride[k] = k < lead || t->shape[k - lead] == 1 ? 0 : (ptrdiff_t)t->stride[k - lead];
   }
-  td_k(compute_type(c))->pointwise(&p);
+  td_k(c->op->kind == TRUTH ? compute_type(c) : c->meta[0].dtype)->pointwise(&p);
   return TD_OK;
 }
 
