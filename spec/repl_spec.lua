@@ -65,7 +65,7 @@ describe("a session", function()
 
   it("knows the parts of tide", function()
     assert.are.equal("Linear(2 → 3)  9 parameters\n", type_in "nn.Linear(2, 3)")
-    for part in ("tide nn optim ode implicit linalg plot data"):gmatch "%a+" do
+    for part in ("tide nn optim ode implicit diffusion linalg plot data"):gmatch "%a+" do
       assert.are.equal("table\n", type_in("type(" .. part .. ")"))
     end
     assert.matches("help(x) explains", type_in "help", 1, true)

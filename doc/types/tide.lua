@@ -65,6 +65,13 @@ local Canvas = {}
 ---@field stats table nfe (evaluations), nfe_b (backward so far), accepted, rejected, steps, h_min, h_max, t_first, t_last, saved, worst_index.
 local Solution = {}
 
+---@class tide.NoiseSchedule
+local NoiseSchedule = {}
+
+---@class tide.Sample
+---@field stats table nfe (evaluations), calls (of the network; two an evaluation with guidance), nfe_b (backward so far), bytes_kept (latents kept for the gradient), steps.
+local Sample = {}
+
 ---@class tide
 local tide = {}
 tide.nn = {}
@@ -2556,6 +2563,155 @@ function tide.implicit.Head(channels, classes, opts) end
 ---@param opts? tide.implicit.SharedPoint.options
 ---@return tide.implicit.SharedPoint
 function tide.implicit.SharedPoint(channels, opts) end
+
+---@class tide.diffusion.Schedule.options
+---@field steps? integer times of training; networks see 0 to steps − 1 (flow: 0 to steps, edm: ¼·log σ); default 1000
+---@field beta_start? number of linear (1e-4), scaled_linear (0.00085), vp (0.1)
+---@field beta_end? number of linear (0.02), scaled_linear (0.012), vp (20)
+---@field betas? number[] of "betas"
+---@field sigma_min? number of edm, 0.002
+---@field sigma_max? number of edm, 80
+---@field shift? number of flow: grids use k·σ/(1 + (k−1)·σ); default 1
+---@field prediction? string what networks on this schedule predict, "epsilon", on a flow "flow"
+
+---A noise schedule: "linear" (DDPM), "scaled_linear" (Stable Diffusion), "cosine", "vp" (the linear one as a continuous function), "betas" (your own), "flow" (rectified flow), "edm" or "karras" (α = 1, Karras' steps), "exponential" (α = 1, log-uniform steps).
+---@param name string
+---@param opts? tide.diffusion.Schedule.options
+---@return tide.NoiseSchedule
+function tide.diffusion.Schedule(name, opts) end
+
+---Is x a noise schedule?
+---@param x any
+---@return boolean
+function tide.diffusion.is_schedule(x) end
+
+---α at a time, or at every time of a tensor (as a tensor of its shape).
+---@param t tide.Tensor|number
+---@param dtype? tide.dtype
+---@return tide.Tensor|number
+function NoiseSchedule:alpha(t, dtype) end
+
+---σ at a time or at the times of a tensor.
+---@param t tide.Tensor|number
+---@param dtype? tide.dtype
+---@return tide.Tensor|number
+function NoiseSchedule:sigma(t, dtype) end
+
+---λ = log(α/σ), half the log-SNR.
+---@param t tide.Tensor|number
+---@param dtype? tide.dtype
+---@return tide.Tensor|number
+function NoiseSchedule:lambda(t, dtype) end
+
+---σ̂ = σ/α.
+---@param t tide.Tensor|number
+---@param dtype? tide.dtype
+---@return tide.Tensor|number
+function NoiseSchedule:ratio(t, dtype) end
+
+---The time with this λ.
+---@param lambda number
+---@return number
+function NoiseSchedule:time(lambda) end
+
+---{t, alpha, sigma, lambda, ratio} at a time.
+---@param t number
+---@return table
+function NoiseSchedule:node(t) end
+
+---The same at a λ; beyond the ends of training the time is that of the end.
+---@param lambda number
+---@return table
+function NoiseSchedule:node_at(lambda) end
+
+---α·x0 + σ·noise at a time, or at one time for each of the batch.
+---@param x0 tide.Tensor
+---@param noise tide.Tensor
+---@param t tide.Tensor|number
+---@return tide.Tensor
+function NoiseSchedule:add_noise(x0, noise, t) end
+
+---What a network that predicts `kind` should give at add_noise(x0, noise, t).
+---@param x0 tide.Tensor
+---@param noise tide.Tensor
+---@param t tide.Tensor|number
+---@param kind? string
+---@return tide.Tensor
+function NoiseSchedule:target(x0, noise, t, kind) end
+
+---A prediction at (x, t) of one kind as one of another.
+---@param p tide.Tensor
+---@param x tide.Tensor
+---@param t tide.Tensor|number
+---@param from string
+---@param to string
+---@return tide.Tensor
+function NoiseSchedule:convert(p, x, t, from, to) end
+
+---@class tide.NoiseSchedule.noise.options
+---@field generator? tide.Generator the default one
+---@field dtype? tide.dtype of the result; default float32
+
+---Where sampling starts: normal noise with the standard deviation of x at the last time.
+---@param sizes integer|integer[]
+---@param opts? tide.NoiseSchedule.noise.options
+---@return tide.Tensor
+function NoiseSchedule:noise(sizes, opts) end
+
+---@class tide.NoiseSchedule.nodes.options
+---@field steps? integer N; default 50
+---@field spacing? string "trailing" (the default but for edm), "leading", "linspace" in time; "karras", "exponential" (also called "logsnr") in σ̂
+---@field final? string ends without noise; "min": at the first time of training; "none": at the last point of the spacing, which then has N + 1; default "zero"
+---@field timesteps? number[] times of your own, descending
+---@field sigmas? number[] σ̂ of your own, descending
+---@field offset? number of leading; default 0
+---@field rho? number of karras; default 7
+---@field sigma_min? number of karras and exponential, as trained
+---@field sigma_max? number of karras and exponential, as trained
+
+---The points a sampler of N steps walks on, from noise to data: N + 1 tables as of node; a last one without noise has no time.
+---@param opts? tide.NoiseSchedule.nodes.options
+---@return table[]
+function NoiseSchedule:nodes(opts) end
+
+---@class tide.NoiseSchedule.timesteps.options
+---@field steps? integer and the other options of nodes; default 50
+
+---The times of nodes(opts).
+---@param opts? tide.NoiseSchedule.timesteps.options
+---@return number[]
+function NoiseSchedule:timesteps(opts) end
+
+---@class tide.diffusion.sample.options
+---@field schedule? string|tide.NoiseSchedule see diffusion.Schedule; default "linear"
+---@field prediction? string of the model; the schedule's by default
+---@field sampler? string see diffusion.samplers; default "ddim"
+---@field steps? integer and spacing, final, timesteps, sigmas, offset, rho, sigma_min, sigma_max as in NoiseSchedule:nodes; default 50
+---@field strength? number less than 1 begins at a later step, for an image to which noise was added; default 1
+---@field condition? any given to the model
+---@field negative? any the condition to be guided away from
+---@field guidance? number|tide.Tensor classifier-free: negative + guidance·(condition − negative); 7.5 with a negative, else 1 (off)
+---@field rescale? number share of the guided prediction that gets the spread of the conditional one; default 0
+---@field classifier? function classifier(x, t) → log-probabilities, for classifier guidance
+---@field classifier_scale? number of its gradient; default 1
+---@field clip? number x0 is limited to ±clip in every step
+---@field grad? string exact, the latents are kept; "full": everything on the tape; "none"; default "discrete"
+---@field checkpoint? integer with "discrete": keeps the latents of every k-th step only
+---@field truncated? integer with "discrete": gradients through the last k steps only
+---@field wrt? tide.Tensor[] beside x_T and noises, only these get gradients
+---@field noise? tide.Generator|tide.Tensor[] of samplers that inject noise; the default generator
+---@field latents? boolean also give the states, stacked along a first dim, with gradients; default false
+---@field callback? function callback(step, steps, node, x) after every step; further options are the sampler's own
+
+---Goes from noise x_T to x0. Gradients reach x_T, the noises, the condition, the negative condition, the guidance scale and every parameter that the model closes over, by the mode `grad`.
+---@param model function
+---@param x_T tide.Tensor
+---@param opts? tide.diffusion.sample.options
+---@return tide.Sample
+function tide.diffusion.sample(model, x_T, opts) end
+
+---The samplers by name: {name, source, order, options}.
+tide.diffusion.samplers = {}
 
 ---8,000 and 2,000 handwritten digits (28×28×1) that come with tide.
 ---@return tide.Dataset

@@ -18,7 +18,8 @@ end
 
 -- Parts that a script may not need are loaded when first named.
 local parts = {
-  nn = true, optim = true, ode = true, implicit = true, linalg = true, data = true, io = true, plot = true, repl = true,
+  nn = true, optim = true, ode = true, implicit = true, diffusion = true, linalg = true, data = true, io = true,
+  plot = true, repl = true,
 }
 
 -- Methods whose functions such a part holds.

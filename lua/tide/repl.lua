@@ -22,7 +22,7 @@ local HISTORY_LINES = 500
 -- tide.x for x, on first use: the parts are loaded when they are named.
 local function predefined(_, name)
   if name == "tide" then return tide end
-  for part in ("nn optim ode implicit linalg data plot help"):gmatch "%a+" do
+  for part in ("nn optim ode implicit diffusion linalg data plot help"):gmatch "%a+" do
     if name == part then return tide[part] end
   end
   return _G[name]

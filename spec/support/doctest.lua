@@ -27,7 +27,7 @@ end
 --- A fresh environment for examples: the parts of tide by name, nothing printed.
 function M.environment()
   local env = {tide = tide, print = function() end}
-  for part in ("nn optim ode implicit data plot linalg"):gmatch "%a+" do env[part] = tide[part] end
+  for part in ("nn optim ode implicit diffusion data plot linalg"):gmatch "%a+" do env[part] = tide[part] end
   function env.help() end
   return setmetatable(env, {__index = _G})
 end

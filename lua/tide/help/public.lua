@@ -3,7 +3,7 @@
 
 local core = require "tide.core"
 
-local parts = {"nn", "optim", "ode", "implicit", "data", "io", "plot", "linalg"}
+local parts = {"nn", "optim", "ode", "implicit", "diffusion", "data", "io", "plot", "linalg"}
 local hooks = {init = true, forward = true, describe = true}  -- what a module's author writes
 
 local function is_class(t) return type(t) == "table" and type(rawget(t, "class_name")) == "string" end
@@ -27,6 +27,7 @@ local function objects(tide)
     EMA = getmetatable(tide.optim.EMA {p}),
     Loader = getmetatable(tide.data.Loader {images = tide.zeros(1, 1, 1, 1)}), Figure = getmetatable(figure),
     Axes = getmetatable(figure:axes(1)), Canvas = require "tide.plot.canvas",
+    NoiseSchedule = getmetatable(tide.diffusion.Schedule "linear"),
   }
 end
 

@@ -1,0 +1,159 @@
+-- The points of a schedule that a sampler of N steps walks on: N + 1 of them, from noise to data. Steps always go
+-- from one visited point to the next.
+
+local message = require "tide.message"
+local options = require "tide.options"
+
+local M = {}
+local raise = message.raise
+local exp, log, floor = math.exp, math.log, math.floor
+
+local function round(x) return floor(x + 0.5) end
+
+-- ---- Spacings: n times (or λs) in descending order of noise; `whole` times are those of training ----
+
+local spacings = {}
+
+-- k·⌊T/n⌋ + offset, as DDPM and DDIM.
+function spacings.leading(s, n, o)
+  local times, stride = {}, s.kind == "flow" and s.steps / n or floor(s.steps / n)
+  for k = n - 1, 0, -1 do times[#times + 1] = math.min(k * stride + (o.offset or 0), s.last) end
+  return times
+end
+
+-- T − k·T/n, rounded, less one; on a continuous schedule not rounded.
+function spacings.trailing(s, n)
+  local times = {}
+  for k = 0, n - 1 do
+    local t = s.steps - k * s.steps / n
+    times[k + 1] = s.kind == "flow" and t or round(t) - 1
+  end
+  return times
+end
+
+function spacings.linspace(s, n)
+  local times, first = {}, s.kind == "flow" and 1 or s.first
+  for k = 0, n - 1 do
+    local t = s.last + (n > 1 and k / (n - 1) or 0) * (first - s.last)
+    times[k + 1] = t
+  end
+  return times
+end
+
+-- Spacings in σ̂ give λ.
+local by_lambda = {}
+
+local function ends(s, o)
+  local most = o.sigma_max or exp(-s.lambda_of(s.kind == "flow" and s.last - 1 or s.last))
+  local least = o.sigma_min or exp(-s.lambda_of(s.kind == "flow" and 1 or s.first))
+  return most, least
+end
+
+-- Karras et al. 2022, equation 5.
+function by_lambda.karras(s, n, o)
+  local most, least = ends(s, o)
+  local p, list = o.rho or 7, {}
+  for k = 0, n - 1 do
+    local u = n > 1 and k / (n - 1) or 0
+    list[k + 1] = -p * log(most ^ (1 / p) + u * (least ^ (1 / p) - most ^ (1 / p)))
+  end
+  return list
+end
+
+-- Uniform in log σ̂.
+function by_lambda.exponential(s, n, o)
+  local most, least = ends(s, o)
+  local list = {}
+  for k = 0, n - 1 do
+    list[k + 1] = -(log(most) + (n > 1 and k / (n - 1) or 0) * (log(least) - log(most)))
+  end
+  return list
+end
+by_lambda.logsnr = by_lambda.exponential
+
+local finals = {zero = true, min = true, none = true}
+
+local known = {
+  steps = 50, spacing = options.none, final = "zero", timesteps = options.none, sigmas = options.none, offset = 0,
+  rho = 7, sigma_min = options.none, sigma_max = options.none,
+}
+
+--- The options of nodes and their defaults.
+M.known = known
+
+local function check_descending(fname, what, list)
+  if type(list) ~= "table" or #list == 0 then raise("%s: %s is empty, expected a table of numbers", fname, what) end
+  for i, v in ipairs(list) do
+    if type(v) ~= "number" then raise("%s: %s[%d] is a %s, expected a number", fname, what, i, type(v)) end
+    if i > 1 and v >= list[i - 1] then
+      raise("%s: %s[%d] is %g after %g, expected descending ones", fname, what, i, v, list[i - 1])
+    end
+  end
+  return list
+end
+
+-- Flow shift of σ, as a map of times.
+local function shifted(s, t)
+  if s.shift == 1 then return t end
+  local sigma = t / s.steps
+  return s.steps * s.shift * sigma / (1 + (s.shift - 1) * sigma)
+end
+
+local function visited(s, n, o, fname)
+  local list = {}
+  if o.timesteps then
+    for i, t in ipairs(check_descending(fname, "timesteps", o.timesteps)) do list[i] = s:node(t) end
+  elseif o.sigmas then
+    for i, ratio in ipairs(check_descending(fname, "sigmas", o.sigmas)) do
+      if ratio == 0 then list[i] = M.clean() else list[i] = s:node_at(-log(ratio)) end
+    end
+  else
+    local spacing = o.spacing or s.spacing
+    if by_lambda[spacing] then
+      for i, lambda in ipairs(by_lambda[spacing](s, n, o)) do list[i] = s:node_at(lambda) end
+    elseif spacings[spacing] then
+      if s.kind == "ve" then
+        raise("%s: spacing %q needs times of training, this schedule has karras and exponential", fname, spacing)
+      end
+      for i, t in ipairs(spacings[spacing](s, n, o)) do list[i] = s:node(shifted(s, t)) end
+    else
+      raise("%s: unknown spacing %q, expected exponential, karras, leading, linspace, logsnr or trailing", fname,
+        tostring(spacing))
+    end
+  end
+  return list
+end
+
+--- The point without noise. It has no time: networks are never called there.
+function M.clean() return {lambda = math.huge, alpha = 1, sigma = 0, ratio = 0} end
+
+--- The N + 1 points for a schedule; see known for the options.
+function M.nodes(schedule, opts, fname)
+  fname = fname or "nodes"
+  local o = options.check(fname, opts, known)
+  local n = o.timesteps and #o.timesteps or o.sigmas and #o.sigmas or o.steps
+  if type(n) ~= "number" or n < 1 or n % 1 ~= 0 then
+    raise("%s: steps is %s, expected a whole number, 1 or more", fname, tostring(n))
+  end
+  if not finals[o.final] then
+    raise("%s: unknown final %q, expected \"zero\", \"min\" or \"none\"", fname, tostring(o.final))
+  end
+  if not (o.timesteps or o.sigmas) then
+    if n > schedule.steps then
+      raise("%s: %d steps on a schedule of %d times", fname, n, schedule.steps)
+    end
+    if o.final == "none" then n = n + 1 end
+  end
+  local list = visited(schedule, n, o, fname)
+  if list[#list].sigma == 0 then return list end
+  if o.final == "zero" then
+    list[#list + 1] = M.clean()
+  elseif o.final == "min" then
+    local last = schedule:node(schedule.first)
+    if last.lambda > list[#list].lambda then list[#list + 1] = last end
+  end
+  if #list < 2 then raise("%s: one point is no step; choose another final or more steps", fname) end
+  return list
+end
+
+return M

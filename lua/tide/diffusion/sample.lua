@@ -1,0 +1,223 @@
+-- diffusion.sample: schedule × sampler × guidance × gradient mode, each chosen by name.
+
+local core = require "tide.core"
+local denoise = require "tide.diffusion.denoise"
+local gradient = require "tide.diffusion.gradient"
+local grid = require "tide.diffusion.grid"
+local message = require "tide.message"
+local options = require "tide.options"
+local pass = require "tide.nn.pass"
+local prediction = require "tide.diffusion.prediction"
+local samplers = require "tide.diffusion.samplers"
+local schedules = require "tide.diffusion.schedule"
+local tensors = require "tide.tensor"
+
+local M = {}
+local raise, is_tensor = message.raise, tensors.is_tensor
+local none = options.none
+
+local known = {
+  schedule = "linear", prediction = none, sampler = "ddim", steps = 50, strength = 1,
+  condition = none, negative = none, guidance = none, rescale = 0, classifier = none, classifier_scale = 1, clip = none,
+  grad = "discrete", checkpoint = none, truncated = none, wrt = none, noise = none, latents = false, callback = none,
+}
+for name, value in pairs(grid.known) do known[name] = known[name] or value end
+
+-- Options of single samplers; each is checked against the sampler in use.
+local of_samplers = {}
+for _, s in pairs(samplers.list) do
+  for name in pairs(s.options or {}) do of_samplers[name] = true end
+end
+
+local gradient_modes = {
+  discrete = true, full = true, reversible = true, adjoint = true, adjoint_2m = true, none = true,
+}
+
+local function whole(o, name, least)
+  local v = o[name]
+  if v ~= nil and (type(v) ~= "number" or v < least or v % 1 ~= 0) then
+    raise("diffusion.sample: %s is %s, expected a whole number, %d or more", name, tostring(v), least)
+  end
+end
+
+local function number(o, name)
+  local v = o[name]
+  if v ~= nil and (type(v) ~= "number" or v ~= v) then
+    raise("diffusion.sample: %s is %s, expected a number", name, tostring(v))
+  end
+end
+
+local function is_callable(f)
+  return type(f) == "function" or (type(f) == "table" and getmetatable(f) and getmetatable(f).__call ~= nil)
+end
+
+-- The options in one table, and those that belong to the sampler.
+local function checked(opts)
+  if opts ~= nil and type(opts) ~= "table" then
+    raise("diffusion.sample: options must be a table, got a %s", type(opts))
+  end
+  local mine, own, all = {}, {}, {}
+  for key in pairs(known) do all[key] = known[key] end
+  for key in pairs(of_samplers) do all[key] = none end
+  options.check("diffusion.sample", opts, all)
+  for key, value in pairs(opts or {}) do
+    if of_samplers[key] then own[key] = value else mine[key] = value end
+  end
+  local o = options.check("diffusion.sample", mine, known)
+  whole(o, "checkpoint", 1)
+  whole(o, "truncated", 1)
+  for _, name in ipairs {"rescale", "classifier_scale", "clip", "strength"} do number(o, name) end
+  if not gradient_modes[o.grad] then
+    raise("diffusion.sample: unknown grad %q, expected discrete, full, reversible, adjoint, adjoint_2m or none",
+      tostring(o.grad))
+  end
+  for _, name in ipairs {"checkpoint", "truncated"} do
+    if o[name] and o.grad ~= "discrete" then
+      raise("diffusion.sample: %s goes with grad = \"discrete\", not with %q", name, o.grad)
+    end
+  end
+  if o.wrt and is_tensor(o.wrt) then o.wrt = {o.wrt} end
+  for i, x in ipairs(o.wrt or {}) do
+    if not is_tensor(x) or not x.needs_grad then
+      raise("diffusion.sample: wrt[%d] is %s, expected a tensor that requires a gradient", i,
+        is_tensor(x) and "a constant" or "a " .. type(x))
+    end
+  end
+  if not (o.strength > 0 and o.strength <= 1) then
+    raise("diffusion.sample: strength is %g, expected more than 0, at most 1", o.strength)
+  end
+  return o, own
+end
+
+local function check_start(x)
+  if not is_tensor(x) then raise("diffusion.sample: x_T is a %s, expected a tensor", type(x)) end
+  if x.dtype ~= "float32" and x.dtype ~= "float64" then
+    raise("diffusion.sample: x_T is %s, expected float32 or float64", x.dtype)
+  end
+  if x.numel == 0 then raise("diffusion.sample: x_T has shape (%s), which is empty", message.shape(x)) end
+  if core.sum(core.isfinite(x:detach())):item() ~= x.numel then raise("diffusion.sample: x_T is not finite") end
+end
+
+-- ---- Guidance ----
+
+local function guidance_of(o)
+  local w = o.guidance
+  if is_tensor(w) then
+    if w.numel ~= 1 then
+      raise("diffusion.sample: guidance has shape (%s), expected a number or one element", message.shape(w))
+    end
+    return w, true
+  elseif w ~= nil and type(w) ~= "number" then
+    raise("diffusion.sample: guidance is a %s, expected a number", type(w))
+  end
+  if w == nil then w = o.negative ~= nil and 7.5 or 1 end
+  return w, w ~= 1
+end
+
+local function denoiser_of(model, schedule, o)
+  local w, on = guidance_of(o)
+  return denoise.new(model, {
+    prediction = prediction.check("diffusion.sample", o.prediction or schedule.prediction),
+    condition = o.condition, negative = o.negative, guidance = w, guided = on, rescale = o.rescale,
+    classifier = o.classifier, classifier_scale = o.classifier_scale, clip = o.clip,
+  }), on
+end
+
+-- ---- Noise ----
+
+-- Noise k of n, as a function of k: from a list of tensors, or from a generator, whose state is noted so that the
+-- same numbers can be drawn again.
+local function noise_of(source, x, n)
+  local shape, dtype = x.shape, x.dtype
+  if type(source) == "table" then
+    if #source < n then raise("diffusion.sample: noise has %d tensors, this sampler needs %d", #source, n) end
+    for k = 1, n do
+      local z = source[k]
+      if not is_tensor(z) or message.shape(z) ~= message.shape(x) or z.dtype ~= dtype then
+        raise("diffusion.sample: noise[%d] is %s, expected %s of shape (%s)", k,
+          is_tensor(z) and z.dtype .. " of shape (" .. message.shape(z) .. ")" or "a " .. type(z), dtype,
+          message.shape(x))
+      end
+    end
+    return function(k) return source[k] end, function(k) return source[k].needs_grad end
+  end
+  local g = source or require("tide.random").default_generator()
+  local at = {}
+  return function(k)
+    if not at[k] then
+      at[k] = {g:state()}
+      return g:randn(shape, dtype)
+    end
+    local seed, counter = g:state()
+    g:state(at[k][1], at[k][2])
+    local z = g:randn(shape, dtype)
+    g:state(seed, counter)
+    return z
+  end, function() return false end
+end
+
+-- ---- The result ----
+
+local Sample = {}
+Sample.__index = Sample
+
+function Sample:__tostring()
+  local s = self.stats
+  local lines = {
+    ("diffusion.sample by %s: %d steps on %s, σ̂ from %.5g to %.5g"):format(self.sampler, s.steps, self.schedule.name,
+      self.nodes[1].ratio, self.nodes[#self.nodes].ratio),
+    ("  x0 (%s %s), gradient %s"):format(message.shape(self.x0), self.x0.dtype, self.grad),
+    ("  %d evaluations, %d calls of the network"):format(s.nfe, s.calls),
+  }
+  if s.bytes_kept > 0 then lines[#lines + 1] = ("  %d bytes of latents kept"):format(s.bytes_kept) end
+  if s.nfe_b > 0 then lines[#lines + 1] = ("  %d evaluations backward"):format(s.nfe_b) end
+  return table.concat(lines, "\n")
+end
+
+-- The last of the points when only a share of the noise is there to be removed (img2img).
+local function cut(nodes, strength)
+  local n = #nodes - 1
+  local skip = n - math.min(math.max(1, math.floor(n * strength)), n)
+  return skip == 0 and nodes or {unpack(nodes, skip + 1)}
+end
+
+local function grid_options(o)
+  local given = {}
+  for name in pairs(grid.known) do given[name] = o[name] end
+  return given
+end
+
+--- Samples from x_T (see schedule:noise) to x0. See doc/api/diffusion.lua for the options.
+function M.sample(model, x, opts)
+  if not is_callable(model) then
+    raise("diffusion.sample: model is a %s, expected a function model(x, t, condition)", type(model))
+  end
+  local o, own = checked(opts)
+  check_start(x)
+  local schedule = schedules.Schedule(o.schedule)
+  local nodes = cut(grid.nodes(schedule, grid_options(o), "diffusion.sample"), o.strength)
+  local plan = samplers.plan("diffusion.sample", o.sampler, nodes, schedule, own)
+  local denoiser, on = denoiser_of(model, schedule, o)
+  local stats = {nfe = plan.evaluations, calls = plan.evaluations * (on and 2 or 1), nfe_b = 0, bytes_kept = 0,
+    steps = #nodes - 1}
+  local noise, noise_wanted = noise_of(o.noise, x, plan.noises)
+  local held = pass.hold(denoiser)
+  local env = {
+    noise = noise, noise_wanted = noise_wanted,
+    eval = function(u, node) return held(u, node, plan.form) end,
+    predict = function(u, node, kind) return held(u, node, kind) end,
+  }
+  local on_state = o.callback and function(i, y)
+    if i > 0 then o.callback(i, #nodes - 1, nodes[i + 1], y) end
+  end
+  local x0, latents, job = gradient.run(plan, x, env, {
+    grad = o.grad, checkpoint = o.checkpoint, truncated = o.truncated, wrt = o.wrt, latents = o.latents,
+    on_state = on_state, stats = stats,
+  })
+  return setmetatable({
+    x0 = x0, latents = latents, nodes = nodes, stats = stats, sampler = o.sampler, schedule = schedule, grad = o.grad,
+    _job = job,
+  }, Sample)
+end
+
+return M
