@@ -11,19 +11,11 @@ local names = {}
 for name in pairs(ode.methods) do names[#names + 1] = name end
 table.sort(names)
 
--- The matrix with the slope at the step's end as one more stage, where the extension uses it.
-local function with_end(m, width)
-  local a = {}
-  for i = 1, m.stages do a[i] = m.a[i] end
-  if width > m.stages then a[width] = m.b end
-  return a
-end
-
 local function defect_of_extension(m, order)
   local worst = 0
   for i = 1, 9 do
     local w = core.ode_dense(m.name, i / 10)
-    worst = math.max(worst, trees.defect(order, with_end(m, #w), w, i / 10))
+    worst = math.max(worst, trees.defect(order, m.extended, w, i / 10))
   end
   return worst
 end

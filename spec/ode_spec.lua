@@ -454,6 +454,7 @@ describe("odeint", function()
           for _, ends in ipairs {{p[3], p[4]}, {p[4], p[3]}} do
             local o = {method = name, rtol = dtype == "float32" and 1e-5 or 1e-7,
               atol = dtype == "float32" and 1e-5 or 1e-9}
+            if name == "fehlberg2" then o.rtol, o.atol = o.rtol / 20, o.atol / 20 end  -- its estimate is small
             local low = ode.methods[name].order
             if ode.methods[name].error_order == 0 then o.step_size = (p[4] - p[3]) / (low == 2 and 1000 or
               low == 1 and 1000 or 100) end

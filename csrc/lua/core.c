@@ -45,7 +45,7 @@ static const char callback_error;  /* its address is the registry key of the err
 
 /* Where a callback's error came from, which its caller's traceback will no longer show: to a message raised in a
  * function that the callback called, the Lua calls between are added. */
-static int add_calls(lua_State *L) {
+int tdl_handler(lua_State *L) {
   lua_Debug ar;
   static const char heading[] = "\nin a callback:";
   if (lua_type(L, 1) != LUA_TSTRING || strstr(lua_tostring(L, 1), heading)) return 1;
@@ -65,17 +65,20 @@ static int add_calls(lua_State *L) {
   return 1;
 }
 
-td_status tdl_pcall(lua_State *L, int nargs, int nresults) {
-  int base = lua_gettop(L) - nargs;
-  lua_pushcfunction(L, add_calls);
-  lua_insert(L, base);
-  int status = lua_pcall(L, nargs, nresults, base);
-  lua_remove(L, base);
-  if (status == LUA_OK) return TD_OK;
+td_status tdl_call_failed(lua_State *L) {
   lua_pushlightuserdata(L, (void *)&callback_error);
   lua_insert(L, -2);
   lua_rawset(L, LUA_REGISTRYINDEX);
   return td_fail(TD_ECALL, "an error in a callback");
+}
+
+td_status tdl_pcall(lua_State *L, int nargs, int nresults) {
+  int base = lua_gettop(L) - nargs;
+  lua_pushcfunction(L, tdl_handler);
+  lua_insert(L, base);
+  int status = lua_pcall(L, nargs, nresults, base);
+  lua_remove(L, base);
+  return status == LUA_OK ? TD_OK : tdl_call_failed(L);
 }
 
 int tdl_raise(lua_State *L) {

@@ -1,124 +1,19 @@
-/* ode_solve for lua/tide/ode.lua, which checks options and shapes the result; and the field that is a Lua
- * function. */
+/* ode_solve for lua/tide/ode.lua, which checks options and shapes the result. */
 #include <math.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "graph/tape.h"
-#include "lua/tdl.h"
+#include "lua/ode_field.h"
 #include "ops/ops.h"
 #include "solve/gradient.h"
-
-/* ---- A Lua function as a field ---- */
-
-typedef enum { TENSORS, TABLE, NUMBER } lua_form;  /* what the function takes and gives: f(t, y) */
-
-typedef struct {
-  td_owned_field base;
-  int function;  /* registry reference */
-  lua_form form;
-  lua_State *main;
-} lua_field;
-
-static void push_arguments(lua_State *L, lua_form form, td_tensor *t, td_tensor *y) {
-  if (form == TENSORS) {
-    tdl_push(L, td_tensor_retain(t));
-    tdl_push(L, td_tensor_retain(y));
-    return;
-  }
-  lua_pushnumber(L, td_tensor_get(t, 0));
-  if (form == NUMBER) {
-    lua_pushnumber(L, td_tensor_get(y, 0));
-    return;
-  }
-  lua_createtable(L, (int)y->numel, 0);
-  for (size_t i = 0; i < y->numel; i++) {
-    lua_pushnumber(L, td_tensor_get(y, i));
-    lua_rawseti(L, -2, (int)i + 1);
-  }
-}
-
-/* The tensor on top of the stack; another real type than y's is converted. */
-static td_status take_tensor(lua_State *L, const td_tensor *y, td_tensor **dy) {
-  td_tensor *result = tdl_test(L, -1);
-  if (!result)
-    return td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
-  if (result->dtype == y->dtype || !td_dtype_is_real(result->dtype)) {
-    *dy = td_tensor_retain(result);
-    return TD_OK;
-  }
-  size_t mark = td_auto_mark();
-  *dy = td_tensor_retain(td_cast(result, y->dtype));
-  td_auto_release(mark);
-  return *dy ? TD_OK : td_last_status();
-}
-
-static td_status refuse_numbers(lua_State *L, bool table, size_t n) {
-  if (!table)
-    return td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a number", tdl_describe(L, -1));
-  if (!lua_istable(L, -1))
-    return td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a table of %zu numbers",
-                   tdl_describe(L, -1), n);
-  return td_fail(TD_EARG, "ode.solve: the right-hand side gave %zu numbers, expected a table of %zu numbers",
-                 (size_t)tdl_rawlen(L, -1), n);
-}
-
-/* The number, or the table of as many numbers as y has, on top of the stack. */
-static td_status take_numbers(lua_State *L, lua_form form, const td_tensor *y, td_tensor **dy) {
-  bool table = form == TABLE;
-  if (lua_type(L, -1) != (table ? LUA_TTABLE : LUA_TNUMBER) || (table && tdl_rawlen(L, -1) != y->numel))
-    return refuse_numbers(L, table, y->numel);
-  td_tensor *out = td_tensor_new(y->dtype, y->ndim, y->shape);
-  if (!out) return td_last_status();
-  td_status s = TD_OK;
-  for (size_t i = 0; i < y->numel && !s; i++) {
-    if (table) lua_rawgeti(L, -1, (int)i + 1);
-    if (lua_type(L, -1) == LUA_TNUMBER)
-      td_tensor_set(out, i, lua_tonumber(L, -1));
-    else
-      s = td_fail(TD_EARG, "ode.solve: component %zu of what the right-hand side gave is %s, expected a number",
-                  i + 1, tdl_describe(L, -1));
-    if (table) lua_pop(L, 1);
-  }
-  if (s) td_tensor_release(out);
-  else *dy = out;
-  return s;
-}
-
-static td_status lua_field_eval(td_field *self, td_tensor *t, td_tensor *y, td_tensor **dy) {
-  lua_field *f = (lua_field *)self;
-  lua_State *L = tdl_state();
-  int top = lua_gettop(L);
-  if (!lua_checkstack(L, 8)) return td_fail(TD_EARG, "ode.solve: the stack is full, is f solving itself?");
-  lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
-  push_arguments(L, f->form, t, y);
-  td_status s = tdl_pcall(L, 2, 1);
-  if (!s) s = f->form == TENSORS ? take_tensor(L, y, dy) : take_numbers(L, f->form, y, dy);
-  lua_settop(L, top);
-  return s;
-}
-
-static void lua_field_free(td_field *self) {
-  lua_field *f = (lua_field *)self;
-  luaL_unref(f->main, LUA_REGISTRYINDEX, f->function);
-  td_free(f, sizeof *f);
-}
-
-/* A field that owns the function at the stack index. */
-static td_owned_field *lua_field_new(lua_State *L, int index, lua_form form) {
-  lua_field *f = td_alloc(sizeof *f);
-  if (!f) return NULL;
-  lua_pushvalue(L, index);
-  *f = (lua_field){{{.eval = lua_field_eval, .who = "ode.solve"}, lua_field_free},
-                   luaL_ref(L, LUA_REGISTRYINDEX), form, tdl_main(L)};
-  return &f->base;
-}
+#include "solve/tableau.h"
 
 /* ---- A counter that a reverse pass moves and Lua reads ---- */
 
 #define TDL_COUNTER "tide.Counter"
 typedef struct {
   int refs;
-  uint64_t value;
+  uint64_t value[2];  /* evaluations; steps made again between checkpoints */
 } counter;
 
 static void counter_release(void *p) {
@@ -130,8 +25,10 @@ static int counter_gc(lua_State *L) {
   return 0;
 }
 static int counter_call(lua_State *L) {
-  lua_pushnumber(L, (lua_Number)(*(counter **)luaL_checkudata(L, 1, TDL_COUNTER))->value);
-  return 1;
+  const counter *c = *(counter **)luaL_checkudata(L, 1, TDL_COUNTER);
+  lua_pushnumber(L, (lua_Number)c->value[0]);
+  lua_pushnumber(L, (lua_Number)c->value[1]);
+  return 2;
 }
 static counter *push_counter(lua_State *L) {
   counter **box = lua_newuserdata(L, sizeof *box);
@@ -158,126 +55,216 @@ static bool bool_field(lua_State *L, int index, const char *name) {
   return v;
 }
 
-static void read_options(lua_State *L, int index, td_ode_options *o) {
-  lua_getfield(L, index, "method");
-  *o = (td_ode_options){.method = td_tableau_find(luaL_checkstring(L, -1))};
-  if (!o->method) tdl_error(L, "ode.solve: unknown method \"%s\"", lua_tostring(L, -1));
-  lua_pop(L, 1);
-  o->rtol = number_field(L, index, "rtol");
-  o->atol = number_field(L, index, "atol");
-  o->first_step = number_field(L, index, "first_step");
-  o->min_step = number_field(L, index, "min_step");
-  o->max_step = number_field(L, index, "max_step");
-  o->step_size = number_field(L, index, "step_size");
-  o->max_steps = (uint64_t)number_field(L, index, "max_steps");
-  o->land = bool_field(L, index, "land");
-  o->max_norm = bool_field(L, index, "max_norm");
+/* A contiguous float64 tensor in a field, as an array; NULL when the field is nil. */
+static double *array_field(lua_State *L, int index, const char *name, size_t *count) {
+  lua_getfield(L, index, name);
+  td_tensor *t = tdl_test(L, -1);
+  lua_pop(L, 1);  /* the table holds it */
+  *count = t ? t->numel : 0;
+  return t && t->dtype == TD_F64 && td_tensor_is_contiguous(t) ? (double *)(void *)t->data : NULL;
+}
+
+static td_controller read_controller(lua_State *L, int index) {
   lua_getfield(L, index, "controller");
   int c = lua_gettop(L);
-  o->controller = (td_controller){
-    .k = {number_field(L, c, "k1"), number_field(L, c, "k2"), number_field(L, c, "k3")},
+  td_controller out = {
+    .k = {number_field(L, c, "k1"), number_field(L, c, "k2"), number_field(L, c, "k3"), number_field(L, c, "k4"),
+          number_field(L, c, "k5")},
     .safety = number_field(L, c, "safety"), .shrink = number_field(L, c, "shrink"),
-    .grow = number_field(L, c, "grow"), .keep_after_accept = bool_field(L, c, "keep_after_accept"),
+    .grow = number_field(L, c, "grow"), .first_grow = number_field(L, c, "first_grow"),
+    .keep_after_accept = bool_field(L, c, "keep_after_accept"),
     .hold_after_reject = bool_field(L, c, "hold_after_reject")};
   lua_pop(L, 1);
+  return out;
+}
+
+/* What the options of the forward and of the backward solve have in common; the arrays belong to the table. */
+static void read_options(lua_State *L, int index, td_ode_options *o) {
+  lua_getfield(L, index, "method");
+  *o = (td_ode_options){.method = td_method_find(luaL_checkstring(L, -1))};
+  if (!o->method) tdl_error(L, "ode.solve: unknown method \"%s\"", lua_tostring(L, -1));
+  lua_pop(L, 1);
+  size_t ignored;
+  o->controller = read_controller(L, index);
+  o->rtol = number_field(L, index, "rtol");
+  o->atol = number_field(L, index, "atol");
+  o->rtols = array_field(L, index, "rtols", &ignored);
+  o->atols = array_field(L, index, "atols", &ignored);
+  o->first_step = number_field(L, index, "first_step");
+  o->min_step = number_field(L, index, "min_step");
+  o->accept_min_step = bool_field(L, index, "accept_min_step");
+  o->max_step = number_field(L, index, "max_step");
+  o->step_size = number_field(L, index, "step_size");
+  o->grid = array_field(L, index, "grid", &o->ngrid);
+  o->linear = bool_field(L, index, "linear");
+  o->max_steps = (uint64_t)number_field(L, index, "max_steps");
+  o->every = (size_t)number_field(L, index, "every");
+  o->slots = (size_t)number_field(L, index, "slots");
+  o->budget = (size_t)number_field(L, index, "budget");
+  o->max_order = (int)number_field(L, index, "max_order");
+  o->max_iters = (int)number_field(L, index, "max_iters");
+  o->land = bool_field(L, index, "land");
+  o->norm = bool_field(L, index, "max_norm") ? TD_NORM_MAX : TD_NORM_RMS;
+}
+
+/* ---- Options that need memory of their own: freed after the forward solve ---- */
+
+typedef struct {
+  td_ode_stop *stops;
+  size_t *groups;
+  size_t nstops, ngroups;
+  int norm;              /* registry reference of a norm that is a function */
+  const td_field *like;  /* for its argument */
+} extras;
+
+static td_status call_norm(void *data, const void *scaled, double *norm) {
+  const extras *e = data;
+  lua_State *L = tdl_state();
+  td_tensor *x = td_tensor_new(e->like->dtype, e->like->ndim, e->like->shape);
+  if (!x) return td_last_status();
+  if (x->numel) memcpy(x->data, scaled, x->numel * td_dtype_size(x->dtype));
+  int top = lua_gettop(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, e->norm);
+  tdl_push(L, x);
+  td_status s = tdl_pcall(L, 1, 1);
+  td_tensor *result = s ? NULL : tdl_test(L, -1);
+  if (!s && result && result->numel == 1) *norm = td_tensor_get(result, 0);
+  else if (!s && lua_type(L, -1) == LUA_TNUMBER) *norm = lua_tonumber(L, -1);
+  else if (!s) s = td_fail(TD_EARG, "ode.solve: the norm gave %s, expected a number", tdl_describe(L, -1));
+  lua_settop(L, top);
+  return s;
+}
+
+/* `stops` is a tensor of times, `jumps` one of as many zeros and ones; `groups` one of the ends of groups. */
+static td_status read_extras(lua_State *L, int index, td_ode_options *o, const td_field *f, extras *e) {
+  size_t n, nj, ng;
+  const double *times = array_field(L, index, "stops", &n), *jumps = array_field(L, index, "jumps", &nj);
+  const double *ends = array_field(L, index, "groups", &ng);
+  *e = (extras){.norm = LUA_NOREF, .like = f, .nstops = n, .ngroups = ng};
+  if (n && !(e->stops = td_alloc(n * sizeof *e->stops))) return td_last_status();
+  for (size_t i = 0; i < n; i++) e->stops[i] = (td_ode_stop){times[i], i < nj && jumps[i] != 0};
+  if (ng && !(e->groups = td_alloc(ng * sizeof *e->groups))) return td_last_status();
+  for (size_t i = 0; i < ng; i++) e->groups[i] = (size_t)ends[i];
+  o->stops = e->stops;
+  o->nstops = n;
+  o->groups = e->groups;
+  o->ngroups = ng;
+  if (ng) o->norm = TD_NORM_GROUPS;
+  lua_getfield(L, index, "norm_call");
+  if (!lua_isfunction(L, -1)) {
+    lua_pop(L, 1);
+    return TD_OK;
+  }
+  e->norm = luaL_ref(L, LUA_REGISTRYINDEX);
+  o->norm = TD_NORM_FUNCTION;
+  o->norm_call = call_norm;
+  o->norm_data = e;
+  return TD_OK;
+}
+
+static void extras_free(lua_State *L, extras *e) {
+  td_free(e->stops, e->stops ? e->nstops * sizeof *e->stops : 0);
+  td_free(e->groups, e->groups ? e->ngroups * sizeof *e->groups : 0);
+  luaL_unref(L, LUA_REGISTRYINDEX, e->norm);
+}
+
+/* What points into the options table does not outlive the forward solve. */
+static void forget_arrays(td_ode_options *o) {
+  o->rtols = o->atols = NULL;
+  o->grid = NULL;
+  o->stops = NULL;
+  o->groups = NULL;
+  o->first_slope = NULL;
+  o->nstops = o->ngroups = 0;
+  o->norm_data = NULL;
+  if (o->norm == TD_NORM_GROUPS || o->norm == TD_NORM_FUNCTION) o->norm = TD_NORM_RMS;
 }
 
 /* ---- Solving ---- */
 
-/* f(t0, y0) on the tape, once: its externals are what gradients must reach; its value is the first slope. */
-static td_status find_externals(td_ode_recorded *r, td_tensor *y0, td_tensor **first_slope) {
-  td_tensor *y = td_auto(td_tensor_alias(y0)), *t = td_auto(td_tensor_number(TD_F64, r->ts[0], false));
-  if (!y || !t) return td_last_status();
-  uint64_t since = td_tape_now();
-  td_tensor *dy = NULL;
-  td_status s = td_field_eval(&r->f->field, t, y, &dy);
-  td_auto(dy);
-  if (!s) s = td_tape_externals(&dy, 1, since, &r->externals, &r->nexternals, &r->capacity);
-  if (s) return s;
-  *first_slope = td_auto(td_tensor_alias(dy));
-  return *first_slope ? TD_OK : td_last_status();
-}
-
 /* The tensors of the option params join the externals. */
-static td_status add_params(lua_State *L, int index, td_ode_recorded *r) {
+static td_status add_params(lua_State *L, int index, td_field *f) {
   lua_getfield(L, index, "params");
   int table = lua_gettop(L), n = lua_istable(L, table) ? (int)tdl_rawlen(L, table) : 0;
-  size_t count = r->nexternals, room = count + (size_t)n + 1;
-  td_tensor **all = td_alloc(room * sizeof *all);
-  if (!all) return td_last_status();
-  if (count) memcpy(all, r->externals, count * sizeof *all);
-  for (int i = 1; i <= n; i++) {
+  td_status s = TD_OK;
+  for (int i = 1; i <= n && !s; i++) {
     lua_rawgeti(L, table, i);
     td_tensor *t = tdl_test(L, -1);
     lua_pop(L, 1);
-    bool known = !t || !t->node;
-    for (size_t j = 0; j < count && !known; j++) known = all[j]->node == t->node && all[j]->slot == t->slot;
-    if (!known) all[count++] = td_tensor_retain(t);
+    if (t) s = td_field_add_external(f, t);
   }
-  td_free(r->externals, r->capacity * sizeof *r->externals);
-  r->externals = all;
-  r->capacity = room;
-  r->nexternals = count;
   lua_settop(L, table - 1);
-  return TD_OK;
+  return s;
 }
 
-/* The forward solve. *recorded: a gradient can flow to something. Where t never leaves t0, f is not
- * called. */
-static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, td_tensor *times, bool *recorded) {
+/* The forward solve over contiguous y0. *recorded: a gradient can flow to something. Where t never leaves t0, f is
+ * not called. */
+static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool leads, bool *recorded) {
   bool was = td_recording;
-  td_tensor *first_slope = NULL;
-  td_status s = td_ode_check(y0, r->ts, r->nt);
-  if (!s && was && r->ts[r->nt - 1] != r->ts[0]) {
-    s = find_externals(r, y0, &first_slope);
-    if (!s) s = add_params(L, 4, r);
+  td_status s = td_ode_check(y0->dtype, y0->ndim, r->ts, r->nt);
+  td_tensor *slope = s ? NULL : td_auto(td_tensor_new(y0->dtype, y0->ndim, y0->shape));
+  if (!s && !slope) s = td_last_status();
+  if (!s && was && r->ts[r->nt - 1] != r->ts[0] && r->f->record) {
+    s = td_field_explore(r->f, r->ts[0], y0->data, slope->data);
+    r->o.first_slope = slope->data;
   }
+  if (!s && was) s = add_params(L, 4, r->f);
   if (s) return s;
-  *recorded = was && (y0->node || times->node || r->nexternals);
-  r->o.keep = *recorded && r->mode == TD_ODE_DISCRETE;
-  r->o.first_slope = first_slope;
+  *recorded = was && (leads || r->f->nexternals);
+  r->o.keep = (*recorded && r->mode == TD_ODE_DISCRETE) || bool_field(L, 4, "dense");
   td_recording = false;
-  s = td_ode_integrate(&r->f->field, y0, r->ts, r->nt, &r->o, &r->solution);
+  extras e;
+  s = read_extras(L, 4, &r->o, r->f, &e);
+  if (!s) s = td_ode_integrate(r->f, y0->data, r->ts, r->nt, &r->o, &r->solution);
+  extras_free(L, &e);
   td_recording = was;
-  r->o.first_slope = NULL;
+  forget_arrays(&r->o);
   return s;
 }
 
 /* Steps taken, as a table of their start times with the end last. */
 static void push_grid(lua_State *L, const td_ode_solution *s) {
-  lua_createtable(L, (int)s->nsteps + 1, 0);
-  for (size_t i = 0; i < s->nsteps; i++) {
-    lua_pushnumber(L, s->steps[i].t);
+  lua_createtable(L, (int)s->path.n + 1, 0);
+  for (size_t i = 0; i < s->path.n; i++) {
+    lua_pushnumber(L, s->path.steps[i].t);
     lua_rawseti(L, -2, (int)i + 1);
   }
   lua_pushnumber(L, s->stats.t_last);
-  lua_rawseti(L, -2, (int)s->nsteps + 1);
+  lua_rawseti(L, -2, (int)s->path.n + 1);
+}
+
+static void set_number(lua_State *L, const char *name, double v) {
+  lua_pushnumber(L, v);
+  lua_setfield(L, -2, name);
 }
 
 static void push_result(lua_State *L, const td_ode_solution *s) {
-  lua_createtable(L, 0, 12);
+  const td_ode_stats *stats = &s->stats;
+  lua_createtable(L, 0, 16);
   lua_pushstring(L, td_ode_status_name(s->status)), lua_setfield(L, -2, "status");
   lua_pushstring(L, s->message), lua_setfield(L, -2, "message");
-  lua_pushnumber(L, (lua_Number)s->reached), lua_setfield(L, -2, "reached");
-  lua_pushnumber(L, (lua_Number)s->stats.nfe), lua_setfield(L, -2, "nfe");
-  lua_pushnumber(L, (lua_Number)s->stats.accepted), lua_setfield(L, -2, "accepted");
-  lua_pushnumber(L, (lua_Number)s->stats.rejected), lua_setfield(L, -2, "rejected");
-  lua_pushnumber(L, s->stats.h_min), lua_setfield(L, -2, "h_min");
-  lua_pushnumber(L, s->stats.h_max), lua_setfield(L, -2, "h_max");
-  lua_pushnumber(L, s->stats.t_last), lua_setfield(L, -2, "t_last");
-  lua_pushnumber(L, (lua_Number)s->stats.worst + 1), lua_setfield(L, -2, "worst_index");
+  set_number(L, "reached", (double)s->reached);
+  set_number(L, "nfe", (double)stats->counts.nfe);
+  set_number(L, "njev", (double)stats->counts.njev);
+  set_number(L, "nlu", (double)stats->counts.nlu);
+  set_number(L, "accepted", (double)stats->accepted);
+  set_number(L, "rejected", (double)stats->rejected);
+  set_number(L, "h_min", stats->h_min);
+  set_number(L, "h_max", stats->h_max);
+  set_number(L, "t_last", stats->t_last);
+  set_number(L, "worst_index", (double)stats->worst + 1);
   push_grid(L, s);
   lua_setfield(L, -2, "grid");
 }
 
-static td_ode_recorded *recorded_new(lua_State *L, const td_tensor *times, td_ode_gradient mode,
-                                     lua_form form) {
+static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tensor *times, td_ode_gradient mode,
+                                     tdl_form form) {
   td_ode_recorded *r = td_alloc(sizeof *r);
   if (!r) return NULL;
   *r = (td_ode_recorded){.mode = mode, .nt = times->numel, .nts = times->numel,
                          .seminorm = bool_field(L, 4, "seminorm")};
   r->ts = td_alloc(r->nts * sizeof *r->ts);
-  r->f = lua_field_new(L, 1, form);
+  r->f = tdl_field_for(L, 1, form, y0);
   if (!r->ts || !r->f) {
     td_ode_recorded_free(r);
     return NULL;
@@ -286,8 +273,38 @@ static td_ode_recorded *recorded_new(lua_State *L, const td_tensor *times, td_od
   return r;
 }
 
+/* The values of every saved step, and their times in place of those asked for. */
+static td_tensor *take_every(td_ode_recorded *r) {
+  td_ode_solution *s = &r->solution;
+  size_t shape[TD_MAX_DIMS] = {s->nevery};
+  memcpy(shape + 1, r->f->shape, sizeof(size_t) * (size_t)r->f->ndim);
+  td_tensor *rows = td_tensor_new(r->f->dtype, r->f->ndim + 1, shape);
+  double *ts = td_alloc(s->nevery * sizeof *ts);
+  if (!rows || !ts) {
+    td_tensor_release(rows);
+    td_free(ts, s->nevery * sizeof *ts);
+    return NULL;
+  }
+  if (rows->numel) memcpy(rows->data, s->every_y, s->nevery * s->every_bytes);
+  memcpy(ts, s->every_t, s->nevery * sizeof *ts);
+  bool whole = r->nt == r->nts && s->reached == r->nts;
+  td_free(r->ts, r->nts * sizeof *r->ts);
+  r->ts = ts;
+  r->nt = s->nevery;
+  r->nts = s->nevery + !whole;  /* of a failed solve no step is the last one */
+  if (!whole) {
+    double *more = td_alloc(r->nts * sizeof *more);
+    if (more) memcpy(more, ts, s->nevery * sizeof *ts), more[s->nevery] = INFINITY;
+    td_free(ts, s->nevery * sizeof *ts);
+    r->ts = more;
+  }
+  r->nodes = true;
+  return rows;
+}
+
 /* The rows that were reached, taken out of the solution. */
 static td_tensor *take_rows(td_ode_recorded *r) {
+  if (r->o.every) return take_every(r);
   td_tensor *all = r->solution.ys;
   size_t shape[TD_MAX_DIMS];
   memcpy(shape, all->shape, sizeof shape);
@@ -299,26 +316,34 @@ static td_tensor *take_rows(td_ode_recorded *r) {
   return rows;
 }
 
+/* The times of the rows as a tensor, when they are those of all steps. */
+static void push_times(lua_State *L, const td_ode_recorded *r) {
+  td_tensor *t = td_tensor_new(TD_F64, 1, &r->nt);
+  if (t) memcpy(t->data, r->ts, r->nt * sizeof *r->ts);
+  tdl_push(L, t);
+}
+
 /* ode_solve(f, y0, times, options) → ys (times×state, the rows reached), result table, counter of backward
- * evaluations */
+ * evaluations, and with `every` the times of the rows */
 static int core_ode_solve(lua_State *L) {
   static const char *const modes[] = {"discrete", "backsolve", "frozen", NULL};
   static const char *const forms[] = {"tensors", "table", "number", NULL};
   lua_settop(L, 4);
-  luaL_checktype(L, 1, LUA_TFUNCTION);
   td_tensor *y0 = tdl_tensor(L, 2, "ode.solve", "y0"), *times = tdl_tensor(L, 3, "ode.solve", "t");
   td_ode_options forward, backward;
   read_options(L, 4, &forward);
   lua_getfield(L, 4, "adjoint");
   if (lua_istable(L, -1)) read_options(L, lua_gettop(L), &backward);
   else backward = forward;
+  forget_arrays(&backward);
+  backward.every = 0;
   lua_getfield(L, 4, "grad");
   int mode = luaL_checkoption(L, -1, NULL, modes);
   lua_getfield(L, 4, "form");
   int form = luaL_checkoption(L, -1, NULL, forms);
   lua_settop(L, 4);
   counter *backward_calls = push_counter(L);
-  td_ode_recorded *r = recorded_new(L, times, (td_ode_gradient)mode, (lua_form)form);
+  td_ode_recorded *r = recorded_new(L, y0, times, (td_ode_gradient)mode, (tdl_form)form);
   if (!r) tdl_raise(L);
   r->o = forward;
   r->adjoint = backward;
@@ -326,7 +351,8 @@ static int core_ode_solve(lua_State *L) {
   bool recorded = false;
   size_t mark = td_auto_mark();
   lua_State *before = tdl_enter(L);
-  td_status s = solve(L, r, y0, times, &recorded);
+  td_tensor *flat = td_auto(td_tensor_contiguous(y0));
+  td_status s = flat ? solve(L, r, flat, y0->node || times->node, &recorded) : td_last_status();
   tdl_leave(before);
   td_auto_release(mark);
   if (s) {
@@ -336,9 +362,13 @@ static int core_ode_solve(lua_State *L) {
   push_result(L, &r->solution);
   td_tensor *ys = take_rows(r);
   tdl_push(L, ys);
+  lua_insert(L, -2);
+  lua_pushvalue(L, 5);
+  if (r->nodes) push_times(L, r);
+  else lua_pushnil(L);
   if (recorded) {
     backward_calls->refs++;
-    r->nfe_backward = &backward_calls->value;
+    r->nfe_backward = backward_calls->value;
     r->nfe_free = counter_release;
     r->nfe_owner = backward_calls;
     s = td_ode_record(r, ys, y0, times);
@@ -346,54 +376,70 @@ static int core_ode_solve(lua_State *L) {
     td_ode_recorded_free(r);
   }
   tdl_check(L, s);
-  lua_insert(L, -2);
-  lua_pushvalue(L, 5);
-  return 3;
+  return 4;
 }
 
-/* ode_methods() → list of {name, source, order, error_order, dense_order, stages, fsal, a, b, c, e} and the
- * dense weights as a function of θ, for the manual and the order tests */
+/* ode_methods() → list of {name, source, family, order, error_order, dense_order, stages}, and of explicit methods fsal,
+ * a, b, c, e and `extended`, the rows of all stages that the extension uses: for the manual and the order tests */
 static void push_row(lua_State *L, const double *row, int n) {
   lua_createtable(L, n, 0);
   for (int i = 0; i < n; i++) {
-    lua_pushnumber(L, row[i]);
+    lua_pushnumber(L, row ? row[i] : 0);
     lua_rawseti(L, -2, i + 1);
   }
 }
+
+static void push_matrix(lua_State *L, const td_tableau *m, int rows, const char *name) {
+  lua_createtable(L, rows, 0);
+  for (int i = 0; i < rows; i++) {
+    double row[TD_MAX_STAGES] = {0};
+    const double *given = td_tableau_row(m, i);
+    int n = i < rows && i >= m->stages ? i : i < m->stages ? i : m->stages;
+    if (given) memcpy(row, given, sizeof(double) * (size_t)n);
+    push_row(L, row, i < m->stages && rows == m->stages ? m->stages : rows);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, name);
+}
+
+static void set_tableau(lua_State *L, const td_tableau *m) {
+  double c[TD_MAX_STAGES];
+  for (int i = 0; i < m->stages; i++) c[i] = td_tableau_c(m, i);
+  lua_pushboolean(L, m->fsal), lua_setfield(L, -2, "fsal");
+  push_row(L, m->b, m->stages), lua_setfield(L, -2, "b");
+  push_row(L, m->e, m->stages), lua_setfield(L, -2, "e");
+  if (m->e2) push_row(L, m->e2, m->stages), lua_setfield(L, -2, "e2");
+  push_row(L, c, m->stages), lua_setfield(L, -2, "c");
+  push_matrix(L, m, m->stages, "a");
+  push_matrix(L, m, td_tableau_width(m), "extended");
+}
+
 static int core_ode_methods(lua_State *L) {
   lua_newtable(L);
   int at = 0;
-  for (const td_tableau *const *p = td_tableaux(); *p; p++) {
-    const td_tableau *m = *p;
-    double c[TD_MAX_STAGES];
-    for (int i = 0; i < m->stages; i++) c[i] = td_tableau_c(m, i);
-    lua_createtable(L, 0, 12);
+  for (const td_method *const *p = td_methods(); *p; p++) {
+    const td_method *m = *p;
+    lua_createtable(L, 0, 16);
     lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
     lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
-    lua_pushinteger(L, m->order), lua_setfield(L, -2, "order");
-    lua_pushinteger(L, m->error_order), lua_setfield(L, -2, "error_order");
-    lua_pushinteger(L, m->dense_order), lua_setfield(L, -2, "dense_order");
-    lua_pushinteger(L, m->stages), lua_setfield(L, -2, "stages");
-    lua_pushboolean(L, m->fsal), lua_setfield(L, -2, "fsal");
-    push_row(L, m->b, m->stages), lua_setfield(L, -2, "b");
-    push_row(L, m->e, m->stages), lua_setfield(L, -2, "e");
-    push_row(L, c, m->stages), lua_setfield(L, -2, "c");
-    lua_createtable(L, m->stages, 0);
-    for (int i = 0; i < m->stages; i++) {
-      push_row(L, m->a[i], m->stages);
-      lua_rawseti(L, -2, i + 1);
-    }
-    lua_setfield(L, -2, "a");
+    lua_pushstring(L, m->family->name), lua_setfield(L, -2, "family");
+    set_number(L, "order", m->order);
+    set_number(L, "error_order", m->error_order);
+    set_number(L, "dense_order", m->dense_order);
+    set_number(L, "stages", m->stages);
+    if (td_tableau_of(m)) set_tableau(L, td_tableau_of(m));
     lua_rawseti(L, -2, ++at);
   }
   return 1;
 }
-/* ode_dense(method, θ) → weights of the stages (the slope at the end last when it is an extra stage) and
- * their slopes */
+
+/* ode_dense(method, θ) → weights of the stages of an explicit method (the slope at the end after its own, when it is
+ * an extra stage) and their slopes */
 static int core_ode_dense(lua_State *L) {
-  const td_tableau *m = td_tableau_find(luaL_checkstring(L, 1));
-  if (!m) tdl_error(L, "ode.solve: unknown method \"%s\"", lua_tostring(L, 1));
-  double w[TD_MAX_STAGES + 1], theta = luaL_checknumber(L, 2);
+  const td_method *method = td_method_find(luaL_checkstring(L, 1));
+  const td_tableau *m = method ? td_tableau_of(method) : NULL;
+  if (!m) tdl_error(L, "ode.solve: \"%s\" is not an explicit method", lua_tostring(L, 1));
+  double w[TD_MAX_STAGES], theta = luaL_checknumber(L, 2);
   int n = td_tableau_dense(m, theta, w);
   push_row(L, w, n);
   td_tableau_dense_slope(m, theta, w);
@@ -401,13 +447,22 @@ static int core_ode_dense(lua_State *L) {
   return 2;
 }
 
+/* ode_revolve(n, c) → least extra forward steps over n with c states kept */
+static int core_ode_revolve(lua_State *L) {
+  size_t n = (size_t)luaL_checknumber(L, 1), c = (size_t)luaL_checknumber(L, 2);
+  lua_pushnumber(L, td_revolve_count(n, c));
+  return 1;
+}
+
 static const luaL_Reg functions[] = {
   {"ode_solve", core_ode_solve}, {"ode_methods", core_ode_methods}, {"ode_dense", core_ode_dense},
+  {"ode_revolve", core_ode_revolve},
   {NULL, NULL},
 };
 
 void tdl_open_ode(lua_State *L) {
   tdl_setfuncs(L, functions);
+  tdl_open_ode_field(L);
   luaL_newmetatable(L, TDL_COUNTER);
   lua_pushcfunction(L, counter_gc);
   lua_setfield(L, -2, "__gc");

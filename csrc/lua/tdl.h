@@ -32,6 +32,10 @@ void tdl_check(lua_State *L, td_status s);
 /* Calls the function and arguments on the stack like lua_call, protected; on failure keeps the error value for tdl_raise
  * and gives TD_ECALL. */
 td_status tdl_pcall(lua_State *L, int nargs, int nresults);
+/* Its parts, for who calls one function very often: the message handler, and what keeps the error value on the top of
+ * the stack (popped) and gives TD_ECALL. */
+int tdl_handler(lua_State *L);
+td_status tdl_call_failed(lua_State *L);
 /* The main thread of L's state: what a reference outlives every coroutine with. */
 lua_State *tdl_main(lua_State *L);
 /* The state in which callbacks run: that of the binding call under way. */

@@ -12,148 +12,175 @@
 typedef struct {
   td_field field;
   const td_ode_recorded *r;
-  const td_tensor *like;  /* a tensor of the state's shape */
+  td_field *f;
+  td_tensor **dexternal;  /* of one evaluation */
 } adjoint_field;
 
-/* Part of the flat state as a tensor of like's shape, automatic. */
-static td_tensor *part_of(const td_tensor *flat, size_t offset, const td_tensor *like) {
-  size_t stride[TD_MAX_DIMS];
-  td_strides(like->ndim, like->shape, stride);
-  return td_auto(td_tensor_view(flat, like->ndim, like->shape, stride, offset));
+static void negate(const td_field *f, char *x, size_t n) {
+  if (f->dtype == TD_F64)
+    for (size_t i = 0; i < n; i++) ((double *)(void *)x)[i] = -((double *)(void *)x)[i];
+  else
+    for (size_t i = 0; i < n; i++) ((float *)(void *)x)[i] = -((float *)(void *)x)[i];
 }
 
-static td_status put(td_tensor *flat, size_t offset, const td_tensor *like, td_tensor *x) {
-  td_tensor *to = part_of(flat, offset, like);
-  return to && x ? td_tensor_copy(to, x) : td_last_status();
-}
-
-/* part = −x; NULL is zero. */
-static td_status put_negative(td_tensor *flat, size_t offset, const td_tensor *like, td_tensor *x) {
-  td_tensor *to = part_of(flat, offset, like);
-  if (!to) return td_last_status();
-  return x ? put(flat, offset, like, td_neg(x)) : td_tensor_fill(to, 0);
-}
-
-/* f(t, y) into *dy, and into grads aᵀ∂f/∂y and aᵀ∂f/∂θ…, NULL where f does not depend on it; all
- * automatic. */
-static td_status products(const adjoint_field *a, td_tensor *t, td_tensor *y, td_tensor *cotangent,
-                          td_tensor **dy, td_tensor **inputs, td_tensor **grads) {
-  const td_ode_recorded *r = a->r;
-  int n = 1 + (int)r->nexternals;
-  inputs[0] = y;
-  for (int i = 1; i < n; i++) inputs[i] = r->externals[i - 1];
-  for (int i = 0; i < n; i++) grads[i] = NULL;
-  uint64_t since = td_tape_now();
-  if (td_requires_grad(y, true)) return td_last_status();
-  bool was = td_recording;
-  td_recording = true;
-  *dy = td_sweep_eval(r, t, y);
-  td_recording = was;
-  if (!*dy) return td_last_status();
-  if (!(*dy)->node) return TD_OK;
-  td_status s = td_sweep_check(r, dy, 1, since, td_tensor_get(t, 0));
-  if (!s) s = td_backward(dy, &cotangent, 1, inputs, n, grads, TD_STOP_AT_INPUTS);
-  for (int i = 0; i < n; i++) td_auto(grads[i]);
+/* A tensor on part of a flat array's values, copied there; NULL is zero. */
+static td_status put_tensor(td_dtype d, char *to, const td_tensor *like, td_tensor *x) {
+  size_t bytes = like->numel * td_dtype_size(d);
+  if (!x) {
+    if (bytes) memset(to, 0, bytes);
+    return TD_OK;
+  }
+  td_tensor *flat = td_auto(td_tensor_new(d, like->ndim, like->shape));
+  td_status s = flat ? td_tensor_copy(flat, x) : td_last_status();
+  if (!s && bytes) memcpy(to, flat->data, bytes);
   return s;
 }
 
-/* The flat derivative from its parts. */
-static td_status assemble(const adjoint_field *a, td_tensor *dflat, td_tensor *dy, td_tensor **grads) {
-  size_t n = a->like->numel, offset = 2 * n;
-  td_status s = put(dflat, 0, a->like, dy);
-  if (!s) s = put_negative(dflat, n, a->like, a->r->mode == TD_ODE_FROZEN ? NULL : grads[0]);
-  for (size_t i = 0; i < a->r->nexternals && !s; i++) {
-    s = put_negative(dflat, offset, a->r->externals[i], grads[1 + i]);
-    offset += a->r->externals[i]->numel;
+/* The parameters' part of the derivative: what vjp left in dexternal, negated. */
+static td_status put_parameters(adjoint_field *a, char *to) {
+  td_status s = TD_OK;
+  for (size_t i = 0; i < a->f->nexternals; i++) {
+    const td_tensor *e = a->f->externals[i];
+    if (!s) s = put_tensor(a->field.dtype, to, e, a->dexternal[i]);
+    negate(&a->field, to, e->numel);
+    to += e->numel * td_dtype_size(a->field.dtype);
+    td_tensor_release(a->dexternal[i]);
+    a->dexternal[i] = NULL;
   }
   return s;
 }
 
-static td_status adjoint_eval(td_field *self, td_tensor *t, td_tensor *flat, td_tensor **dflat) {
+static td_status adjoint_eval(td_field *self, double t, const void *flat, void *dflat) {
   adjoint_field *a = (adjoint_field *)self;
-  size_t mark = td_auto_mark(), nin = 1 + a->r->nexternals;
-  td_tensor **inputs = td_alloc(2 * nin * sizeof *inputs), **grads = inputs + nin, *dy = NULL;
-  if (!inputs) return td_last_status();
-  td_tensor *y = part_of(flat, 0, a->like), *cotangent = part_of(flat, a->like->numel, a->like);
-  td_status s = y && cotangent ? products(a, t, y, cotangent, &dy, inputs, grads) : td_last_status();
-  if (!s && !(*dflat = td_tensor_new(flat->dtype, 1, flat->shape))) s = td_last_status();
-  if (!s) s = assemble(a, *dflat, dy, grads);
-  if (s) {
-    td_tensor_release(*dflat);
-    *dflat = NULL;
+  size_t mark = td_auto_mark(), bytes = a->f->numel * td_dtype_size(a->f->dtype);
+  const char *y = flat, *cotangent = y + bytes;
+  char *dy = dflat;
+  td_status s = td_field_keep(a->f, 0, t, y, dy);
+  if (a->r->nfe_backward) ++*a->r->nfe_backward;
+  if (!s) s = td_field_pull(a->f, 0, cotangent, dy + bytes, NULL, a->dexternal);
+  td_field_forget(a->f);
+  if (!s) {
+    if (a->r->mode == TD_ODE_FROZEN) {
+      if (bytes) memset(dy + bytes, 0, bytes);
+    } else {
+      negate(a->f, dy + bytes, a->f->numel);
+    }
   }
-  td_free(inputs, 2 * nin * sizeof *inputs);
+  td_status put = put_parameters(a, dy + 2 * bytes);
   td_auto_release(mark);
-  return s;
+  return s ? s : put;
 }
 
 /* *sum += sign·⟨a, f(t, y)⟩ */
-static td_status add_time_slope(const td_ode_recorded *r, double time, td_tensor *y, td_tensor *a,
-                                double sign, double *sum) {
-  td_tensor *t = td_auto(td_tensor_number(TD_F64, time, false));
-  td_tensor *dy = t && y && a ? td_sweep_eval(r, t, y) : NULL;
-  td_tensor *dot = dy ? td_sum(td_mul(a, dy), 0, false) : NULL;
-  if (!dot) return td_last_status();
-  *sum += sign * td_tensor_get(dot, 0);
-  return TD_OK;
+static td_status add_time_slope(const td_ode_recorded *r, double t, const void *y, const void *a, double sign,
+                                double *sum) {
+  td_field *f = r->f;
+  td_stepper view = {.f = f, .n = f->numel};
+  size_t bytes = f->numel * td_dtype_size(f->dtype);
+  void *dy = td_alloc(bytes + 1);
+  if (!dy) return td_last_status();
+  if (r->nfe_backward) ++*r->nfe_backward;
+  td_status s = f->eval(f, t, y, dy);
+  if (!s) *sum += sign * td_stepper_dot(&view, a, dy);
+  td_free(dy, bytes + 1);
+  return s;
 }
 
-static td_status integrate_back(const td_sweep *w, adjoint_field *a, td_tensor *flat, double from,
-                                double to) {
+static td_status integrate_back(const td_sweep *w, adjoint_field *a, char *flat, double from, double to) {
   td_ode_solution back;
   td_ode_options o = w->r->adjoint;
-  o.norm_count = w->r->seminorm ? 2 * a->like->numel : 0;
+  o.norm_count = w->r->seminorm ? 2 * a->f->numel : 0;
   td_status s = td_ode_integrate(&a->field, flat, (const double[]){from, to}, 2, &o, &back);
   if (!s && back.status != TD_ODE_OK)
     s = td_fail(TD_ESOLVE, "ode.solve: the backward solve failed: %s; loosen adjoint_rtol, or use "
                 "grad = \"discrete\"", back.message);
-  if (!s) s = td_tensor_copy(flat, td_sweep_row(back.ys, 1));
+  size_t bytes = a->field.numel * td_dtype_size(a->field.dtype);
+  if (!s && bytes) memcpy(flat, back.ys->data + bytes, bytes);
   td_ode_solution_free(&back);
   return s;
 }
 
+static const char *row_of(const td_tensor *rows, const td_field *f, size_t i) {
+  return rows->data + i * f->numel * td_dtype_size(f->dtype);
+}
+
+static void add_to(const td_field *f, char *sum, const void *x) {
+  td_stepper view = {.f = (td_field *)f, .n = f->numel, .k = td_k(f->dtype)};
+  double one = 1;
+  td_stepper_combine(&view, sum, sum, 1, &one, &x);
+}
+
 /* From save time i to save time i − 1. */
-static td_status segment_back(td_sweep *w, adjoint_field *a, td_tensor *flat, size_t i) {
+static td_status segment_back(td_sweep *w, adjoint_field *a, char *flat, size_t i) {
   const td_ode_recorded *r = w->r;
-  td_tensor *y = td_sweep_row(r->solution.ys, i), *seed = td_sweep_row(w->dys, i);
-  td_tensor *cotangent = part_of(flat, a->like->numel, a->like);
-  if (!y || !seed || !cotangent) return td_last_status();
-  td_status s = put(flat, 0, a->like, y);
-  if (!s && w->dtimes) s = add_time_slope(r, r->ts[i], y, seed, 1, &w->dtimes[i]);
-  if (!s) s = put(flat, a->like->numel, a->like, td_add(cotangent, seed));
+  size_t bytes = a->f->numel * td_dtype_size(a->f->dtype);
+  const char *y = row_of(r->solution.ys, a->f, i), *seed = row_of(w->dys, a->f, i);
+  td_status s = TD_OK;
+  if (bytes) memcpy(flat, y, bytes);
+  if (w->dtimes) s = add_time_slope(r, r->ts[i], y, seed, 1, &w->dtimes[i]);
+  add_to(a->f, flat + bytes, seed);
   if (!s && r->ts[i] != r->ts[i - 1]) s = integrate_back(w, a, flat, r->ts[i], r->ts[i - 1]);
   return s;
 }
 
+/* A tensor of like's shape with the values at `from`, in the flat state's type. */
+static td_tensor *taken(td_dtype d, int ndim, const size_t *shape, const char *from) {
+  td_tensor *x = td_auto(td_tensor_new(d, ndim, shape));
+  if (x && x->numel) memcpy(x->data, from, x->numel * td_dtype_size(d));
+  return x;
+}
+
 /* The flat state at the first time, into the sweep. */
-static td_status take_apart(td_sweep *w, const td_tensor *flat, const td_tensor *like) {
-  td_status s = td_sweep_add(&w->lambda, td_auto(td_tensor_clone(part_of(flat, like->numel, like))));
-  size_t offset = 2 * like->numel;
-  for (size_t i = 0; i < w->r->nexternals && !s; i++) {
-    const td_tensor *e = w->r->externals[i];
-    s = td_sweep_add(&w->dexternal[i], td_auto(td_tensor_clone(part_of(flat, offset, e))));
-    offset += e->numel;
+static td_status take_apart(td_sweep *w, adjoint_field *a, char *flat) {
+  const td_field *f = a->f;
+  size_t size = td_dtype_size(f->dtype), offset = 2 * f->numel * size;
+  add_to(f, flat + f->numel * size, row_of(w->dys, f, 0));
+  w->lambda = td_tensor_retain(taken(f->dtype, f->ndim, f->shape, flat + f->numel * size));
+  if (!w->lambda) return td_last_status();
+  td_status s = TD_OK;
+  for (size_t i = 0; i < f->nexternals && !s; i++) {
+    const td_tensor *e = f->externals[i];
+    td_tensor *x = taken(f->dtype, e->ndim, e->shape, flat + offset);
+    s = x ? td_field_add(&w->dexternal[i], x) : td_last_status();
+    offset += e->numel * size;
   }
   return s;
 }
 
-td_status td_sweep_backsolve(td_sweep *w) {
+static td_status sweep_segments(td_sweep *w, adjoint_field *a, char *flat) {
   const td_ode_recorded *r = w->r;
-  td_tensor *y0 = td_sweep_row(r->solution.ys, 0), *seed = td_sweep_row(w->dys, 0);
-  if (!y0 || !seed) return td_last_status();
-  size_t total = 2 * y0->numel;
-  for (size_t i = 0; i < r->nexternals; i++) total += r->externals[i]->numel;
-  td_tensor *flat = td_auto(td_tensor_zeros(y0->dtype, 1, &total));
-  if (!flat) return td_last_status();
-  adjoint_field a = {.field = {.eval = adjoint_eval, .who = "ode.solve"}, .r = r, .like = y0};
   td_status s = TD_OK;
   for (size_t i = r->nt; i-- > 1 && !s;) {
     size_t mark = td_auto_mark();
-    s = segment_back(w, &a, flat, i);
+    s = segment_back(w, a, flat, i);
     td_auto_release(mark);
   }
+  const char *y0 = row_of(r->solution.ys, r->f, 0);
   if (!s && w->dtimes)
-    s = add_time_slope(r, r->ts[0], y0, part_of(flat, y0->numel, y0), -1, &w->dtimes[0]);
-  if (!s) s = take_apart(w, flat, y0);
-  return s ? s : td_sweep_add(&w->lambda, seed);
+    s = add_time_slope(r, r->ts[0], y0, flat + r->f->numel * td_dtype_size(r->f->dtype), -1, &w->dtimes[0]);
+  return s ? s : take_apart(w, a, flat);
+}
+
+static void keep_field(td_field *f) { (void)f; }
+
+td_status td_sweep_backsolve(td_sweep *w) {
+  td_field *f = w->r->f;
+  size_t total = 2 * f->numel, count = f->nexternals + 1;
+  for (size_t i = 0; i < f->nexternals; i++) total += f->externals[i]->numel;
+  size_t bytes = total * td_dtype_size(f->dtype) + 1;
+  adjoint_field a = {.field = {.who = f->who, .kind = "a continuous adjoint", .dtype = f->dtype, .ndim = 1,
+                               .numel = total, .shape = {total}, .eval = adjoint_eval, .free = keep_field},
+                     .r = w->r, .f = f};
+  char *flat = td_alloc(bytes);
+  a.dexternal = td_alloc(count * sizeof *a.dexternal);
+  td_status s = flat && a.dexternal ? TD_OK : td_last_status();
+  if (!s) {
+    memset(flat, 0, bytes);
+    memset(a.dexternal, 0, count * sizeof *a.dexternal);
+    f->time_wanted = false;
+    s = sweep_segments(w, &a, flat);
+  }
+  td_free(flat, bytes);
+  td_free(a.dexternal, count * sizeof *a.dexternal);
+  return s;
 }

@@ -1,19 +1,64 @@
-/* What a solver sees of a right-hand side: f(t, y), evaluated. A Lua function, a captured program and a C
- * function all present themselves like this. While the tape records, eval's result is on the tape, so every
- * gradient mode gets its vector-Jacobian products from the one reverse pass, whatever f is made of. */
+/* What a solver sees of a right-hand side: y' = f(t, y) over contiguous arrays of `numel` elements of one real type. A
+ * Lua function on tensors, a Lua function on plain numbers, a captured program and a C function all present
+ * themselves like this; no solver knows which it has.
+ *
+ * Who makes one fills `who`, the state's type and shape, `eval`, `free` and what it has of the rest. What is NULL is
+ * either derived here (vjp, keep and pull from `record`; keep and pull from `vjp`) or refused with words. */
 #ifndef TD_SOLVE_FIELD_H
 #define TD_SOLVE_FIELD_H
 #include "tensor/tensor.h"
 
 typedef struct td_field td_field;
 struct td_field {
-  /* *dy receives one reference to a tensor of y's shape and type. t is a 0-d float64 tensor. */
-  td_status (*eval)(td_field *f, td_tensor *t, td_tensor *y, td_tensor **dy);
-  const char *who;  /* whose messages these are: "ode.solve" */
+  const char *who;   /* whose messages these are: "ode.solve" */
+  const char *kind;  /* what it is, for messages: "a function of plain numbers" */
+  td_dtype dtype;
+  int ndim;
+  size_t numel, shape[TD_MAX_DIMS];
+
+  /* dy = f(t, y). dy never overlaps y. A right-hand side that wants a smaller step leaves NaN in dy. */
+  td_status (*eval)(td_field *f, double t, const void *y, void *dy);
+  /* ybar = wᵀ∂f/∂y; *tbar += wᵀ∂f/∂t unless tbar is NULL; dexternal[i] += wᵀ∂f/∂externals[i], where a NULL entry is
+   * zero so far and an entry that is set holds one reference. dexternal itself may be NULL: not wanted. ybar may be w. */
+  td_status (*vjp)(td_field *f, double t, const void *y, const void *w, void *ybar, double *tbar,
+                   td_tensor **dexternal);
+  /* out = ∂f/∂y v + ∂f/∂t vt. May be NULL; ask through td_field_jvp. */
+  td_status (*jvp)(td_field *f, double t, const void *y, const void *v, double vt, void *out);
+  /* f on the tape, for second derivatives: *dy receives one reference to a tensor of y's shape and type. t is 0-d
+   * float64; both may carry nodes. NULL where it cannot be. */
+  td_status (*record)(td_field *f, td_tensor *t, td_tensor *y, td_tensor **dy);
+
+  /* One evaluation that serves its own reverse pass: keep evaluates and remembers under a number of the caller's, pull
+   * is vjp at what was kept there. Both or neither. y stays unchanged between. */
+  td_status (*keep)(td_field *f, int slot, double t, const void *y, void *dy);
+  td_status (*pull)(td_field *f, int slot, const void *w, void *ybar, double *tbar, td_tensor **dexternal);
+  void (*forget)(td_field *f);  /* all that was kept */
+
+  td_tensor **externals;        /* what f depends on besides t and y and a gradient is wanted for; one reference each */
+  size_t nexternals, capacity;  /* the array is td_alloc'ed for capacity tensors */
+
+  bool time_wanted;             /* set by a reverse pass: pull will be asked for tbar after this keep */
+  void (*free)(td_field *f);    /* the field itself; the rest is given back before, by td_field_free */
+  struct td_field_kept *kept;   /* of the derived keep and pull */
+  int nkept;
 };
 
-/* f(t, y), checked to have y's shape and type and to have left y as it was. Contiguous, unless it is on the
- * tape. */
-td_status td_field_eval(td_field *f, td_tensor *t, td_tensor *y, td_tensor **dy);
+/* The doors: each derives what the field has not, or fails saying what is missing. */
+td_status td_field_vjp(td_field *f, double t, const void *y, const void *w, void *ybar, double *tbar,
+                       td_tensor **dexternal);
+td_status td_field_jvp(td_field *f, double t, const void *y, const void *v, double vt, void *out);
+td_status td_field_keep(td_field *f, int slot, double t, const void *y, void *dy);
+td_status td_field_pull(td_field *f, int slot, const void *w, void *ybar, double *tbar, td_tensor **dexternal);
+void td_field_forget(td_field *f);
+/* f on the tape, checked to have y's shape and type and to have left y as it was. */
+td_status td_field_record(td_field *f, td_tensor *t, td_tensor *y, td_tensor **dy);
+/* Finds the externals by running f once on the tape (when it has `record`); dy receives f(t, y). Further tensors may be
+ * added by td_field_add_external, which ignores constants and what is known. */
+td_status td_field_explore(td_field *f, double t, const void *y, void *dy);
+td_status td_field_add_external(td_field *f, td_tensor *x);
+void td_field_free(td_field *f);
+
+/* *sum += x, in place when nobody else looks at *sum; either may be NULL. */
+td_status td_field_add(td_tensor **sum, td_tensor *x);
 
 #endif

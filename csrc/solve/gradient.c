@@ -5,36 +5,6 @@
 #include "ops/ops.h"
 #include "solve/sweep.h"
 
-/* ---- What the modes share ---- */
-
-td_tensor *td_sweep_eval(const td_ode_recorded *r, td_tensor *t, td_tensor *y) {
-  td_tensor *dy = NULL;
-  if (r->nfe_backward) ++*r->nfe_backward;
-  return td_field_eval(&r->f->field, t, y, &dy) ? NULL : td_auto(dy);
-}
-
-td_tensor *td_sweep_row(const td_tensor *rows, size_t i) {
-  size_t n = rows->shape[0] ? rows->numel / rows->shape[0] : 0;
-  return td_auto(td_tensor_view(rows, rows->ndim - 1, rows->shape + 1, rows->stride + 1, i * n));
-}
-
-/* Does nobody else look at t? */
-static bool is_ours(const td_tensor *t) {
-  return t->refs == 1 && t->storage && t->storage->refs == 1 && !t->node && td_tensor_is_contiguous(t);
-}
-
-td_status td_sweep_add(td_tensor **sum, td_tensor *x) {
-  if (!x) return TD_OK;
-  if (*sum && !td_recording && is_ours(*sum))
-    return td_apply_inplace(&td_op_add, (td_tensor *[]){*sum, x}, 2, NULL);
-  td_tensor *total = *sum ? td_add(*sum, x) : x;
-  if (!total) return td_last_status();
-  td_tensor_retain(total);
-  td_tensor_release(*sum);
-  *sum = total;
-  return TD_OK;
-}
-
 static bool is_among(const td_tensor *t, td_tensor *const *list, size_t n) {
   for (size_t i = 0; i < n; i++)
     if (list[i]->node == t->node && list[i]->slot == t->slot) return true;
@@ -49,7 +19,7 @@ static td_status check_known(const td_ode_recorded *r, td_tensor *const *outputs
   size_t count, capacity;
   td_status status = td_tape_externals(outputs, n, since, &found, &count, &capacity);
   for (size_t i = 0; i < count; i++) {
-    bool known = is_among(found[i], r->externals, r->nexternals) || is_among(found[i], operands, noperands);
+    bool known = is_among(found[i], r->f->externals, r->f->nexternals) || is_among(found[i], operands, noperands);
     if (!status && !known)
       status = td_fail(TD_EGRAD, "ode.solve: after t=%g the right-hand side uses a tensor of shape (%s) that needs a "
                        "gradient, but not at the start; name it in the option params", t,
@@ -60,11 +30,6 @@ static td_status check_known(const td_ode_recorded *r, td_tensor *const *outputs
   return status;
 }
 
-td_status td_sweep_check(const td_ode_recorded *r, td_tensor *const *outputs, int n, uint64_t since,
-                         double t) {
-  return check_known(r, outputs, n, since, t, NULL, 0);
-}
-
 /* ---- The node's rule ---- */
 
 enum { Y0 = 0, TIMES = 1, EXTERNALS = 2 };
@@ -73,33 +38,33 @@ static uint32_t version_of(const td_tensor *t) { return t->storage ? t->storage-
 
 /* A replay computes what the solve did only if nothing was written since. */
 static td_status check_unspoiled(const td_ode_recorded *r) {
-  for (size_t i = 0; i < r->nexternals; i++)
-    if (version_of(r->externals[i]) != r->versions[i])
+  for (size_t i = 0; i < r->f->nexternals; i++)
+    if (version_of(r->f->externals[i]) != r->versions[i])
       return td_fail(TD_EGRAD, "ode.solve: a tensor of shape (%s) that the right-hand side uses was written in place after "
-                     "the solve; its gradient is lost", td_tensor_shape_string(r->externals[i]));
-  if (r->solution.ys && version_of(r->solution.ys) != r->versions[r->nexternals])
+                     "the solve; its gradient is lost", td_tensor_shape_string(r->f->externals[i]));
+  if (r->solution.ys && version_of(r->solution.ys) != r->versions[r->f->nexternals])
     return td_fail(TD_EGRAD, "ode.solve: ys was written in place after the solve; the backward pass starts from it");
   return TD_OK;
 }
 
 static void hand_over(td_rule *rule, td_sweep *w) {
-  size_t ne = w->r->nexternals;
+  size_t ne = w->r->f->nexternals;
   rule->din[Y0] = td_auto(td_tensor_retain(w->lambda));
   for (size_t i = 0; i < ne; i++) rule->din[EXTERNALS + i] = td_auto(td_tensor_retain(w->dexternal[i]));
   if (!w->dtimes) return;
   td_tensor *dt = td_auto(td_tensor_zeros(TD_F64, 1, rule->in[TIMES]->shape));
-  for (size_t i = 0; dt && i < w->r->nt; i++) td_tensor_set(dt, i, w->dtimes[i]);
+  for (size_t i = 0; dt && i < (w->r->nodes ? 2 : w->r->nt); i++) td_tensor_set(dt, i, w->dtimes[i]);
   rule->din[TIMES] = dt;
 }
 
 static void reverse(td_rule *rule) {
   td_ode_recorded *r = rule->data;
-  size_t ne = r->nexternals;
+  size_t ne = r->f->nexternals, nt = r->nt > 2 ? r->nt : 2;
   td_sweep w = {.r = r, .dys = td_auto(td_tensor_contiguous(rule->dout[0])), .next = r->nt};
   w.dexternal = td_alloc((ne + 1) * sizeof *w.dexternal);
-  if (rule->need[TIMES]) w.dtimes = td_alloc(r->nt * sizeof *w.dtimes);
+  if (rule->need[TIMES]) w.dtimes = td_alloc(nt * sizeof *w.dtimes);
   if (w.dexternal) memset(w.dexternal, 0, (ne + 1) * sizeof *w.dexternal);
-  if (w.dtimes) memset(w.dtimes, 0, r->nt * sizeof *w.dtimes);
+  if (w.dtimes) memset(w.dtimes, 0, nt * sizeof *w.dtimes);
   if (w.dys && w.dexternal && (w.dtimes || !rule->need[TIMES])) {
     td_status s = r->mode == TD_ODE_DISCRETE ? td_sweep_discrete(&w) : td_sweep_backsolve(&w);
     if (!s) hand_over(rule, &w);
@@ -107,7 +72,7 @@ static void reverse(td_rule *rule) {
   td_tensor_release(w.lambda);
   for (size_t i = 0; w.dexternal && i < ne; i++) td_tensor_release(w.dexternal[i]);
   td_free(w.dexternal, (ne + 1) * sizeof *w.dexternal);
-  td_free(w.dtimes, w.dtimes ? r->nt * sizeof *w.dtimes : 0);
+  td_free(w.dtimes, w.dtimes ? nt * sizeof *w.dtimes : 0);
 }
 
 /* Gradients of ys, a replay of the solve on the tape, for the operands that need one. */
@@ -162,10 +127,8 @@ void td_ode_recorded_free(void *recorded) {
   td_ode_recorded *r = recorded;
   if (!r) return;
   td_ode_solution_free(&r->solution);
-  if (r->f) r->f->free(&r->f->field);
-  for (size_t i = 0; i < r->nexternals; i++) td_tensor_release(r->externals[i]);
-  td_free(r->externals, r->capacity * sizeof *r->externals);
-  td_free(r->versions, r->versions ? (r->nexternals + 1) * sizeof *r->versions : 0);
+  td_field_free(r->f);
+  td_free(r->versions, r->nversions * sizeof *r->versions);
   td_free(r->ts, r->nts * sizeof *r->ts);
   if (r->nfe_free) r->nfe_free(r->nfe_owner);
   td_free(r, sizeof *r);
@@ -174,17 +137,18 @@ void td_ode_recorded_free(void *recorded) {
 /* What the reverse pass reads besides the steps. The saved states are an alias, or the node would own
  * itself. */
 static td_status keep_for_reverse(td_ode_recorded *r, td_tensor *ys) {
-  r->versions = td_alloc((r->nexternals + 1) * sizeof *r->versions);
+  r->versions = td_alloc((r->f->nexternals + 1) * sizeof *r->versions);
   if (!r->versions) return td_last_status();
-  for (size_t i = 0; i < r->nexternals; i++) r->versions[i] = version_of(r->externals[i]);
-  r->versions[r->nexternals] = version_of(ys);
+  r->nversions = r->f->nexternals + 1;
+  for (size_t i = 0; i < r->f->nexternals; i++) r->versions[i] = version_of(r->f->externals[i]);
+  r->versions[r->f->nexternals] = version_of(ys);
   if (r->mode == TD_ODE_DISCRETE) return TD_OK;
   r->solution.ys = td_tensor_alias(ys);
   return r->solution.ys ? TD_OK : td_last_status();
 }
 
 td_status td_ode_record(td_ode_recorded *r, td_tensor *ys, td_tensor *y0, td_tensor *times) {
-  size_t n = EXTERNALS + r->nexternals;
+  size_t n = EXTERNALS + r->f->nexternals;
   td_tensor **in = td_alloc(n * sizeof *in);
   td_status s = in ? keep_for_reverse(r, ys) : td_last_status();
   if (s) {
@@ -192,7 +156,7 @@ td_status td_ode_record(td_ode_recorded *r, td_tensor *ys, td_tensor *y0, td_ten
   } else {
     in[Y0] = y0;
     in[TIMES] = times;
-    for (size_t i = 0; i < r->nexternals; i++) in[EXTERNALS + i] = r->externals[i];
+    for (size_t i = 0; i < r->f->nexternals; i++) in[EXTERNALS + i] = r->f->externals[i];
     s = td_tape_custom(&ode_op, in, (int)n, &ys, 1, r, td_ode_recorded_free);
   }
   td_free(in, in ? n * sizeof *in : 0);

@@ -11,25 +11,20 @@ typedef enum {
   TD_ODE_FROZEN      /* backsolve with the cotangent held at its end value: wrong on purpose, for comparison only */
 } td_ode_gradient;
 
-/* A field that a recorded solve owns. */
-typedef struct {
-  td_field field;
-  void (*free)(td_field *f);
-} td_owned_field;
-
 /* What the reverse pass of a solve needs. Filled by the caller of td_ode_record, which takes it over. */
 typedef struct {
-  td_owned_field *f;
+  td_field *f;                /* owned */
   td_ode_options o, adjoint;  /* of the forward and of the backward solve */
   td_ode_gradient mode;
   bool seminorm;              /* parameters stay outside the backward error control */
   double *ts;
   size_t nt, nts;             /* times that have a value, and all of them */
   td_ode_solution solution;
-  td_tensor **externals;      /* what f depends on besides t and y, one reference each; the array has room for capacity */
-  size_t nexternals, capacity;
-  uint32_t *versions;         /* of the externals, and of ys at the end */
-  uint64_t *nfe_backward;     /* shared with the result's statistics; counts evaluations of the reverse pass */
+  bool nodes;                 /* the saved values are those of all steps: ts are the nodes of the grid */
+  uint32_t *versions;         /* of f's externals, and of ys at the end */
+  size_t nversions;
+  uint64_t *nfe_backward;     /* shared with the result's statistics: evaluations of the reverse pass, and steps made */
+                              /* again between checkpoints */
   void (*nfe_free)(void *);   /* gives nfe_backward back */
   void *nfe_owner;
 } td_ode_recorded;

@@ -1,68 +1,91 @@
-/* Integrating y' = f(t, y) step by step: method × controller × what to save. The state is one contiguous
- * tensor; the binding packs several into one. Time is double whatever the state's type. */
+/* Integrating y' = f(t, y) step by step: field × method × controller × what to save. The state is one contiguous
+ * array; the binding packs several tensors into one. Time is double whatever the state's type. */
 #ifndef TD_SOLVE_INTEGRATE_H
 #define TD_SOLVE_INTEGRATE_H
-#include "solve/field.h"
-#include "solve/tableau.h"
+#include "solve/trajectory.h"
 
-typedef enum { TD_ODE_OK, TD_ODE_MAX_STEPS, TD_ODE_UNDERFLOW, TD_ODE_NONFINITE } td_ode_status;
+typedef enum {
+  TD_ODE_OK, TD_ODE_EVENT, TD_ODE_MAX_STEPS, TD_ODE_UNDERFLOW, TD_ODE_NONFINITE, TD_ODE_NEWTON
+} td_ode_status;
 const char *td_ode_status_name(td_ode_status s);
 
-/* h' = h·clip(safety·Π errᵢ^(−k[i]/q), shrink, grow), q = error order + 1; err of this step and the two
- * accepted before. A rejected step shrinks by clip(safety·err^(−1/q), shrink, safety), or by `shrink` when
- * something was not finite. */
+/* h' = h·clip(safety·Π errᵢ^(−k[i]/q)·(h/h₁)^k[3]·(h₁/h₂)^k[4], shrink, grow), q = error order + 1; err of this step
+ * and the two accepted before, h, h₁, h₂ their sizes. A rejected step shrinks by clip(safety·err^(−1/q), shrink,
+ * safety), or by `shrink` when something was not finite. */
 typedef struct {
-  double k[3];
+  double k[5];
   double safety, shrink, grow;
+  double first_grow;       /* instead of grow after the first accepted step; 0: the same */
   bool keep_after_accept;  /* an accepted step never shrinks the next one */
   bool hold_after_reject;  /* the first accepted step after a rejected one does not grow */
 } td_controller;
 
+/* A time to land on; at a jump f is asked from the left before and from the right after. */
 typedef struct {
-  const td_tableau *method;
+  double t;
+  bool jump;
+} td_ode_stop;
+
+/* The norm of scaled errors e, |e| ≤ 1 accepted: root mean square, greatest, greatest over groups of the group's root
+ * mean square (ends of the groups, ascending), or a function. */
+typedef enum { TD_NORM_RMS, TD_NORM_MAX, TD_NORM_GROUPS, TD_NORM_FUNCTION } td_norm_kind;
+
+typedef struct td_ode_options {
+  const td_method *method;
   td_controller controller;
   double rtol, atol;
+  double *rtols, *atols;                  /* one for each element, or NULL */
   double first_step, min_step, max_step;  /* 0: chosen, none, none */
-  double step_size;                        /* of fixed steps; 0: adaptive, or the save times for methods without an error */
+  bool accept_min_step;                   /* a step of min_step is accepted whatever its error */
+  double step_size;                       /* of fixed steps; 0: adaptive, or the save times for methods without an error */
+  const double *grid;                     /* instead: the nodes of a fixed grid, both ends included */
+  size_t ngrid;
+  bool linear;                            /* save times on fixed steps by the straight line */
   uint64_t max_steps;
-  size_t norm_count;                       /* elements in the error norm, from the first; 0: all */
-  bool land;                               /* step onto save times instead of interpolating */
-  bool max_norm;                           /* greatest instead of root mean square */
-  bool keep;                               /* keep the state at the start of every accepted step */
-  td_tensor *first_slope;                  /* f(ts[0], y0) when the caller has it, else NULL */
+  td_norm_kind norm;
+  size_t norm_count;                      /* elements in the error norm, from the first; 0: all */
+  const size_t *groups;
+  size_t ngroups;
+  td_status (*norm_call)(void *data, const void *scaled, double *norm);
+  void *norm_data;
+  const td_ode_stop *stops;               /* in the order of the solve, strictly inside it */
+  size_t nstops;
+  bool land;                              /* step onto save times instead of interpolating */
+  size_t every;                           /* every so many steps are saved too; 0: none */
+  size_t slots, budget;                   /* states kept for the reverse pass, see trajectory.h */
+  bool keep;                              /* keep them at all */
+  const void *first_slope;                /* f(ts[0], y0) when the caller has it, else NULL */
+  int max_order, max_iters;               /* of families that choose; 0: their own */
 } td_ode_options;
 
 typedef struct {
-  double t;      /* where the step starts; it ends where the next one starts, the last one at stats.t_last */
-  td_tensor *y;  /* at t; NULL unless kept */
-} td_ode_step;
-
-typedef struct {
-  uint64_t nfe, accepted, rejected;
+  uint64_t accepted, rejected;
+  td_step_counts counts;
   double h_min, h_max, t_last;
-  size_t worst;  /* element with the largest scaled error in the last rejected step, or the first non-finite one */
+  size_t worst;     /* element with the largest scaled error in the last rejected step, or the first non-finite one */
+  double value;     /* of that element at t_last */
 } td_ode_stats;
 
 typedef struct {
   td_ode_status status;
-  char message[320];
+  char message[400];
   td_tensor *ys;        /* times×state; the first `reached` rows are filled */
   size_t reached;
+  double *every_t;      /* saved steps: their times and states, nevery of them */
+  char *every_y;
+  size_t nevery, every_room, every_bytes;
   td_ode_stats stats;
-  td_ode_step *steps;   /* the accepted ones */
-  size_t nsteps, capacity;
+  uint32_t *limits;     /* rejections by element, when counted; else NULL */
+  td_trajectory path;
 } td_ode_solution;
 
 /* Is this a state and a list of times that can be solved? Nothing is called. */
-td_status td_ode_check(const td_tensor *y0, const double *ts, size_t nt);
-
-/* Where step n of a solution ends. */
-double td_ode_step_end(const td_ode_solution *s, size_t n);
+td_status td_ode_check(td_dtype d, int ndim, const double *ts, size_t nt);
 
 /* Solves from ts[0] through ts[nt-1], in order or in reverse order, with values at each. A failure of the
  * solver is a status in the solution; a TD_E… is returned for wrong input and failing callbacks. Free the
  * solution in either case. */
-td_status td_ode_integrate(td_field *f, td_tensor *y0, const double *ts, size_t nt, const td_ode_options *o,
+td_status td_ode_integrate(td_field *f, const void *y0, const double *ts, size_t nt, const td_ode_options *o,
                            td_ode_solution *out);
 void td_ode_solution_free(td_ode_solution *s);
 

@@ -21,15 +21,4 @@ td_status td_sweep_backsolve(td_sweep *s);
  * Automatic. */
 td_tensor *td_replay_all(const td_ode_recorded *r, td_tensor *y, td_tensor *times);
 
-/* f(t, y), automatic; counts as an evaluation of the reverse pass. NULL on failure. */
-td_tensor *td_sweep_eval(const td_ode_recorded *r, td_tensor *t, td_tensor *y);
-/* Row i of times×state, automatic. */
-td_tensor *td_sweep_row(const td_tensor *rows, size_t i);
-/* *sum += x; either may be NULL. */
-td_status td_sweep_add(td_tensor **sum, td_tensor *x);
-/* Everything recorded at `since` or later that the outputs depend on must be a known external, or its
- * gradient would be lost without a word. */
-td_status td_sweep_check(const td_ode_recorded *r, td_tensor *const *outputs, int n, uint64_t since,
-                         double t);
-
 #endif

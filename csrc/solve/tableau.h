@@ -1,39 +1,41 @@
-/* Runge–Kutta methods as data. Adding an explicit method is adding one entry to tableau.c. */
+/* Explicit Runge–Kutta methods as data. Adding one is adding one entry to a tableau_*.c file and its name to
+ * methods.c. */
 #ifndef TD_SOLVE_TABLEAU_H
 #define TD_SOLVE_TABLEAU_H
-#include <stdbool.h>
+#include "solve/stepper.h"
 
-enum { TD_MAX_STAGES = 13, TD_MAX_DENSE = 5 };
+enum { TD_MAX_STAGES = 30 };
 
-/* Stages Yᵢ = y + h Σ a[i][j] k[j], kᵢ = f(t + c[i] h, Yᵢ); y₁ = y + h Σ b[i] k[i]; error h Σ e[i] k[i].
- * Between the ends y(θ) = y + h Σᵢ kᵢ Σⱼ dense[i][j] θ^(j+1). With `hermite`, the extension is the cubic
- * through both ends and their slopes, and the slope at the end is an extra stage numbered `stages` (unless
- * fsal has it already). */
+/* Stages Yᵢ = y + h Σ aᵢⱼ kⱼ, kᵢ = f(t + cᵢh, Yᵢ), cᵢ = Σ aᵢⱼ computed, never copied; y₁ = y + h Σ bᵢ kᵢ; error
+ * h Σ eᵢ kᵢ. `a` holds the rows of stages 2, 3, … one after the other, row i of i − 1 numbers.
+ *
+ * For the extension there are more stages after these: first f(t₁, y₁), unless fsal says that the last stage is that;
+ * then `extra` ones with their rows in extra_a, which reach over all stages before. Between the ends
+ * y(θ) = y + h Σᵢ kᵢ Σⱼ dense[i·terms + j] θ^(j+1) over all of them. With `hermite` the extension is the cubic through
+ * both ends and their slopes. */
 typedef struct {
-  const char *name;
-  const char *source;        /* who published it */
-  int stages;
-  int order;
-  int error_order;           /* of the embedded solution; 0: none, the method needs a step size */
-  int dense_order;           /* the conditions that the extension satisfies */
-  bool fsal;                 /* the last stage is f at the step's end: the next step's first */
+  int stages, extra, terms;
+  bool fsal;                 /* the last stage is f(t₁, y₁): the next step's first */
   bool hermite;
-  double a[TD_MAX_STAGES][TD_MAX_STAGES], b[TD_MAX_STAGES], e[TD_MAX_STAGES];
-  double dense[TD_MAX_STAGES + 1][TD_MAX_DENSE];
+  const double *a, *b, *e;
+  const double *e2;          /* dop853's second estimate, else NULL */
+  const double *extra_a, *dense;
 } td_tableau;
 
-/* All methods, NULL at the end. */
-const td_tableau *const *td_tableaux(void);
-const td_tableau *td_tableau_find(const char *name);
+/* For ordinary entries: the numbers of a row or of several. */
+#define TD_ROWS(...) ((const double[]){__VA_ARGS__})
 
-/* c[i] = Σ a[i][j], computed, never copied. */
+extern const td_family td_family_explicit;
+
+/* The tableau of an explicit method, else NULL. */
+const td_tableau *td_tableau_of(const td_method *m);
+/* All stages that the extension may use. */
+int td_tableau_width(const td_tableau *m);
+/* Row i (0-based) of all stages, of i entries; NULL for i = 0. That of f(t₁, y₁) is b. */
+const double *td_tableau_row(const td_tableau *m, int i);
 double td_tableau_c(const td_tableau *m, int i);
-/* The time of stage i in a step from t to end: exactly end where c[i] is 1, so that f is never called beyond
- * it. */
-double td_tableau_time(const td_tableau *m, int i, double t, double end);
-/* Weights of k at θ, of stages + (hermite && !fsal) stages; gives their number. */
+/* Weights of the stages at θ, and of the derivative by θ; gives their number. */
 int td_tableau_dense(const td_tableau *m, double theta, double *w);
-/* The same of the derivative by θ. */
 int td_tableau_dense_slope(const td_tableau *m, double theta, double *w);
 
 #endif

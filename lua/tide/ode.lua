@@ -240,7 +240,10 @@ local function statistics(result, times, counter)
     saved = result.reached,
     steps = result.accepted + result.rejected,
   }
-  return setmetatable(s, {__index = function(_, key) return key == "nfe_b" and counter() or nil end})
+  return setmetatable(s, {__index = function(_, key)
+    if key == "nfe_b" then return (counter()) end
+    if key == "replayed" then return (select(2, counter())) end
+  end})
 end
 
 -- Entries of a table of times may be tensors of one element, to which gradients then flow.
@@ -286,7 +289,9 @@ end
 --- ODEs I, II.4, for the forward part.
 function M.solve(f, y0, t, opts)
   local o = options.check("ode.solve", opts, defaults)
-  if type(f) ~= "function" and not (type(f) == "table" and getmetatable(f) and getmetatable(f).__call) then
+  local in_c = type(f) == "userdata" and not is_tensor(f)
+  if not in_c and type(f) ~= "function"
+    and not (type(f) == "table" and getmetatable(f) and getmetatable(f).__call) then
     raise("ode.solve: f is a %s, expected a function f(t, y)", type(f))
   end
   local request = prepared(o)
@@ -294,12 +299,12 @@ function M.solve(f, y0, t, opts)
     method = o.adjoint_method, rtol = o.adjoint_rtol, atol = o.adjoint_atol, first_step = 0, land = false,
   }, {__index = o}))
   local state, times = state_of(y0), times_of(t)
-  local callee = state.field and state.field(f) or f
-  if type(callee) ~= "function" then
+  local callee = not in_c and state.field and state.field(f) or f
+  if not in_c and type(callee) ~= "function" then
     local object = callee
     callee = function(time, y) return object(time, y) end
   end
-  local field = pass.hold(callee)
+  local field = (in_c or state.form) and callee or pass.hold(callee)
   request.form = state.form or "tensors"
   local ys, result, counter = core.ode_solve(field, state.y0, times, request)
   if result.status ~= "ok" and o.throw then raise("ode.solve: %s", result.message) end

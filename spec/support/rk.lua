@@ -17,7 +17,11 @@ end
 -- parts.
 local function between(m, f, t, h, y, y1, k, at, number)
   local w, dw = core.ode_dense(m.name, (number(at) - number(t)) / number(h))
-  if #w > #k then k[#k + 1] = f(t + h, y1) end
+  for i = #k + 1, #w do
+    local row, c = m.extended[i], 0
+    for j = 1, i - 1 do c = c + row[j] end
+    k[i] = f(t + h * c, i == m.stages + 1 and y1 or combination(y, h, row, k))
+  end
   local shift = (at - t) / h - (number(at) - number(t)) / number(h)
   local weights = {}
   for i = 1, #w do weights[i] = shift * dw[i] + w[i] end

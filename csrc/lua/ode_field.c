@@ -1,0 +1,304 @@
+/* Right-hand sides from Lua: functions on tensors, functions on plain numbers, and examples written in C. */
+#include "lua/ode_field.h"
+#include <math.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "ops/ops.h"
+
+typedef struct {
+  td_field base;
+  int function, handler;  /* registry references */
+  lua_State *main;
+  td_tensor *last;        /* what the function returned last, and how often it was written then */
+  uint32_t last_version;
+} lua_field;
+
+static void release(td_field *self) {
+  lua_field *f = (lua_field *)self;
+  td_tensor_release(f->last);
+  luaL_unref(f->main, LUA_REGISTRYINDEX, f->function);
+  luaL_unref(f->main, LUA_REGISTRYINDEX, f->handler);
+  td_free(f, sizeof *f);
+}
+
+/* Pushes the message handler and the function; *top is the stack before. */
+static td_status push_function(lua_field *f, lua_State *L, int *top) {
+  *top = lua_gettop(L);
+  if (!lua_checkstack(L, 8)) return td_fail(TD_EARG, "ode.solve: the stack is full, is f solving itself?");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, f->handler);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
+  return TD_OK;
+}
+
+static td_status call(lua_State *L, int top) {
+  if (lua_pcall(L, lua_gettop(L) - top - 2, 1, top + 1) == LUA_OK) return TD_OK;
+  td_status s = tdl_call_failed(L);
+  lua_settop(L, top);
+  return s;
+}
+
+/* ---- On tensors ---- */
+
+static uint32_t version_of(const td_tensor *t) { return t->storage ? t->storage->version : 0; }
+
+/* The tensor on top of the stack; another real type than y's is converted. */
+static td_status take_tensor(lua_State *L, const td_tensor *y, td_tensor **dy) {
+  td_tensor *result = tdl_test(L, -1);
+  if (!result)
+    return td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
+  if (!td_tensor_same_shape(result, y) || !td_dtype_is_real(result->dtype))
+    return td_fail(TD_ESHAPE, "ode.solve: the right-hand side gave %s of shape (%s), expected %s of the state's shape "
+                   "(%s)", td_dtype_name(result->dtype), td_tensor_shape_string(result), td_dtype_name(y->dtype),
+                   td_tensor_shape_string(y));
+  if (result->dtype == y->dtype) {
+    *dy = td_tensor_retain(result);
+    return TD_OK;
+  }
+  size_t mark = td_auto_mark();
+  *dy = td_tensor_retain(td_cast(result, y->dtype));
+  td_auto_release(mark);
+  return *dy ? TD_OK : td_last_status();
+}
+
+/* What would be wrong once it is on the tape is refused at once: writing into the state, or into an earlier result. */
+static td_status check_unwritten(lua_field *f, const td_tensor *y, uint32_t version, td_tensor *dy) {
+  if (version_of(y) != version)
+    return td_fail(TD_EARG, "ode.solve: the right-hand side wrote into its state in place, which the solver still needs");
+  if (f->last && version_of(f->last) != f->last_version)
+    return td_fail(TD_EARG, "ode.solve: the right-hand side wrote into a tensor that it had returned before; return a "
+                   "new one each time");
+  td_tensor_release(f->last);
+  f->last = td_recording ? NULL : td_tensor_retain(dy);
+  f->last_version = version_of(dy);
+  return TD_OK;
+}
+
+static td_status tensors_record(td_field *self, td_tensor *t, td_tensor *y, td_tensor **dy) {
+  lua_field *f = (lua_field *)self;
+  lua_State *L = tdl_state();
+  int top;
+  uint32_t version = version_of(y);
+  td_status s = push_function(f, L, &top);
+  if (s) return s;
+  tdl_push(L, td_tensor_retain(t));
+  tdl_push(L, td_tensor_retain(y));
+  s = call(L, top);
+  if (s) return s;
+  s = take_tensor(L, y, dy);
+  if (!s) s = check_unwritten(f, y, version, *dy);
+  if (s) {
+    td_tensor_release(*dy);
+    *dy = NULL;
+  }
+  lua_settop(L, top);
+  return s;
+}
+
+/* The function may keep its arguments, so they are made for it. */
+static td_status tensors_eval(td_field *self, double t, const void *y, void *dy) {
+  size_t bytes = self->numel * td_dtype_size(self->dtype);
+  td_tensor *time = td_tensor_number(TD_F64, t, false), *slope = NULL;
+  td_tensor *state = td_tensor_new(self->dtype, self->ndim, self->shape);
+  td_status s = time && state ? TD_OK : td_last_status();
+  if (!s && bytes) memcpy(state->data, y, bytes);
+  bool was = td_recording;
+  td_recording = false;
+  if (!s) s = tensors_record(self, time, state, &slope);
+  td_recording = was;
+  if (!s && !td_tensor_is_contiguous(slope)) {
+    td_tensor *flat = td_tensor_contiguous(slope);
+    td_tensor_release(slope);
+    slope = flat;
+    if (!flat) s = td_last_status();
+  }
+  if (!s && bytes) memcpy(dy, slope->data, bytes);
+  td_tensor_release(slope);
+  td_tensor_release(state);
+  td_tensor_release(time);
+  return s;
+}
+
+/* ---- On plain numbers, float64 ---- */
+
+static td_status refuse_numbers(lua_State *L, bool table, size_t n) {
+  if (!table)
+    return td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a number", tdl_describe(L, -1));
+  if (!lua_istable(L, -1))
+    return td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a table of %zu numbers",
+                   tdl_describe(L, -1), n);
+  return td_fail(TD_EARG, "ode.solve: the right-hand side gave %zu numbers, expected a table of %zu numbers",
+                 (size_t)tdl_rawlen(L, -1), n);
+}
+
+static td_status number_eval(td_field *self, double t, const void *y, void *dy) {
+  lua_State *L = tdl_state();
+  int top;
+  td_status s = push_function((lua_field *)self, L, &top);
+  if (s) return s;
+  lua_pushnumber(L, t);
+  lua_pushnumber(L, *(const double *)y);
+  s = call(L, top);
+  if (s) return s;
+  if (lua_type(L, -1) == LUA_TNUMBER) *(double *)dy = lua_tonumber(L, -1);
+  else s = refuse_numbers(L, false, 1);
+  lua_settop(L, top);
+  return s;
+}
+
+static td_status table_eval(td_field *self, double t, const void *y, void *dy) {
+  lua_State *L = tdl_state();
+  int top, n = (int)self->numel;
+  td_status s = push_function((lua_field *)self, L, &top);
+  if (s) return s;
+  lua_pushnumber(L, t);
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    lua_pushnumber(L, ((const double *)y)[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  s = call(L, top);
+  if (s) return s;
+  if (lua_type(L, -1) != LUA_TTABLE || tdl_rawlen(L, -1) != self->numel) s = refuse_numbers(L, true, self->numel);
+  for (int i = 0; i < n && !s; i++) {
+    lua_rawgeti(L, -1, i + 1);
+    if (lua_type(L, -1) == LUA_TNUMBER)
+      ((double *)dy)[i] = lua_tonumber(L, -1);
+    else
+      s = td_fail(TD_EARG, "ode.solve: component %d of what the right-hand side gave is %s, expected a number",
+                  i + 1, tdl_describe(L, -1));
+    lua_pop(L, 1);
+  }
+  lua_settop(L, top);
+  return s;
+}
+
+/* ---- Fields written in C ---- */
+
+#define TDL_C_FIELD "tide.CField"
+
+/* Lotka–Volterra, x' = p₁x − p₂xy, y' = −p₃y + p₄xy, for tests and measurements; p is an external when it has a
+ * gradient. */
+typedef struct {
+  td_field base;
+  td_tensor *p;
+} lotka_field;
+
+static void lotka_free(td_field *self) {
+  td_tensor_release(((lotka_field *)self)->p);
+  td_free(self, sizeof(lotka_field));
+}
+
+static td_status lotka_eval(td_field *self, double t, const void *y, void *dy) {
+  const double *p = (const double *)(const void *)((lotka_field *)self)->p->data, *u = y;
+  double xy = u[0] * u[1];
+  (void)t;
+  ((double *)dy)[0] = p[0] * u[0] - p[1] * xy;
+  ((double *)dy)[1] = p[3] * xy - p[2] * u[1];
+  return TD_OK;
+}
+
+static td_status lotka_vjp(td_field *self, double t, const void *y, const void *w, void *ybar, double *tbar,
+                           td_tensor **dexternal) {
+  const double *p = (const double *)(const void *)((lotka_field *)self)->p->data, *u = y;
+  double a = ((const double *)w)[0], b = ((const double *)w)[1], *out = ybar;
+  (void)t, (void)tbar;
+  out[0] = a * (p[0] - p[1] * u[1]) + b * p[3] * u[1];
+  out[1] = -a * p[1] * u[0] + b * (p[3] * u[0] - p[2]);
+  if (!dexternal || !self->nexternals) return TD_OK;
+  if (!dexternal[0] && !(dexternal[0] = td_tensor_zeros(TD_F64, 1, (const size_t[]){4}))) return td_last_status();
+  double *dp = (double *)(void *)dexternal[0]->data;
+  dp[0] += a * u[0];
+  dp[1] -= a * u[0] * u[1];
+  dp[2] -= b * u[1];
+  dp[3] += b * u[0] * u[1];
+  return TD_OK;
+}
+
+static td_field *lotka_new(td_tensor *p) {
+  lotka_field *f = td_alloc(sizeof *f);
+  if (!f) return NULL;
+  *f = (lotka_field){.base = {.who = "ode.solve", .kind = "a C function", .dtype = TD_F64, .ndim = 1, .numel = 2,
+                              .shape = {2}, .eval = lotka_eval, .vjp = lotka_vjp, .free = lotka_free},
+                     .p = td_tensor_retain(p)};
+  if (td_field_add_external(&f->base, p)) {
+    td_field_free(&f->base);
+    return NULL;
+  }
+  return &f->base;
+}
+
+/* What Lua holds of a field in C: how to make one. */
+typedef struct {
+  td_field *(*make)(td_tensor *p);
+  td_tensor *p;
+} c_field;
+
+static int c_field_gc(lua_State *L) {
+  td_tensor_release(((c_field *)lua_touserdata(L, 1))->p);
+  return 0;
+}
+
+/* ode_example("lotka_volterra", p) → a right-hand side in C; p: 4 float64 numbers, a tensor */
+static int core_ode_example(lua_State *L) {
+  if (strcmp(luaL_checkstring(L, 1), "lotka_volterra"))
+    tdl_error(L, "ode_example: unknown example \"%s\"", lua_tostring(L, 1));
+  td_tensor *p = tdl_tensor(L, 2, "ode_example", "p");
+  if (p->dtype != TD_F64 || p->numel != 4 || !td_tensor_is_contiguous(p))
+    tdl_error(L, "ode_example: p must be 4 contiguous float64 numbers");
+  c_field *c = lua_newuserdata(L, sizeof *c);
+  *c = (c_field){lotka_new, td_tensor_retain(p)};
+  luaL_getmetatable(L, TDL_C_FIELD);
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+static c_field *test_c_field(lua_State *L, int index) {
+  void *p = lua_touserdata(L, index);
+  if (!p || !lua_getmetatable(L, index)) return NULL;
+  luaL_getmetatable(L, TDL_C_FIELD);
+  bool same = lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
+  return same ? p : NULL;
+}
+
+void tdl_open_ode_field(lua_State *L) {
+  lua_pushcfunction(L, core_ode_example);
+  lua_setfield(L, -2, "ode_example");
+  luaL_newmetatable(L, TDL_C_FIELD);
+  lua_pushcfunction(L, c_field_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+}
+
+/* ---- Choosing ---- */
+
+static td_field *lua_field_new(lua_State *L, int index, tdl_form form) {
+  lua_field *f = td_alloc(sizeof *f);
+  if (!f) return NULL;
+  *f = (lua_field){.base = {.who = "ode.solve", .free = release}, .main = tdl_main(L)};
+  lua_pushvalue(L, index);
+  f->function = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushcfunction(L, tdl_handler);
+  f->handler = luaL_ref(L, LUA_REGISTRYINDEX);
+  f->base.kind = form == TDL_TENSORS ? "a function on tensors" : "a function of plain numbers";
+  f->base.eval = form == TDL_TENSORS ? tensors_eval : form == TDL_TABLE ? table_eval : number_eval;
+  if (form == TDL_TENSORS) f->base.record = tensors_record;
+  return &f->base;
+}
+
+td_field *tdl_field_for(lua_State *L, int index, tdl_form form, const td_tensor *y0) {
+  c_field *c = test_c_field(L, index);
+  td_field *f = c ? c->make(c->p) : lua_field_new(L, index, form);
+  if (!f) return NULL;
+  if (c && (f->numel != y0->numel || f->dtype != y0->dtype)) {
+    td_fail(TD_ESHAPE, "ode.solve: the state is %s of shape (%s), the right-hand side in C wants %s of %zu elements",
+            td_dtype_name(y0->dtype), td_tensor_shape_string(y0), td_dtype_name(f->dtype), f->numel);
+    td_field_free(f);
+    return NULL;
+  }
+  f->dtype = y0->dtype;
+  f->ndim = y0->ndim;
+  f->numel = y0->numel;
+  memcpy(f->shape, y0->shape, sizeof f->shape);
+  return f;
+}

@@ -1,0 +1,16 @@
+/* Right-hand sides that come from Lua, as fields of the solvers. */
+#ifndef TD_LUA_ODE_FIELD_H
+#define TD_LUA_ODE_FIELD_H
+#include "lua/tdl.h"
+#include "solve/field.h"
+
+/* What a Lua function takes and gives: f(t, y) on tensors, on a table of numbers, on one number. */
+typedef enum { TDL_TENSORS, TDL_TABLE, TDL_NUMBER } tdl_form;
+
+/* The field for what stands at the index, a Lua function of this form or a field made in C, over states like y0. NULL
+ * and a message when it cannot be. To be freed by td_field_free. */
+td_field *tdl_field_for(lua_State *L, int index, tdl_form form, const td_tensor *y0);
+/* Adds core.ode_example. */
+void tdl_open_ode_field(lua_State *L);
+
+#endif

@@ -1,0 +1,309 @@
+/* Explicit Runge–Kutta methods: one step, its extension, its transpose, and the step on the tape, for any tableau. */
+#include "solve/tableau.h"
+#include <string.h>
+#include "base/alloc.h"
+#include "ops/ops.h"
+
+/* One row of the tableau without its zeros. */
+typedef struct {
+  int count;
+  int at[TD_MAX_STAGES];
+  double w[TD_MAX_STAGES];
+} row;
+
+/* Stage i's slope is f0, f1, or the family's vector i; the last vector but one is a stage's state. */
+typedef struct {
+  const td_tableau *m;
+  int stages, width, end;              /* width: with those of the extension; end: which stage is f(t₁, y₁) */
+  row a[TD_MAX_STAGES], b, e, e2;
+  double c[TD_MAX_STAGES];
+  int known;                           /* stages that are computed in this step, without f1 */
+} explicit;
+
+static row row_of(const double *w, int n) {
+  row r = {0};
+  for (int i = 0; w && i < n; i++)
+    if (w[i] != 0) {
+      r.at[r.count] = i;
+      r.w[r.count++] = w[i];
+    }
+  return r;
+}
+
+static td_status make(td_stepper *s) {
+  explicit *x = td_alloc(sizeof *x);
+  if (!x) return td_last_status();
+  const td_tableau *m = s->method->table;
+  *x = (explicit){.m = m, .stages = m->stages, .width = td_tableau_width(m),
+                  .end = m->fsal ? m->stages - 1 : m->stages};
+  for (int i = 0; i < x->width; i++) {
+    x->a[i] = row_of(td_tableau_row(m, i), i);
+    x->c[i] = td_tableau_c(m, i);
+  }
+  x->b = row_of(m->b, m->stages);
+  x->e = row_of(m->e, m->stages);
+  x->e2 = row_of(m->e2, m->stages);
+  s->own = x;
+  td_stepper_room(s, (size_t)x->width + 1);
+  return TD_OK;
+}
+
+static void release(td_stepper *s) { td_free(s->own, sizeof(explicit)); }
+
+static char *slope_of(const td_stepper *s, const explicit *x, int i) {
+  return i == 0 ? s->f0 : i == x->end ? s->f1 : td_stepper_vector(s, (size_t)i);
+}
+static char *stage_state(const td_stepper *s, const explicit *x) { return td_stepper_vector(s, (size_t)x->width); }
+
+/* h·row as the kernels take it. */
+static void terms_of(const td_stepper *s, const explicit *x, const row *r, td_terms *t) {
+  double h = s->end - s->t;
+  t->count = r->count;
+  for (int i = 0; i < r->count; i++) {
+    t->coef[i] = h * r->w[i];
+    t->x[i] = slope_of(s, x, r->at[i]);
+  }
+}
+
+static void advance_by(const td_stepper *s, const explicit *x, const row *r, void *out) {
+  td_terms t;
+  terms_of(s, x, r, &t);
+  td_stepper_combine(s, out, s->y, t.count, t.coef, t.x);
+}
+
+static td_status step(td_stepper *s, td_step_result *result) {
+  (void)result;
+  explicit *x = s->own;
+  td_status status = td_stepper_slope(s);
+  for (int i = 1; i < x->stages && !status; i++) {
+    char *state = i == x->end ? s->y1 : stage_state(s, x);
+    advance_by(s, x, &x->a[i], state);
+    status = td_stepper_eval(s, td_stepper_time(s, x->c[i]), state, slope_of(s, x, i));
+  }
+  if (status) return status;
+  x->known = x->stages;
+  s->have_f1 = x->m->fsal;
+  if (!x->m->fsal) advance_by(s, x, &x->b, s->y1);
+  terms_of(s, x, &x->e, &s->error);
+  terms_of(s, x, &x->e2, &s->error2);
+  return TD_OK;
+}
+
+/* ---- The extension ---- */
+
+/* Computes the stages that only the extension uses. */
+static td_status extend(td_stepper *s, explicit *x) {
+  td_status status = TD_OK;
+  if (x->width > x->end && !s->have_f1) {
+    status = td_stepper_eval(s, s->last_time, s->y1, s->f1);
+    s->have_f1 = !status;
+  }
+  int first = x->end + 1 > x->known ? x->end + 1 : x->known;
+  for (int i = first; i < x->width && !status; i++) {
+    advance_by(s, x, &x->a[i], stage_state(s, x));
+    status = td_stepper_eval(s, td_stepper_time(s, x->c[i]), stage_state(s, x), slope_of(s, x, i));
+  }
+  if (!status) x->known = x->width;
+  return status;
+}
+
+static td_status dense(td_stepper *s, double theta, void *y, void *slope) {
+  explicit *x = s->own;
+  td_status status = extend(s, x);
+  if (status) return status;
+  double w[TD_MAX_STAGES];
+  td_terms t;
+  int n = td_tableau_dense(x->m, theta, w);
+  row r = row_of(w, n);
+  terms_of(s, x, &r, &t);
+  if (y) td_stepper_combine(s, y, s->y, t.count, t.coef, t.x);
+  if (!slope) return TD_OK;
+  td_tableau_dense_slope(x->m, theta, w);
+  r = row_of(w, n);
+  for (int i = 0; i < r.count; i++) t.x[i] = slope_of(s, x, r.at[i]);
+  td_stepper_combine(s, slope, NULL, r.count, r.w, t.x);
+  return TD_OK;
+}
+
+/* ---- One step transposed ---- */
+
+/* kbar of every stage in use, and which are. */
+typedef struct {
+  char *bar[TD_MAX_STAGES];
+  bool used[TD_MAX_STAGES];
+  char *block;
+  size_t bytes, each;
+} cotangents;
+
+static td_status cotangents_new(cotangents *g, const td_stepper *s, const explicit *x) {
+  *g = (cotangents){.each = (s->bytes + 63) & ~(size_t)63};
+  g->bytes = g->each * (size_t)x->width + 64;
+  g->block = td_alloc(g->bytes);
+  if (!g->block) return td_last_status();
+  for (int i = 0; i < x->width; i++) g->bar[i] = g->block + g->each * (size_t)i;
+  return TD_OK;
+}
+
+/* bar[i] += coef·w for each entry of the row. */
+static void spread(const td_stepper *s, cotangents *g, const row *r, double h, const void *w) {
+  for (int i = 0; i < r->count; i++) {
+    int at = r->at[i];
+    double coef = h * r->w[i];
+    td_stepper_combine(s, g->bar[at], g->used[at] ? g->bar[at] : NULL, 1, &coef, &w);
+    g->used[at] = true;
+  }
+}
+
+/* Σ row[i] k[i]·w */
+static double along(const td_stepper *s, const explicit *x, const row *r, const void *w) {
+  double sum = 0;
+  for (int i = 0; i < r->count; i++) sum += r->w[i] * td_stepper_dot(s, slope_of(s, x, r->at[i]), w);
+  return sum;
+}
+
+/* Which stages the cotangents reach through the matrix: those have to be computed again. */
+static void mark_needed(const explicit *x, bool *needed) {
+  for (int i = x->width - 1; i > 0; i--)
+    for (int j = 0; needed[i] && j < x->a[i].count; j++) needed[x->a[i].at[j]] = true;
+}
+
+/* The forward part: every needed stage, kept by the field for its transpose. Values y(θ) and slopes are not needed;
+ * h̄ is a product with the slopes, which are. */
+static td_status replay(td_stepper *s, explicit *x, const bool *needed) {
+  td_status status = TD_OK;
+  for (int i = 0; i < x->width && !status; i++) {
+    if (!needed[i]) continue;
+    char *state = i == 0 ? s->y : stage_state(s, x);
+    if (i > 0) advance_by(s, x, &x->a[i], state);
+    double t = i == x->end ? s->last_time : td_stepper_time(s, x->c[i]);
+    s->counts->nfe++;
+    status = td_field_keep(s->f, i, t, state, slope_of(s, x, i));
+  }
+  return status;
+}
+
+/* Cotangents of the values inside the step. */
+static void back_dense(td_stepper *s, explicit *x, const td_step_back *b, cotangents *g) {
+  double h = s->end - s->t, w[TD_MAX_STAGES], one = 1;
+  for (size_t i = 0; i < b->ndense; i++) {
+    int n = td_tableau_dense(x->m, b->theta[i], w);
+    row r = row_of(w, n);
+    spread(s, g, &r, h, b->w[i]);
+    td_stepper_combine(s, b->lambda, b->lambda, 1, &one, &b->w[i]);
+    if (b->hbar) *b->hbar += along(s, x, &r, b->w[i]);
+    if (!b->theta_bar) continue;
+    td_tableau_dense_slope(x->m, b->theta[i], w);
+    r = row_of(w, n);
+    b->theta_bar[i] = h * along(s, x, &r, b->w[i]);
+  }
+}
+
+/* Stages from last to first: Ȳᵢ = Jᵢᵀ k̄ᵢ goes to λ and to the stages before. */
+static td_status back_stages(td_stepper *s, explicit *x, td_step_back *b, cotangents *g) {
+  double h = s->end - s->t, one = 1;
+  td_status status = TD_OK;
+  for (int i = x->width - 1; i >= 0 && !status; i--) {
+    if (!g->used[i]) continue;
+    double tbar = 0;
+    status = td_field_pull(s->f, i, g->bar[i], g->bar[i], b->tbar ? &tbar : NULL, b->dexternal);
+    if (status) break;
+    const void *ybar = g->bar[i];
+    td_stepper_combine(s, b->lambda, b->lambda, 1, &one, &ybar);
+    if (b->tbar) *b->tbar += tbar;
+    if (b->hbar) *b->hbar += x->c[i] * tbar + along(s, x, &x->a[i], ybar);
+    spread(s, g, &x->a[i], h, ybar);
+  }
+  return status;
+}
+
+static td_status back(td_stepper *s, td_step_back *b) {
+  explicit *x = s->own;
+  bool needed[TD_MAX_STAGES] = {false};
+  double w[TD_MAX_STAGES];
+  for (int i = 0; i < x->b.count; i++) needed[x->b.at[i]] = true;
+  for (size_t j = 0; j < b->ndense; j++) {
+    int n = td_tableau_dense(x->m, b->theta[j], w);
+    for (int i = 0; i < n; i++) needed[i] |= w[i] != 0;
+    n = b->theta_bar ? td_tableau_dense_slope(x->m, b->theta[j], w) : 0;
+    for (int i = 0; i < n; i++) needed[i] |= w[i] != 0;
+  }
+  mark_needed(x, needed);
+  cotangents g;
+  td_status status = cotangents_new(&g, s, x);
+  if (!status) status = replay(s, x, needed);
+  if (!status) {
+    spread(s, &g, &x->b, s->end - s->t, b->lambda);
+    if (b->hbar) *b->hbar += along(s, x, &x->b, b->lambda);
+    back_dense(s, x, b, &g);
+    status = back_stages(s, x, b, &g);
+  }
+  td_field_forget(s->f);
+  td_free(g.block, g.bytes);
+  return status;
+}
+
+/* ---- The step on the tape ---- */
+
+/* The time of stage i as a tensor. */
+static td_tensor *time_tensor(const td_stepper *s, const explicit *x, const td_step_record *r, int i) {
+  double time = i == x->end ? s->last_time : td_stepper_time(s, x->c[i]);
+  if (!r->t) return td_auto(td_tensor_number(TD_F64, time, false));
+  if (i == 0) return r->t;
+  return time == s->end ? r->end : td_add(r->t, td_mul(r->h, td_num(x->c[i])));
+}
+
+/* y + h Σ w[i] k[i]; y itself when there is nothing but zeros in w. */
+static td_tensor *moved(const td_stepper *s, const td_step_record *r, const row *w, td_tensor *const *k) {
+  double coef[TD_MAX_STAGES + 1] = {1};
+  td_tensor *parts[TD_MAX_STAGES + 1] = {r->y};
+  for (int i = 0; i < w->count; i++) {
+    coef[1 + i] = r->h ? w->w[i] : (s->end - s->t) * w->w[i];
+    parts[1 + i] = k[w->at[i]];
+  }
+  if (w->count == 0) return r->y;
+  if (!r->h) return td_lincomb(w->count + 1, coef, parts);
+  return td_add(r->y, td_mul(td_lincomb(w->count, coef + 1, parts + 1), r->h));
+}
+
+static td_tensor *recorded_slope(td_stepper *s, td_tensor *t, td_tensor *y) {
+  td_tensor *dy = NULL;
+  if (!t || !y) return NULL;
+  s->counts->nfe++;
+  return td_field_record(s->f, t, y, &dy) ? NULL : td_auto(dy);
+}
+
+/* y(θ), where θ moves by shift. */
+static td_tensor *recorded_value(const td_stepper *s, const explicit *x, const td_step_record *r, size_t i,
+                                 td_tensor *const *k) {
+  double w[TD_MAX_STAGES], dw[TD_MAX_STAGES];
+  row values = row_of(w, td_tableau_dense(x->m, r->theta[i], w));
+  td_tensor *shift = r->shift ? r->shift[i] : NULL;
+  if (!shift) return moved(s, r, &values, k);
+  int n = td_tableau_dense_slope(x->m, r->theta[i], dw);
+  td_tensor *sum = td_add(td_lincomb(n, w, k), td_mul(td_lincomb(n, dw, k), shift));
+  return td_add(r->y, td_mul(sum, r->h));
+}
+
+static td_status record(td_stepper *s, td_step_record *r) {
+  explicit *x = s->own;
+  td_tensor *k[TD_MAX_STAGES] = {NULL};
+  for (int i = 0; i < x->stages; i++) {
+    if (i == x->end) continue;  /* belongs to the next step */
+    k[i] = recorded_slope(s, time_tensor(s, x, r, i), moved(s, r, &x->a[i], k));
+    if (!k[i]) return td_last_status();
+  }
+  r->y1 = moved(s, r, &x->b, k);
+  for (int i = x->end; i < x->width && r->ndense && r->y1; i++) {
+    k[i] = recorded_slope(s, time_tensor(s, x, r, i), i == x->end ? r->y1 : moved(s, r, &x->a[i], k));
+    if (!k[i]) return td_last_status();
+  }
+  if (!r->y1) return td_last_status();
+  for (size_t i = 0; i < r->ndense; i++)
+    if (!(r->dense[i] = recorded_value(s, x, r, i, k))) return td_last_status();
+  return TD_OK;
+}
+
+const td_family td_family_explicit = {
+  .name = "explicit Runge–Kutta", .make = make, .free = release, .step = step, .dense = dense, .back = back,
+  .record = record,
+};

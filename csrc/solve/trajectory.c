@@ -1,0 +1,149 @@
+/* Keeping accepted steps, and coming back to their starts under a budget of states. */
+#include "solve/trajectory.h"
+#include <math.h>
+#include <string.h>
+#include "base/alloc.h"
+
+/* ---- Binomial schedules ---- */
+
+/* C(c + r, c), or infinity past the range that matters. */
+static double binomial(size_t c, size_t r) {
+  double b = 1;
+  for (size_t i = 1; i <= c && b < 1e18; i++) b = b * (double)(r + i) / (double)i;
+  return floor(b + 0.5);
+}
+
+/* The least r with C(c + r, c) ≥ n. */
+static size_t repetition(size_t n, size_t c) {
+  size_t r = 0;
+  while (binomial(c, r) < (double)n) r++;
+  return r;
+}
+
+double td_revolve_count(size_t n, size_t c) {
+  if (n < 2) return 0;
+  if (c >= n) c = n - 1;
+  size_t r = repetition(n, c);
+  return (double)r * (double)n - binomial(c + 1, r - 1);  /* C(c + r, c + 1) */
+}
+
+size_t td_revolve_split(size_t n, size_t c) {
+  if (n < 2) return 0;
+  if (c >= n) return 1;
+  if (c == 1) return n - 1;
+  size_t r = repetition(n, c);
+  double most = binomial(c, r - 1), right = (double)n - binomial(c - 1, r - 1);
+  double k = most < right ? most : right;
+  return k < 1 ? 1 : (size_t)k;
+}
+
+/* ---- Keeping ---- */
+
+static void forget_state(td_trajectory *p, td_ode_step *step) {
+  if (!step->state) return;
+  td_free(step->state, step->bytes);
+  step->state = NULL;
+  p->kept--;
+}
+
+static td_status keep_state(td_trajectory *p, td_ode_step *step, const td_stepper *s) {
+  step->bytes = td_stepper_kept(s) * s->bytes;
+  step->state = td_alloc(step->bytes + !step->bytes);
+  if (!step->state) return td_last_status();
+  if (!step->bytes) step->bytes = 1;
+  td_stepper_save(s, step->state);
+  p->kept++;
+  return TD_OK;
+}
+
+/* Twice as far apart, so that half the slots are free again. */
+static void thin(td_trajectory *p) {
+  p->stride *= 2;
+  for (size_t i = 0; i < p->n; i++)
+    if (i % p->stride) forget_state(p, &p->steps[i]);
+}
+
+/* Is the state at the start of the next step to be kept? */
+static bool wants_state(td_trajectory *p, size_t bytes) {
+  if (!p->keep) return false;
+  if (p->n == 0) {
+    if (p->budget && bytes && p->slots == SIZE_MAX) p->slots = p->budget / bytes;
+    if (p->slots < 1) p->slots = 1;
+    p->stride = 1;
+    p->next_kept = p->slots < p->planned ? td_revolve_split(p->planned, p->slots) : SIZE_MAX;
+    return true;
+  }
+  if (p->slots >= (p->planned ? p->planned : SIZE_MAX)) return true;
+  if (p->planned) {
+    if (p->n != p->next_kept || p->kept >= p->slots) return false;
+    size_t left = p->slots - p->kept;  /* this one included */
+    size_t ahead = left > 1 ? td_revolve_split(p->planned - p->n, left) : 0;
+    p->next_kept = ahead ? p->n + ahead : SIZE_MAX;
+    return true;
+  }
+  if (p->n % p->stride) return false;
+  if (p->kept >= p->slots) thin(p);
+  return p->n % p->stride == 0 && p->kept < p->slots;
+}
+
+static td_status grow(td_trajectory *p) {
+  size_t wanted = p->capacity ? 2 * p->capacity : 64;
+  td_ode_step *grown = td_alloc(wanted * sizeof *grown);
+  if (!grown) return td_last_status();
+  if (p->n) memcpy(grown, p->steps, p->n * sizeof *grown);
+  td_free(p->steps, p->capacity * sizeof *grown);
+  p->steps = grown;
+  p->capacity = wanted;
+  return TD_OK;
+}
+
+td_status td_trajectory_add(td_trajectory *p, const td_stepper *s, bool restart, bool before_jump) {
+  td_status status = p->n == p->capacity ? grow(p) : TD_OK;
+  if (status) return status;
+  td_ode_step *step = &p->steps[p->n];
+  *step = (td_ode_step){.t = s->t, .end = s->end, .restart = restart, .before_jump = before_jump};
+  if (wants_state(p, s->bytes)) status = keep_state(p, step, s);
+  if (!status) p->n++;
+  return status;
+}
+
+void td_trajectory_free(td_trajectory *p) {
+  for (size_t i = 0; i < p->n; i++) forget_state(p, &p->steps[i]);
+  td_free(p->steps, p->capacity * sizeof *p->steps);
+  *p = (td_trajectory){0};
+}
+
+/* ---- Coming back ---- */
+
+static td_status load(td_stepper *s, const td_ode_step *step) {
+  if (step->restart) return td_stepper_start(s, step->t, step->state);
+  return td_stepper_load(s, step->t, step->state);
+}
+
+/* Makes step i of the grid again, and moves on. */
+static td_status make_again(td_trajectory *p, td_stepper *s, size_t i, uint64_t *replayed) {
+  td_step_result result;
+  const td_ode_step *step = &p->steps[i];
+  td_status status = td_stepper_step(s, step->end, step->before_jump, &result);
+  if (status) return status;
+  ++*replayed;
+  status = td_stepper_accept(s);
+  if (!status && i + 1 < p->n && p->steps[i + 1].restart) {  /* the loop started afresh there */
+    status = td_stepper_start(s, p->steps[i + 1].t, s->y);
+  }
+  return status;
+}
+
+td_status td_trajectory_seek(td_trajectory *p, td_stepper *s, size_t n, uint64_t *replayed) {
+  for (size_t i = n + 1; i < p->n && p->steps[i].state; i++) forget_state(p, &p->steps[i]);
+  size_t from = n;
+  while (!p->steps[from].state) from--;
+  td_status status = load(s, &p->steps[from]);
+  while (from < n && !status) {
+    size_t slots = 1 + (p->slots > p->kept ? p->slots - p->kept : 0), steps = n + 1 - from;
+    size_t stop = from + td_revolve_split(steps, slots);
+    for (; from < stop && !status; from++) status = make_again(p, s, from, replayed);
+    if (!status && slots > 1 && !p->steps[from].state) status = keep_state(p, &p->steps[from], s);
+  }
+  return status;
+}

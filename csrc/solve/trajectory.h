@@ -1,0 +1,41 @@
+/* The accepted steps of a solve: where each starts and ends, and, under a budget, the states to replay them from.
+ * Checkpoints are placed as the solve goes on and re-placed in the reverse sweep by the binomial optimum. */
+#ifndef TD_SOLVE_TRAJECTORY_H
+#define TD_SOLVE_TRAJECTORY_H
+#include "solve/stepper.h"
+
+typedef struct {
+  double t, end;
+  char *state;        /* y and the method's history at t, or NULL: not kept */
+  size_t bytes;       /* of state */
+  bool restart;       /* history is forgotten here: the first step, after a jump, after an event */
+  bool before_jump;   /* f at the end is taken from the left */
+} td_ode_step;
+
+typedef struct {
+  td_ode_step *steps;
+  size_t n, capacity;
+  bool keep;          /* keep states at all */
+  size_t slots;       /* states kept at a time, the first included; SIZE_MAX: no bound */
+  size_t budget;      /* bytes of states; turned into slots when the first is kept. 0: no bound */
+  size_t planned;     /* steps there will be, when that is known beforehand; else 0 */
+  size_t kept;        /* states kept now */
+  size_t stride;      /* of an unplanned solve under a budget: every stride-th is kept */
+  size_t next_kept;   /* of a planned one: the next step whose state is kept */
+} td_trajectory;
+
+/* The accepted step that s has just made joins; to be called before td_stepper_accept. */
+td_status td_trajectory_add(td_trajectory *p, const td_stepper *s, bool restart, bool before_jump);
+void td_trajectory_free(td_trajectory *p);
+
+/* Extra forward steps that a reverse sweep over n steps with c slots needs at least, the forward sweep's own n − 1
+ * included (Griewank 1992; Griewank and Walther 2000, revolve). */
+double td_revolve_count(size_t n, size_t c);
+/* How far to advance from a checkpoint, over n steps with c slots, its own included, before the next one. */
+size_t td_revolve_split(size_t n, size_t c);
+
+/* Puts s at the start of step n, ready to make it: loads or recomputes the state. Steps at or after `last` have been
+ * swept and their slots are free. *replayed counts the steps made again. */
+td_status td_trajectory_seek(td_trajectory *p, td_stepper *s, size_t n, uint64_t *replayed);
+
+#endif
