@@ -127,7 +127,8 @@ static td_status pass_prepare(pass *p, td_tensor *const *outputs, int noutputs, 
 
 /* May g be written in place: nobody else looks at it? */
 static bool is_ours(const td_tensor *g) {
-  return g->refs == 1 && g->storage && g->storage->refs == 1 && !g->node && td_tensor_is_contiguous(g) && !g->weak;
+  return g->refs == 1 && g->storage && g->storage->refs == 1 && !g->storage->is_virtual && !g->node &&
+         td_tensor_is_contiguous(g) && !g->weak;
 }
 
 /* *sum += g. */
@@ -146,6 +147,9 @@ static td_status accumulate(td_tensor **sum, td_tensor *g) {
 }
 
 static td_status add_to_leaf(td_node *leaf, td_tensor *g) {
+  if (td_capture_era)
+    return td_fail(TD_EGRAD, "backward: a captured function cannot add to the gradients of leaves; use tide.gradients, or "
+                   "tide.train_step");
   if (leaf->grad || td_recording) return accumulate(&leaf->grad, g);
   bool private = g->storage->refs == 1 && td_tensor_is_contiguous(g) && g->refs == 1;
   leaf->grad = private ? td_tensor_retain(g) : td_tensor_clone(g);

@@ -179,7 +179,9 @@ typedef struct {
    * times the largest count as 0 (rcond < 0: the unit roundoff times max(m, n)); rank: one a matrix, or NULL */ \
   X(td_status, lstsq, (void *x, int64_t *rank, const void *a, const void *b, size_t batch, size_t m, size_t n,  \
                        size_t k, double rcond))                                                                 \
-  X(td_status, expm, (void *y, const void *a, size_t batch, size_t n))
+  X(td_status, expm, (void *y, const void *a, size_t batch, size_t n))                                          \
+  /* independent multiply-adds, for measuring the peak; gives how many operations they were */                  \
+  X(double, fma_work, (size_t items))
 
 #define TD_KERNEL_FIELD(ret, name, params) ret(*name) params;
 typedef struct {

@@ -228,5 +228,6 @@ int luaopen_tide_core(lua_State *L) {
   tdl_open_optim(L);
   tdl_open_ode(L);
   tdl_open_io(L);
+  tdl_open_program(L);
   return 1;
 }

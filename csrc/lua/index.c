@@ -39,6 +39,10 @@ static td_status range(lua_State *L, int index, size_t n, int dim, int64_t *star
 
 /* The positions (from 1, int64) at which a tensor, read in row-major order, is not 0; one reference. */
 static td_tensor *nonzero(td_tensor *x) {
+  if (!td_tensor_is_known(x)) {
+    td_fail(TD_EARG, "index: which elements a mask picks is not known while the function is captured; use where");
+    return NULL;
+  }
   td_tensor *zero = td_num(0), *truth = td_do(&td_op_ne, NULL, 2, x, zero);
   td_tensor *m = truth ? td_tensor_contiguous(truth) : NULL;
   if (!m) return NULL;
@@ -121,7 +125,7 @@ static td_tensor *flat_front(td_tensor *t, const td_tensor *mask) {
 
 int tdl_index_get(lua_State *L);
 int tdl_index_get(lua_State *L) {
-  td_tensor *t = tdl_tensor(L, 1, "index", "self"), *x;
+  td_tensor *t = tdl_any_tensor(L, 1, "index", "self"), *x;
   size_t mark = td_auto_mark();
   if (is_mask(L, 2)) {
     td_tensor *mask = tdl_test(L, 2);
@@ -163,7 +167,7 @@ static bool names_positions(lua_State *L, int key) {
 
 int tdl_index_set(lua_State *L);
 int tdl_index_set(lua_State *L) {
-  td_tensor *t = tdl_tensor(L, 1, "index", "self");
+  td_tensor *t = tdl_any_tensor(L, 1, "index", "self");
   size_t mark = td_auto_mark();
   bool was = td_recording;
   td_tensor *value = tdl_operand(L, 3, "index", "the value");

@@ -367,7 +367,7 @@ static int call(lua_State *L) {
   const schema *s = lua_touserdata(L, lua_upvalueindex(1));
   if (s->list) return call_list(L, s);
   td_tensor *in[MAX_PARAMS], *out[TD_MAX_OUT];
-  td_attrs attrs;
+  td_attrs attrs = {.i = {0}};
   args a = {L, s, NULL, &attrs};
   int nin, next;
   size_t mark = td_auto_mark();
@@ -375,7 +375,6 @@ static int call(lua_State *L) {
   if (!status) {
     a.first = in[0];
     if (s->n > s->ntensors) {
-      memset(&attrs, 0, sizeof attrs);
       status = read_attributes(&a, next);
     } else if (lua_gettop(L) >= next && next > s->ntensors && lua_gettop(L) > s->ntensors) {
       status = read_attributes(&a, next);
@@ -402,7 +401,7 @@ static int call_inplace(lua_State *L) {
   td_tensor *in[MAX_PARAMS];
   int nin, next;
   args a = {L, s, NULL, NULL};
-  tdl_tensor(L, 1, s->op->name, "self");
+  tdl_any_tensor(L, 1, s->op->name, "self");
   size_t mark = td_auto_mark();
   td_status status = read_operands(&a, in, &nin, &next);
   if (!status) status = td_apply_inplace(s->op, in, nin, NULL);

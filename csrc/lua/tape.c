@@ -7,7 +7,7 @@
 
 /* t:requires_grad(on = true) → t */
 static int tensor_requires_grad(lua_State *L) {
-  td_tensor *t = tdl_tensor(L, 1, "requires_grad", "self");
+  td_tensor *t = tdl_any_tensor(L, 1, "requires_grad", "self");
   tdl_check(L, td_requires_grad(t, lua_isnoneornil(L, 2) || lua_toboolean(L, 2)));
   lua_settop(L, 1);
   return 1;
@@ -197,7 +197,7 @@ static td_tensor *lua_hook(void *data, td_tensor *gradient) {
 
 /* t:register_hook(f) → t: f(gradient) is called in every backward; a tensor that it returns replaces the gradient */
 static int tensor_register_hook(lua_State *L) {
-  td_tensor *t = tdl_tensor(L, 1, "register_hook", "self");
+  td_tensor *t = tdl_any_tensor(L, 1, "register_hook", "self");
   tdl_function(L, 2, "register_hook", "the hook");
   lua_settop(L, 2);
   int ref = luaL_ref(L, LUA_REGISTRYINDEX);

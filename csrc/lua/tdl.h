@@ -48,8 +48,11 @@ const char *tdl_nearest(const char *word, const char *const *names);
 /* ---- Tensors (tensor.c) ---- */
 /* The tensor at a stack index, or NULL. */
 td_tensor *tdl_test(lua_State *L, int index);
-/* The same, or an error that names the function and the argument. */
+/* The same, or an error that names the function and the argument; or that says that the tensor's values, which the function is
+ * about to read or keep, are not known while a function is captured. */
 td_tensor *tdl_tensor(lua_State *L, int index, const char *fname, const char *argument);
+/* The same for functions that look at no values: also virtual tensors (graph/trace.h). */
+td_tensor *tdl_any_tensor(lua_State *L, int index, const char *fname, const char *argument);
 /* The number at an index, or an error likewise; tdl_whole wants a whole one (of at most 2^53). */
 double tdl_number(lua_State *L, int index, const char *fname, const char *argument);
 double tdl_whole(lua_State *L, int index, const char *fname, const char *argument);
@@ -78,5 +81,11 @@ void tdl_open_random(lua_State *L);
 void tdl_open_optim(lua_State *L);
 void tdl_open_ode(lua_State *L);
 void tdl_open_io(lua_State *L);
+void tdl_open_program(lua_State *L);
+
+/* ---- Programs (program.c) ---- */
+struct td_program;
+/* The program at a stack index, borrowed, or NULL. */
+struct td_program *tdl_program(lua_State *L, int index);
 
 #endif

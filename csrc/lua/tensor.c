@@ -56,10 +56,20 @@ const char *tdl_describe(lua_State *L, int index) {
   return text;
 }
 
-td_tensor *tdl_tensor(lua_State *L, int index, const char *fname, const char *argument) {
+td_tensor *tdl_any_tensor(lua_State *L, int index, const char *fname, const char *argument) {
   td_tensor *t = tdl_test(L, index);
   if (!t) tdl_error(L, "%s: %s is %s, expected a tensor", fname, argument, tdl_describe(L, index));
   return t;
+}
+
+td_tensor *tdl_tensor(lua_State *L, int index, const char *fname, const char *argument) {
+  td_tensor *t = tdl_any_tensor(L, index, fname, argument);
+  if (td_tensor_is_known(t)) return t;
+  if (td_capture_era)
+    tdl_error(L, "%s: the values of %s are not known while the function is captured, because they may differ each time it "
+              "runs; capture = false runs it as it is", fname, argument);
+  tdl_error(L, "%s: %s was made while a function was captured and has no values; what a captured function computes is to be "
+            "returned by it", fname, argument);
 }
 
 double tdl_number(lua_State *L, int index, const char *fname, const char *argument) {
@@ -112,7 +122,7 @@ int tdl_dtype(const char *name, td_dtype *d) {
 
 /* ---- Methods ---- */
 
-static td_tensor *self(lua_State *L, const char *method) { return tdl_tensor(L, 1, method, "self"); }
+static td_tensor *self(lua_State *L, const char *method) { return tdl_any_tensor(L, 1, method, "self"); }
 
 static int tensor_gc(lua_State *L) {
   box *b = tensor_box(L, 1);
@@ -129,7 +139,7 @@ static int tensor_free(lua_State *L) {
 }
 
 static int tensor_item(lua_State *L) {
-  td_tensor *t = self(L, "item");
+  td_tensor *t = tdl_tensor(L, 1, "item", "self");
   if (t->numel != 1) tdl_error(L, "item: a tensor of shape (%s) has %d elements, expected one",
                                td_tensor_shape_string(t), (int)t->numel);
   lua_pushnumber(L, td_tensor_get(t, 0));
@@ -195,7 +205,7 @@ static int tensor_detach(lua_State *L) {
 /* Do two tensors look at the same storage? */
 static int tensor_shares(lua_State *L) {
   lua_pushboolean(L, self(L, "shares_storage")->storage ==
-                       tdl_tensor(L, 2, "shares_storage", "the other tensor")->storage);
+                       tdl_any_tensor(L, 2, "shares_storage", "the other tensor")->storage);
   return 1;
 }
 
@@ -226,12 +236,13 @@ static const luaL_Reg methods[] = {
   {NULL, NULL},
 };
 
-/* Properties: t.shape, t.dtype, t.ndim, t.numel, t.grad, t.is_leaf, t.needs_grad. Pushes one and gives 1, or gives 0. */
+/* Properties: t.shape, t.dtype, t.ndim, t.numel, t.grad, t.is_leaf, t.needs_grad, t.version (counts writes in place). Pushes one and gives 1, or gives 0. */
 static int push_property(lua_State *L, td_tensor *t, const char *key) {
   if (!strcmp(key, "shape")) push_shape(L, t);
   else if (!strcmp(key, "dtype")) lua_pushstring(L, td_dtype_name(t->dtype));
   else if (!strcmp(key, "ndim")) lua_pushinteger(L, t->ndim);
   else if (!strcmp(key, "numel")) lua_pushnumber(L, (lua_Number)t->numel);
+  else if (!strcmp(key, "version")) lua_pushnumber(L, t->storage ? (lua_Number)t->storage->version : 0);
   else if (!strcmp(key, "is_leaf")) lua_pushboolean(L, td_is_leaf(t));
   else if (!strcmp(key, "needs_grad")) lua_pushboolean(L, t->node != NULL);
   else if (!strcmp(key, "grad")) {

@@ -264,7 +264,7 @@ static const td_op td_op_contiguous = {.name = "contiguous", .signature = "x", .
                                        .view = contiguous_view, .vjp = same_vjp,
                                        .doc = "the same values in row-major order; copies only when needed"};
 static td_status clone_run(td_call *c) { return td_tensor_copy(c->out[0], c->in[0]); }
-static const td_op td_op_clone = {.name = "clone", .signature = "x", .shape = contiguous_shape, .run = clone_run,
+const td_op td_op_clone = {.name = "clone", .signature = "x", .shape = contiguous_shape, .run = clone_run,
                                   .vjp = same_vjp, .doc = "a copy; gradients flow through it"};
 
 /* ---- Joining ---- */

@@ -6,6 +6,7 @@
 
 bool td_recording = true;
 td_status (*td_record)(td_call *c);
+td_status (*td_capture_call)(td_call *c);
 
 static void drop_outputs(td_call *c) {
   for (int i = 0; i < c->nout; i++) {
@@ -24,7 +25,16 @@ static td_status check_values(const td_call *c) {
   for (int i = 0; i < c->nin; i++)
     if (!c->in[i]->storage)
       return td_fail(TD_EGRAD, "%s: operand %d has a shape but no values", c->op->name, i + 1);
+    else if (c->in[i]->storage->is_virtual && c->in[i]->storage->era != td_capture_era)
+      return td_fail(TD_EARG, "%s: operand %d was made while a function was captured and has no values; what a captured "
+                     "function computes is to be returned by it", c->op->name, i + 1);
   return TD_OK;
+}
+
+static bool all_known(const td_call *c) {
+  for (int i = 0; i < c->nin; i++)
+    if (!td_tensor_is_known(c->in[i])) return false;
+  return true;
 }
 
 td_status td_apply(const td_op *op, td_tensor *const *in, int nin, const td_attrs *a, td_tensor **out) {
@@ -40,6 +50,8 @@ td_status td_apply(const td_op *op, td_tensor *const *in, int nin, const td_attr
   if (!s) s = op->shape(&c);
   if (!s && op->view) {
     s = op->view(&c);
+  } else if (!s && td_capture_era && !all_known(&c)) {
+    s = td_capture_call(&c);
   } else if (!s) {
     for (int i = 0; i < c.nout && !s; i++) {
       c.out[i] = td_tensor_new(c.meta[i].dtype, c.meta[i].ndim, c.meta[i].shape);
@@ -50,6 +62,20 @@ td_status td_apply(const td_op *op, td_tensor *const *in, int nin, const td_attr
   if (!s && td_recording && op->vjp && td_record && any_node(&c)) s = td_record(&c);
   if (s) drop_outputs(&c);
   for (int i = 0; i < c.nout; i++) out[i] = c.out[i];
+  return s;
+}
+
+/* Writes an in-place call down; one that cannot write directly goes through a tensor of its own. */
+static td_status capture_inplace(td_call *c, td_tensor *x, bool direct) {
+  if (direct) {
+    c->out[0] = x;
+    return td_capture_call(c);
+  }
+  td_tensor *made[TD_MAX_OUT];
+  td_status s = td_apply(c->op, c->in, c->nin, c->a, made);
+  if (s) return s;
+  s = td_tensor_copy(x, made[0]);
+  td_tensor_release(made[0]);
   return s;
 }
 
@@ -74,7 +100,9 @@ td_status td_apply_inplace(const td_op *op, td_tensor *const *in, int nin, const
                    td_tensor_shape_string(x));
   bool overlaps = false;  /* another operand looks at the same storage in another way */
   for (int i = 1; i < nin; i++) overlaps |= in[i]->storage == x->storage && in[i] != x;
-  if (c.meta[0].dtype != x->dtype || overlaps) {
+  bool direct = c.meta[0].dtype == x->dtype && !overlaps;
+  if (td_capture_era && !all_known(&c)) return capture_inplace(&c, x, direct);
+  if (!direct) {
     td_tensor *tmp = td_tensor_new(c.meta[0].dtype, x->ndim, x->shape);
     if (!tmp) return td_last_status();
     c.out[0] = tmp;

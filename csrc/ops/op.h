@@ -81,6 +81,9 @@ td_status td_apply_inplace(const td_op *op, td_tensor *const *in, int nin, const
 extern bool td_recording;
 /* Called by td_apply after a call when an operand carries a node; set by the tape. */
 extern td_status (*td_record)(td_call *c);
+/* While a function is captured (graph/trace.h): writes the call down instead of running it, and makes its results unless
+ * they are there. */
+extern td_status (*td_capture_call)(td_call *c);
 
 /* ---- Automatic references -------------------------------------------------------------------------------------
  * Derivative rules and solvers are expressions over tensors. td_auto hands a reference to a pool that is emptied
@@ -99,6 +102,8 @@ td_status td_broadcast(const td_call *c, int *ndim, size_t *shape);
 /* The type in which a call computes: tensors with dims outrank 0-d ones, which outrank Lua numbers; then real outranks
  * integer and wide outranks narrow. */
 td_dtype td_promote(td_tensor *const *in, int nin);
+/* The element type in which an element-wise call computes; its result may be another (truth values are uint8). */
+td_dtype td_pw_type(const td_call *c);
 /* A failure unless operand i is float32 or float64. */
 td_status td_want_real(const td_call *c, int i);
 

@@ -40,7 +40,7 @@ TD_FN2(floor_div) TD_FN2(mod) TD_FN2(eq) TD_FN2(ne) TD_FN2(lt) TD_FN2(le) TD_FN2
 TD_FN2(logical_and) TD_FN2(logical_or) TD_FN2(logical_xor) TD_FN2(silu_grad) TD_FN2(gelu_grad)
 TD_FN2(gelu_tanh_grad) TD_FN2(relu_grad) TD_FN3(where) TD_FN3(fma) TD_FN3(clamp)
 
-extern const td_op td_op_cast, td_op_reshape, td_op_permute, td_op_expand, td_op_narrow, td_op_narrow_grad,
+extern const td_op td_op_cast, td_op_clone, td_op_reshape, td_op_permute, td_op_expand, td_op_narrow, td_op_narrow_grad,
   td_op_select, td_op_unsqueeze, td_op_squeeze, td_op_cat, td_op_index_select, td_op_index_add, td_op_gather,
   td_op_scatter_add, td_op_sum, td_op_prod, td_op_max, td_op_min, td_op_cumsum, td_op_sort, td_op_norm, td_op_logsumexp,
   td_op_softmax, td_op_log_softmax, td_op_softmax_grad, td_op_log_softmax_grad, td_op_matmul, td_op_conv2d,

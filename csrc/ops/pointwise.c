@@ -22,7 +22,7 @@ static bool has_integers(int pw) {
   return has[pw - 1];
 }
 
-static td_dtype compute_type(const td_call *c) {
+td_dtype td_pw_type(const td_call *c) {
   int skip = c->op->kind == CHOOSE;
   td_dtype d = td_promote(c->in + skip, c->nin - skip);
   return !td_dtype_is_real(d) && (c->op->kind == REAL || !has_integers(c->op->pw)) ? TD_F32 : d;
@@ -30,7 +30,7 @@ static td_dtype compute_type(const td_call *c) {
 
 static td_status pointwise_shape(td_call *c) {
   td_meta *m = &c->meta[0];
-  m->dtype = c->op->kind == TRUTH ? TD_U8 : compute_type(c);
+  m->dtype = c->op->kind == TRUTH ? TD_U8 : td_pw_type(c);
   return td_broadcast(c, &m->ndim, m->shape);
 }
 
@@ -78,7 +78,7 @@ static td_status run_kernel(td_call *c) {
       for (int k = 0; k < y->ndim; k++)
         o->stride[k] = k < lead || t->shape[k - lead] == 1 ? 0 : (ptrdiff_t)t->stride[k - lead];
   }
-  td_k(c->op->kind == TRUTH ? compute_type(c) : c->meta[0].dtype)->pointwise(&p);
+  td_k(c->op->kind == TRUTH ? td_pw_type(c) : c->meta[0].dtype)->pointwise(&p);
   return TD_OK;
 }
 
@@ -175,7 +175,7 @@ static td_tensor *winner(td_tensor *a, td_tensor *b, td_tensor *dy) {
 
 /* b·aᵇ⁻¹, and 0 where b = 0 even at a = 0 */
 static td_tensor *pow_slope(td_tensor *a, td_tensor *b) {
-  if (b && b->ndim == 0 && !b->node && b->storage) {  /* the usual constant exponents */
+  if (b && b->ndim == 0 && !b->node && b->storage && td_tensor_is_known(b)) {  /* the usual constant exponents */
     double p = td_tensor_get(b, 0);
     if (p == 2) return td_mul(n(2), a);
     if (p == 3) return td_mul(n(3), td_square(a));

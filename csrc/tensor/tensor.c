@@ -2,11 +2,15 @@
 #include "tensor/tensor.h"
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "base/alloc.h"
 #include "kernels/kernels.h"
 
 void (*td_tensor_node_release)(struct td_node *);
 void (*td_tensor_node_retain)(struct td_node *);
+uint32_t td_capture_era;
+td_tensor *(*td_capture_clone)(const td_tensor *t);
+td_status (*td_capture_copy)(td_tensor *dst, const td_tensor *src);
 
 /* A tensor of at most INLINE_BYTES is one block: itself, its storage, and at HEAD_BYTES the data. A larger one is
  * three: itself, its storage, and the data. */
@@ -23,7 +27,7 @@ _Static_assert(sizeof(td_storage) <= STORAGE_BYTES, "a storage fits into its blo
 td_storage *td_storage_wrap(void *data, size_t bytes, void (*release)(td_storage *), void *owner) {
   td_storage *s = td_alloc(STORAGE_BYTES);
   if (!s) return NULL;
-  *s = (td_storage){.data = data, .bytes = bytes, .refs = 1, .release = release, .owner = owner};
+  *s = (td_storage){.data = data, .bytes = bytes, .refs = 1, .release = release, .owner = owner, .era = td_capture_era};
   return s;
 }
 
@@ -81,7 +85,7 @@ static td_tensor *small_tensor(td_dtype d, int ndim, const size_t *shape, size_t
   if (!h) return NULL;
   td_tensor *t = &h->tensor;
   fill_header(t, d, ndim, shape, numel);
-  h->storage = (td_storage){.data = (char *)h + HEAD_BYTES, .bytes = bytes, .refs = 1, .home = t};
+  h->storage = (td_storage){.data = (char *)h + HEAD_BYTES, .bytes = bytes, .refs = 1, .home = t, .era = td_capture_era};
   t->storage = &h->storage;
   return t;
 }
@@ -107,6 +111,31 @@ td_tensor *td_tensor_new(td_dtype d, int ndim, const size_t *shape) {
   td_tensor *t = (bytes <= INLINE_BYTES ? small_tensor : large_tensor)(d, ndim, shape, numel, bytes);
   if (!t) return NULL;
   t->data = t->storage->data;
+  td_strides(ndim, shape, t->stride);
+  return t;
+}
+
+/* Addresses that no one may touch, in which virtual tensors pretend to lie: their views are told apart by their offsets. */
+static void *nowhere(void) {
+  static void *base;
+  if (!base) base = mmap(NULL, (size_t)1 << 40, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return base == MAP_FAILED ? (void *)64 : base;
+}
+
+static void release_nothing(td_storage *s) { (void)s; }
+
+td_tensor *td_tensor_virtual(td_dtype d, int ndim, const size_t *shape) {
+  size_t numel;
+  if (td_count(ndim, shape, &numel)) return NULL;
+  td_tensor *t = tensor_header(d, ndim, shape, numel);
+  td_storage *s = t ? td_storage_wrap(nowhere(), numel * td_dtype_size(d), release_nothing, NULL) : NULL;
+  if (!s) {
+    td_free(t, sizeof *t);
+    return NULL;
+  }
+  s->is_virtual = true;
+  t->storage = s;
+  t->data = s->data;
   td_strides(ndim, shape, t->stride);
   return t;
 }
@@ -246,6 +275,7 @@ static bool same_strides(const td_tensor *a, const td_tensor *b) {
 
 td_status td_tensor_copy(td_tensor *dst, const td_tensor *src) {
   td_tensor *own = NULL;
+  if (!td_tensor_is_known(dst) || !td_tensor_is_known(src)) return td_capture_copy(dst, src);
   if (!td_tensor_is_writable(dst))
     return td_fail(TD_EARG, "copy: elements of the expanded tensor of shape (%s) share memory; clone() it first",
                    td_tensor_shape_string(dst));
@@ -262,6 +292,7 @@ td_status td_tensor_copy(td_tensor *dst, const td_tensor *src) {
 }
 
 td_tensor *td_tensor_clone(const td_tensor *t) {
+  if (!td_tensor_is_known(t)) return td_capture_clone(t);
   td_tensor *c = td_tensor_new(t->dtype, t->ndim, t->shape);
   if (!c) return NULL;
   if (td_tensor_is_contiguous(t))

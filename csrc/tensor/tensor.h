@@ -20,6 +20,8 @@ typedef struct td_storage {
   void (*release)(struct td_storage *s);
   void *owner;
   struct td_tensor *home;
+  uint32_t era;           /* td_capture_era when it was made */
+  bool is_virtual;        /* stands for values that a captured program will compute; `data` must not be touched */
 } td_storage;
 
 struct td_node;  /* the tape's, see graph/tape.h; this folder only carries the pointer */
@@ -82,6 +84,23 @@ td_status td_tensor_fill(td_tensor *t, double value);
 /* The element at a position in elements from the first, following no strides: for contiguous tensors. */
 double td_tensor_get(const td_tensor *t, size_t position);
 void td_tensor_set(td_tensor *t, size_t position, double value);
+
+/* ---- Capturing (graph/trace.h) ----
+ * While a function is captured, operations are written down instead of run, and their results are virtual. */
+
+/* The number of the capture under way, 0 when there is none. */
+extern uint32_t td_capture_era;
+/* Set while capturing: a contiguous copy of t, and a write of src into dst, as steps of the program. */
+extern td_tensor *(*td_capture_clone)(const td_tensor *t);
+extern td_status (*td_capture_copy)(td_tensor *dst, const td_tensor *src);
+/* A tensor without memory, for the capture under way. */
+td_tensor *td_tensor_virtual(td_dtype d, int ndim, const size_t *shape);
+/* May t's values be read now? While capturing, only numbers and tensors made since it began: what is older may have
+ * other values when the program runs. */
+static inline bool td_tensor_is_known(const td_tensor *t) {
+  const td_storage *s = t->storage;
+  return !s || (!s->is_virtual && (!td_capture_era || t->weak || s->era == td_capture_era));
+}
 
 /* "3×4" or "0-d" for messages, valid until the eighth next call. */
 const char *td_shape_string(int ndim, const size_t *shape);

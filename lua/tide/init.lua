@@ -10,7 +10,7 @@ for name, value in pairs(core) do
   if type(value) == "function" then M[name] = value end
 end
 for _, name in ipairs {"backward", "recording", "with_recording", "externals", "now", "raise",
-  "own"} do M[name] = nil end
+  "own", "trace", "capturing", "peak"} do M[name] = nil end
 
 for _, part in ipairs {"tensor", "print", "autograd", "random"} do
   for name, value in pairs(require("tide." .. part)) do M[name] = value end
@@ -21,6 +21,9 @@ local parts = {
   nn = true, optim = true, ode = true, implicit = true, diffusion = true, linalg = true, data = true, io = true,
   plot = true, repl = true,
 }
+
+-- Functions likewise, and the part that holds them.
+local functions = {capture = "capture", train_step = "train_step"}
 
 -- Methods whose functions such a part holds.
 for _, name in ipairs {"trace", "kron", "matrix_power", "matrix_rank"} do
@@ -33,6 +36,9 @@ return setmetatable(M, {
       local part = require("tide." .. name)
       M[name] = part
       return part
+    elseif functions[name] then
+      M[name] = require("tide." .. functions[name])[name]
+      return M[name]
     elseif name == "help" then
       M.help = require("tide.help")
       return M.help

@@ -8,6 +8,7 @@
 
 local core = require "tide.core"
 local message = require "tide.message"
+local mode = require "tide.nn.mode"
 local options = require "tide.options"
 local is_tensor = require("tide.tensor").is_tensor
 
@@ -140,6 +141,7 @@ end
 --- Training mode (dropout drops, batch norm uses the batch's statistics), or evaluation for on = false.
 --- Returns m.
 function M.train(m, on)
+  mode.changed()
   return M.apply(m, function(module) module.training = on ~= false end)
 end
 
@@ -161,6 +163,7 @@ end
 
 --- Makes the parameters constants, until unfreeze(). Optimisers made before go past them. Returns m.
 function M.freeze(m)
+  mode.changed()
   walk("freeze", m, function(_, t, owner, key)
     if not t.is_leaf then return end
     t:requires_grad(false)
@@ -172,6 +175,7 @@ end
 
 --- Makes parameters of what freeze() made constant. Returns m.
 function M.unfreeze(m)
+  mode.changed()
   local owners = {}
   walk("unfreeze", m, function(_, t, owner, key)
     if owner._frozen and owner._frozen[key] then
@@ -191,6 +195,7 @@ function M.to(m, dtype)
   if dtype ~= "float32" and dtype ~= "float64" then
     raise("to: dtype is %s, expected \"float32\" or \"float64\"", tostring(dtype))
   end
+  mode.changed()
   local made = {}
   walk("to", m, function(_, t, owner, key)
     if t.dtype == dtype or t.dtype == "int64" or t.dtype == "uint8" then return end

@@ -1,0 +1,65 @@
+/* A plan: the kernel calls of a program and the pointers in them. Programs made from equal traces share one. For the files
+ * of this folder. */
+#ifndef TD_GRAPH_PLAN_H
+#define TD_GRAPH_PLAN_H
+#include "graph/ir.h"
+
+typedef enum { TD_DO_OP, TD_DO_CHAIN, TD_DO_MOVE, TD_DO_CLEAR } td_action_kind;
+
+/* One kernel call. */
+typedef struct {
+  td_action_kind kind;
+  int step;         /* the step of the plan that it belongs to */
+  union {
+    td_call call;
+    struct {
+      void (*kernel)(const td_pw *);
+      td_pw *pw;
+    } chain;
+    struct {        /* y = x, the same type in two layouts */
+      td_tensor *y, *x;
+      size_t *stride;  /* of x, 0 where it repeats */
+    } move;
+    struct {
+      char *data;
+      size_t bytes;
+    } clear;
+  } as;
+} td_action;
+
+/* A pointer to set to its slot's base + offset. */
+typedef struct {
+  void **where;
+  size_t offset;
+} td_patch;
+
+typedef struct {
+  char *base;
+  td_patch *patch;
+  int count, room;
+} td_slot;
+
+typedef struct td_plan {
+  int refs;                   /* programs that use it */
+  uint64_t key[2];            /* what it was made from; see td_ir_key */
+  uint64_t used;              /* when it was last asked for */
+  td_ir ir;
+  td_action *action;
+  int count, room;
+  td_slot *slot;              /* 0: own memory; then inputs, outputs, externals, constants */
+  int nslot;
+  size_t bytes;               /* of its own memory */
+  bool running;
+  td_tensor *input, *output;  /* heads */
+  double *seconds;            /* of each action, when last measured */
+} td_plan;
+
+
+/* Runs the passes over p->ir, lays out memory and makes the actions. */
+td_status td_plan_make(td_plan *p);
+/* Sets the pointers of slot i. The loop is what a changed input costs. */
+void td_plan_set(td_plan *p, int i, void *base);
+/* The first slot of a kind. */
+int td_plan_slot(const td_plan *p, td_buffer_kind kind);
+
+#endif

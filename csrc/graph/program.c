@@ -1,0 +1,241 @@
+/* Programs: a plan, found again or made, and the tensors that it reads besides its inputs. */
+#include "graph/program.h"
+#include <string.h>
+#include <time.h>
+#include "base/alloc.h"
+#include "graph/plan.h"
+#include "ops/ops.h"
+
+/* ---- Plans that were made: a function that is captured anew for each solve is planned once ---- */
+
+enum { KEPT = 64 };
+static td_plan *kept[KEPT];
+static uint64_t clock_of_use;
+
+static void plan_free(td_plan *p) {
+  if (p->slot) td_free(p->slot[0].base, p->bytes + 64);
+  td_ir_free(&p->ir);
+  td_free(p, sizeof *p);
+}
+
+/* A plan without programs keeps its calls but not its memory. */
+static void plan_release(td_plan *p) {
+  if (--p->refs > 0) return;
+  td_free(p->slot[0].base, p->bytes + 64);
+  td_plan_set(p, 0, NULL);
+}
+
+static td_plan *find(const uint64_t key[2]) {
+  for (int i = 0; i < KEPT; i++)
+    if (kept[i] && kept[i]->key[0] == key[0] && kept[i]->key[1] == key[1]) return kept[i];
+  return NULL;
+}
+
+/* Puts p in a free place, or in that of the plan longest unused; a plan that is in use is forgotten, not freed. */
+static void keep(td_plan *p) {
+  int at = -1;
+  for (int i = 0; i < KEPT && at < 0; i++)
+    if (!kept[i]) at = i;
+  for (int i = 0; i < KEPT && at < 0; i++)
+    if (!kept[i]->refs) at = i;
+  for (int i = 0; i < KEPT && at >= 0 && kept[at]; i++)
+    if (!kept[i]->refs && kept[i]->used < kept[at]->used) at = i;
+  if (at < 0) return;
+  if (kept[at]) plan_free(kept[at]);
+  kept[at] = p;
+}
+
+static bool is_kept(const td_plan *p) {
+  for (int i = 0; i < KEPT; i++)
+    if (kept[i] == p) return true;
+  return false;
+}
+
+/* The plan for what was built into *ir, which is taken over. */
+static td_plan *plan_for(td_ir *ir) {
+  uint64_t key[2];
+  td_ir_key(ir, key);
+  td_plan *p = find(key);
+  if (p) {
+    td_ir_free(ir);
+  } else {
+    p = td_alloc(sizeof *p);
+    if (!p) {
+      td_ir_free(ir);
+      return NULL;
+    }
+    *p = (td_plan){.ir = *ir, .key = {key[0], key[1]}};
+    if (td_plan_make(p)) {
+      plan_free(p);
+      return NULL;
+    }
+    for (int i = 0; i < p->ir.nexternal; i++) {  /* each program has its own */
+      td_tensor_release(p->ir.external[i]);
+      p->ir.external[i] = NULL;
+    }
+    keep(p);
+  }
+  p->refs++;
+  p->used = ++clock_of_use;
+  return p;
+}
+
+/* ---- Programs ---- */
+
+struct td_program {
+  int refs;
+  td_plan *plan;
+  td_tensor **external;  /* one reference each */
+  int nexternal;
+};
+
+td_program *td_program_new(const td_trace *t, size_t first, size_t calls, td_tensor *const *inputs, int ninputs,
+                           td_tensor *const *outputs, int noutputs) {
+  td_ir ir;
+  if (td_ir_build(&ir, t, first, calls, inputs, ninputs, outputs, noutputs)) {
+    td_ir_free(&ir);
+    return NULL;
+  }
+  size_t n = (size_t)ir.nexternal;
+  td_program *p = td_alloc(sizeof *p);
+  td_tensor **external = p ? td_alloc((n + 1) * sizeof *external) : NULL;
+  if (!external) {
+    td_free(p, sizeof *p);
+    td_ir_free(&ir);
+    return NULL;
+  }
+  for (size_t i = 0; i < n; i++) external[i] = td_tensor_retain(ir.external[i]);
+  *p = (td_program){.refs = 1, .external = external, .nexternal = (int)n};
+  p->plan = plan_for(&ir);
+  if (p->plan) return p;
+  td_program_release(p);
+  return NULL;
+}
+
+td_program *td_program_retain(td_program *p) {
+  if (p) p->refs++;
+  return p;
+}
+
+void td_program_release(td_program *p) {
+  if (!p || --p->refs > 0) return;
+  for (int i = 0; i < p->nexternal; i++) td_tensor_release(p->external[i]);
+  td_free(p->external, (size_t)(p->nexternal + 1) * sizeof *p->external);
+  if (p->plan) {
+    plan_release(p->plan);
+    if (!p->plan->refs && !is_kept(p->plan)) plan_free(p->plan);
+  }
+  td_free(p, sizeof *p);
+}
+
+const td_tensor *td_program_input(const td_program *p, int i) { return &p->plan->input[i]; }
+const td_tensor *td_program_output(const td_program *p, int i) { return &p->plan->output[i]; }
+int td_program_inputs(const td_program *p) { return p->plan->ir.ninput; }
+int td_program_outputs(const td_program *p) { return p->plan->ir.noutput; }
+int td_program_externals(const td_program *p) { return p->nexternal; }
+td_tensor *td_program_external(const td_program *p, int i) { return p->external[i]; }
+size_t td_program_memory(const td_program *p) { return p->plan->bytes; }
+int td_program_length(const td_program *p) { return p->plan->ir.nstep; }
+const struct td_plan *td_program_plan(const td_program *p) { return p->plan; }
+
+bool td_program_reads(const td_program *p, int i) {
+  return p->plan->ir.buffer[p->plan->ir.input[i].buffer].readers > 0;
+}
+
+/* ---- Running ---- */
+
+static td_status perform(td_action *a) {
+  switch (a->kind) {
+    case TD_DO_OP: return a->as.call.op->run(&a->as.call);
+    case TD_DO_CHAIN: a->as.chain.kernel(a->as.chain.pw); return TD_OK;
+    case TD_DO_MOVE: {
+      const td_tensor *y = a->as.move.y;
+      td_k_rearrange(y->data, y->stride, a->as.move.x->data, a->as.move.stride, y->ndim, y->shape,
+                     td_dtype_size(y->dtype));
+      return TD_OK;
+    }
+    default: memset(a->as.clear.data, 0, a->as.clear.bytes); return TD_OK;
+  }
+}
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static td_status run_actions(td_plan *p) {
+  for (int i = 0; i < p->count; i++) {
+    td_status s = perform(&p->action[i]);
+    if (s) return s;
+  }
+  return TD_OK;
+}
+
+static td_status run_measured(td_plan *p) {
+  for (int i = 0; i < p->count; i++) {
+    double began = now();
+    td_status s = perform(&p->action[i]);
+    if (s) return s;
+    p->seconds[i] = now() - began;
+  }
+  return TD_OK;
+}
+
+static void set_all(const td_program *program, void *const *inputs, void *const *outputs) {
+  td_plan *p = program->plan;
+  int in = td_plan_slot(p, TD_BUF_INPUT), out = td_plan_slot(p, TD_BUF_OUTPUT), ext = td_plan_slot(p, TD_BUF_EXTERNAL);
+  for (int i = 0; i < p->ir.ninput; i++) td_plan_set(p, in + i, inputs[i]);
+  for (int i = 0; i < p->ir.noutput; i++) td_plan_set(p, out + i, outputs[i]);
+  for (int i = 0; i < program->nexternal; i++) td_plan_set(p, ext + i, program->external[i]->storage->data);
+}
+
+/* What an outer run of the same plan had in its slots, put back by leave(); NULL when there is none. */
+static td_status enter(td_plan *p, char ***outer) {
+  *outer = NULL;
+  size_t n = (size_t)p->nslot * sizeof **outer;
+  if (p->running) {
+    *outer = td_alloc(n);
+    if (!*outer) return td_last_status();
+    for (int i = 0; i < p->nslot; i++) (*outer)[i] = p->slot[i].base;
+  } else if (p->slot[0].base) {
+    return TD_OK;
+  }
+  char *memory = td_alloc(p->bytes + 64);
+  if (!memory) {
+    td_free(*outer, *outer ? n : 0);
+    return td_last_status();
+  }
+  td_plan_set(p, 0, memory);
+  return TD_OK;
+}
+
+static void leave(td_plan *p, char **outer) {
+  if (!outer) return;
+  td_free(p->slot[0].base, p->bytes + 64);
+  for (int i = 0; i < p->nslot; i++) td_plan_set(p, i, outer[i]);
+  td_free(outer, (size_t)p->nslot * sizeof *outer);
+}
+
+static td_status run(td_program *program, void *const *inputs, void *const *outputs, td_status (*actions)(td_plan *)) {
+  td_plan *p = program->plan;
+  char **outer;
+  td_status s = enter(p, &outer);
+  if (s) return s;
+  bool was = p->running, recording = td_recording;
+  p->running = true;
+  td_recording = false;
+  set_all(program, inputs, outputs);
+  s = actions(p);
+  td_recording = recording;
+  p->running = was;
+  leave(p, outer);
+  return s;
+}
+
+td_status td_program_run(td_program *p, void *const *inputs, void *const *outputs) {
+  return run(p, inputs, outputs, run_actions);
+}
+td_status td_program_profile(td_program *p, void *const *inputs, void *const *outputs) {
+  return run(p, inputs, outputs, run_measured);
+}

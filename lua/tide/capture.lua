@@ -1,0 +1,316 @@
+-- Captured functions: a function of tensors is run once on tensors without values, what it does is written down, and
+-- the plan made of that runs from then on without Lua, without recording and without allocating.
+--
+--   local f = tide.capture(function(x) return (x * w + b):tanh() end)
+--   f(x)                 -- captured at the first call with tensors of these shapes and types
+--   print(f)             -- the programs: operations, memory, arithmetic
+--
+-- What the function closes over: tensors are read where they lie at every run, so an optimiser's steps are seen;
+-- numbers, strings, booleans and functions are constants, and a call after one has been assigned anew captures anew;
+-- what lies inside tables is not watched (train() and eval() of modules are). Side effects on Lua values happen only
+-- while it is captured; writes into tensors happen at every run. A function that reads values (item, comparisons,
+-- printing) cannot be captured.
+
+local autograd = require "tide.autograd"
+local core = require "tide.core"
+local listing = require "tide.capture.listing"
+local message = require "tide.message"
+local mode = require "tide.nn.mode"
+local options = require "tide.options"
+local tensors = require "tide.tensor"
+local watch = require "tide.capture.watch"
+
+local M = {}
+
+local raise, is_tensor = message.raise, tensors.is_tensor
+
+-- ---- Arguments and results: tensors inside nested tables, in a fixed order ----
+
+local function sorted_keys(t)
+  local keys = {}
+  for k in pairs(t) do keys[#keys + 1] = k end
+  table.sort(keys, function(a, b)
+    if type(a) == type(b) then return a < b end
+    return type(a) == "number"
+  end)
+  return keys
+end
+
+local function is_plain(x) return type(x) == "table" and getmetatable(x) == nil end
+
+-- Appends the tensors of x to `list` and gives x's form: a place in the list, a table of forms, or a constant.
+local function form_of(x, list, key)
+  if is_tensor(x) then
+    list[#list + 1] = x
+    key[#key + 1] = x.dtype .. message.shape(x) .. (core.recording() and x.needs_grad and "g" or "")
+    return {place = #list}
+  elseif is_plain(x) then
+    local form = {keys = sorted_keys(x)}
+    key[#key + 1] = "{"
+    for i, k in ipairs(form.keys) do
+      key[#key + 1] = tostring(k)
+      form[i] = form_of(x[k], list, key)
+    end
+    key[#key + 1] = "}"
+    return form
+  end
+  key[#key + 1] = tostring(x)
+  return {constant = x}
+end
+
+local function filled(form, list)
+  if form.place then return list[form.place] end
+  if not form.keys then return form.constant end
+  local t = {}
+  for i, k in ipairs(form.keys) do t[k] = filled(form[i], list) end
+  return t
+end
+
+-- ---- Capturing ----
+
+-- Runs body(trace) while everything is written down; gives the trace and what body returned, or nil and the error.
+local function traced(body)
+  local trace = core.trace()
+  local ok, result = pcall(body, trace)
+  trace:stop()
+  if not ok then return nil, result end
+  return trace, result
+end
+
+-- Virtual stand-ins for the tensors of a list, points of the tape where they need gradients.
+local function stand_ins(trace, list, recording)
+  local virtual, points = {}, {}
+  for i, x in ipairs(list) do
+    virtual[i] = trace:like(x)
+    if recording and x.needs_grad then
+      virtual[i]:requires_grad()
+      points[#points + 1] = i
+    end
+  end
+  return virtual, points
+end
+
+-- What the reverse pass of the outputs reaches: cotangents for the outputs that carry a gradient, operands (the
+-- points among the inputs and the externals) and their gradients.
+local function reversed(trace, outputs, virtual, points, since)
+  local r = {mark = trace:count(), carry = {}, outputs = {}, cotangents = {}, operands = {}}
+  for i, y in ipairs(outputs) do
+    if y.needs_grad then
+      r.carry[#r.carry + 1], r.outputs[#r.outputs + 1] = i, y
+      r.cotangents[#r.cotangents + 1] = trace:like(y)
+    end
+  end
+  if #r.carry == 0 then return nil end
+  for _, i in ipairs(points) do r.operands[#r.operands + 1] = virtual[i] end
+  r.externals = core.externals(r.outputs, since)
+  for _, x in ipairs(r.externals) do r.operands[#r.operands + 1] = x end
+  r.gradients = core.backward(r.outputs, r.cotangents, r.operands, false, false, true)
+  return r
+end
+
+local function joined(...)
+  local list = {}
+  for _, part in ipairs {...} do
+    for _, x in ipairs(part) do list[#list + 1] = x end
+  end
+  return list
+end
+
+-- The two programs of a function with gradients. What the backward one needs of the forward one is kept: further
+-- results of the forward, further inputs of the backward.
+local function forward_and_backward(trace, virtual, outputs, r)
+  local found, known = {}, joined(r.cotangents, virtual)
+  for _, g in ipairs(r.gradients) do
+    if g then found[#found + 1] = g end
+  end
+  local rest = trace:count() - r.mark
+  local kept = trace:kept(r.mark, known)
+  local all, used = trace:program(r.mark, rest, joined(known, kept), found), {}
+  for i, x in ipairs(kept) do
+    if all:reads(#known + i) then used[#used + 1] = x end
+  end
+  local backward = #used == #kept and all or trace:program(r.mark, rest, joined(known, used), found)
+  return trace:program(0, r.mark, virtual, joined(outputs, used)), backward
+end
+
+-- One entry of a captured function: f as programs for tensors like those of `list`. nil and the error when f cannot
+-- be captured.
+local function capture_once(f, form, count, list)
+  local recording = core.recording()
+  local virtual, points, outputs, result_form, r
+  local trace, err = traced(function(trace)
+    local since = core.now()
+    virtual, points = stand_ins(trace, list, recording)
+    local results = {f(unpack(filled(form, virtual), 1, count))}
+    outputs = {}
+    result_form = form_of(results, outputs, {})
+    if #outputs == 0 then raise("capture: the function returned no tensor") end
+    r = recording and reversed(trace, outputs, virtual, points, since)
+  end)
+  if not trace then return nil, err end
+  local entry = {form = result_form, results = #outputs, points = points}
+  if r then
+    entry.forward, entry.backward = forward_and_backward(trace, virtual, outputs, r)
+    entry.carry, entry.externals, entry.gradients = r.carry, r.externals, {}
+    for i, g in ipairs(r.gradients) do entry.gradients[i] = g and true or false end
+  else
+    entry.forward = trace:program(0, trace:count(), virtual, outputs)
+  end
+  return entry
+end
+
+-- ---- Running an entry ----
+
+-- Cotangents of all operands from the backward program; `given` are those of the results, false where there is none.
+local function run_backward(entry, given, outputs, list, kept, versions)
+  local inputs = {}
+  for k, i in ipairs(entry.carry) do
+    inputs[k] = given[i] or core.zeros(outputs[i].shape, outputs[i].dtype)
+  end
+  for i, x in ipairs(list) do
+    if x.version ~= versions[i] then
+      raise("capture: input %d was written in place after the captured function used it; its gradient is lost", i)
+    end
+    inputs[#inputs + 1] = x
+  end
+  local found, grads, at = entry.backward:run(joined(inputs, kept)), {}, 0
+  for i, has in ipairs(entry.gradients) do
+    if has then at = at + 1 end
+    grads[i] = has and found[at] or nil
+  end
+  return unpack(grads, 1, #entry.gradients)
+end
+
+-- The same when the reverse pass is itself recorded: f once more on the tape.
+local function run_recorded(f, entry, given, form, count, list)
+  return autograd.enable_grad(function()
+    local again, points = {}, {}
+    for i, x in ipairs(list) do again[i] = x end
+    for k, i in ipairs(entry.points) do
+      again[i] = core.contiguous(list[i])
+      points[k] = again[i]
+    end
+    for _, x in ipairs(entry.externals) do points[#points + 1] = x end
+    local outputs, ys, cotangents = {}, {}, {}
+    form_of({f(unpack(filled(form, again), 1, count))}, outputs, {})
+    for i, y in ipairs(outputs) do
+      if given[i] then ys[#ys + 1], cotangents[#cotangents + 1] = y, given[i] end
+    end
+    local grads = core.backward(ys, cotangents, points, true, true, true)
+    for i = 1, #points do grads[i] = grads[i] or nil end
+    return unpack(grads, 1, #points)
+  end)
+end
+
+-- Makes the outputs results of one operation on the operands; more than four travel as one tensor.
+local function recorded(outputs, operands, pull)
+  if #outputs <= 4 then return {core.custom(outputs, operands, pull)} end
+  local flat = {}
+  for i, y in ipairs(outputs) do flat[i] = core.reshape(y, -1) end
+  local function split(x)
+    local parts, start = {}, 1
+    for i, y in ipairs(outputs) do
+      parts[i] = core.reshape(core.narrow(x, 1, start, y.numel), y.shape)
+      start = start + y.numel
+    end
+    return parts
+  end
+  return split(core.custom({core.cat(flat, 1)}, operands, function(given) return pull(unpack(split(given))) end))
+end
+
+local function attach_gradient(f, entry, outputs, kept, form, count, list)
+  local operands, versions = {}, {}
+  for k, i in ipairs(entry.points) do operands[k] = list[i] end
+  for _, x in ipairs(entry.externals) do operands[#operands + 1] = x end
+  for i, x in ipairs(list) do versions[i] = x.version end
+  return recorded(outputs, operands, function(...)
+    local given = {...}
+    if core.recording() then return run_recorded(f, entry, given, form, count, list) end
+    return run_backward(entry, given, outputs, list, kept, versions)
+  end)
+end
+
+local function run_entry(f, entry, form, count, list)
+  local results = entry.forward:run(list)
+  if not entry.backward then return unpack(filled(entry.form, results), 1, #entry.form.keys) end
+  local outputs, kept = {}, {}
+  for i, x in ipairs(results) do
+    if i <= entry.results then outputs[i] = x else kept[#kept + 1] = x end
+  end
+  outputs = attach_gradient(f, entry, outputs, kept, form, count, list)
+  return unpack(filled(entry.form, outputs), 1, #entry.form.keys)
+end
+
+-- ---- The object ----
+
+local Captured = {}
+Captured.__index = Captured
+
+-- The entry for these arguments; captured when there is none or when something that f closes over was replaced. nil
+-- and the reason when f is to run as it is.
+local function entry_for(self, key, form, count, list)
+  if self.reason then return nil, self.reason end
+  local entry = self.entries[key]
+  if entry and entry.mode == mode.version and watch.unchanged(entry.watched) then return entry end
+  local watched = watch.list(self.f)
+  local made, err = capture_once(self.f, form, count, list)
+  if not made then
+    if self.fallback == "error" then error(err, 0) end
+    self.reason = tostring(err)
+    return nil, self.reason
+  end
+  made.mode, made.watched, made.key = mode.version, watched, key
+  self.entries[key] = made
+  return made
+end
+
+function Captured:__call(...)
+  if core.capturing() then return self.f(...) end
+  local list, key, count = {}, {core.recording() and "r" or "-"}, select("#", ...)
+  local form = form_of({...}, list, key)
+  local entry = entry_for(self, table.concat(key, " "), form, count, list)
+  if not entry then return self.f(...) end
+  return run_entry(self.f, entry, form, count, list)
+end
+
+--- The programs captured so far: a table of {key, forward, backward}, each with lines() and memory().
+function Captured:programs()
+  local list = {}
+  for key, entry in pairs(self.entries) do
+    list[#list + 1] = {key = key, forward = entry.forward, backward = entry.backward}
+  end
+  table.sort(list, function(a, b) return a.key < b.key end)
+  return list
+end
+
+function Captured:__tostring() return listing.captured(self) end
+
+--- Runs f(…) once measuring every step, beside the processor's peak and bandwidth; a table that prints itself.
+function Captured:profile(...)
+  self(...)
+  local list, key, count = {}, {core.recording() and "r" or "-"}, select("#", ...)
+  local form = form_of({...}, list, key)
+  local entry = entry_for(self, table.concat(key, " "), form, count, list)
+  if not entry then raise("profile: the function is not captured: %s", self.reason) end
+  for _ = 1, 3 do entry.forward:profile(list) end
+  return listing.profile(entry.forward)
+end
+
+--- capture(f, {fallback = "error", name = "a function"}): f as an object that is called like f and runs captured
+--- programs, one for each combination of the tensors' types and shapes, of the other arguments' values, and of
+--- whether gradients are recorded. Tensors may lie in nested tables. Gradients flow through a call to its arguments
+--- and to what f closes over, of every order. fallback = "eager" runs f as it is when it cannot be captured, and
+--- says why in `reason`; "error" raises.
+function M.capture(f, opts)
+  if getmetatable(f) == Captured then return f end
+  if type(f) ~= "function" and not (type(f) == "table" and (getmetatable(f) or {}).__call) then
+    raise("capture: f is a %s, expected a function", type(f))
+  end
+  local o = options.check("capture", opts, {fallback = "error", name = "a function"})
+  if o.fallback ~= "error" and o.fallback ~= "eager" then
+    raise("capture: fallback is %s, expected \"error\" or \"eager\"", tostring(o.fallback))
+  end
+  return setmetatable({f = f, fallback = o.fallback, name = o.name, entries = {}}, Captured)
+end
+
+return M
