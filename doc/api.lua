@@ -32,7 +32,7 @@ local api = {
     dtype = "tide.dtype", generator = "tide.Generator", module = "tide.nn.Module",
     optimiser = "tide.Optimiser", schedule = "tide.Schedule", ema = "tide.EMA",
     noise_schedule = "tide.NoiseSchedule", sample = "tide.Sample",
-    solution = "tide.Solution", loader = "tide.Loader",
+    captured = "tide.Captured", step = "tide.TrainStep", solution = "tide.Solution", loader = "tide.Loader",
     dataset = "tide.Dataset", figure = "tide.Figure", axes = "tide.Axes", canvas = "tide.Canvas",
     numbers = "number[]|tide.Tensor", matrix = "number[][]|tide.Tensor", color = "string|number|number[]",
     state = "tide.Tensor|number[]|table", shape = "fun(k: integer, lr: number): number",
@@ -50,7 +50,8 @@ local api = {
 }
 
 for i, part in ipairs {
-  "make", "tensor", "operation", "gradient", "nn", "optim", "ode", "implicit", "diffusion", "data", "plot", "system",
+  "make", "tensor", "operation", "gradient", "capture", "nn", "optim", "ode", "implicit", "diffusion", "data", "plot",
+  "system",
 } do
   api.parts[i] = require(here .. "." .. part)
 end

@@ -98,6 +98,17 @@ static td_value value_of(builder *b, const td_tensor *t) {
   return v;
 }
 
+/* A temporary that is written as a whole once more is a buffer of its own from here on: what read it before keeps what
+ * it read. */
+static td_status rename_overwritten(builder *b, td_value *v, const td_storage *s) {
+  const td_buffer *f = &b->ir->buffer[v->buffer];
+  if (f->kind != TD_BUF_TEMP || f->writer < 0 || !td_value_is_whole(b->ir, v)) return TD_OK;
+  int fresh = td_ir_buffer(b->ir, TD_BUF_TEMP, f->bytes, 0);
+  if (fresh < 0) return td_last_status();
+  b->m.buffer[place_of(&b->m, s)] = v->buffer = fresh;
+  return TD_OK;
+}
+
 static td_status build_step(builder *b, const td_traced *call) {
   td_step *s = td_ir_append(b->ir, call->op, &call->a, call->nin, NULL, call->nout);
   if (!s) return td_last_status();
@@ -105,7 +116,7 @@ static td_status build_step(builder *b, const td_traced *call) {
     if ((s->in[i] = value_of(b, call->in[i])).buffer < 0) return td_last_status();
   for (int i = 0; i < call->nout; i++) {
     s->out[i] = value_of(b, call->out[i]);
-    if (s->out[i].buffer < 0) return td_last_status();
+    if (s->out[i].buffer < 0 || rename_overwritten(b, &s->out[i], call->out[i]->storage)) return td_last_status();
     td_buffer *f = &b->ir->buffer[s->out[i].buffer];
     if (f->writer >= 0 || f->kind != TD_BUF_TEMP) f->rewritten = true;
     if (f->kind != TD_BUF_TEMP) f->written = true;

@@ -67,7 +67,7 @@ td_tensor *tdl_tensor(lua_State *L, int index, const char *fname, const char *ar
   if (td_tensor_is_known(t)) return t;
   if (td_capture_era)
     tdl_error(L, "%s: the values of %s are not known while the function is captured, because they may differ each time it "
-              "runs; capture = false runs it as it is", fname, argument);
+              "runs; run it as it is (capture = false in solvers, fallback = \"eager\" elsewhere)", fname, argument);
   tdl_error(L, "%s: %s was made while a function was captured and has no values; what a captured function computes is to be "
             "returned by it", fname, argument);
 }

@@ -241,21 +241,22 @@ static td_status unpooled(const td_call *c, int height_slot, size_t x[4]) {
   return TD_OK;
 }
 
-/* Operand 1 holds places 0 .. h·w − 1, in operand 0's shape when `alike`. */
-static td_status want_places(const td_call *c, bool alike, size_t h, size_t w) {
+/* Operand 1 is a tensor of places, in operand 0's shape when `alike`. */
+static td_status want_places(const td_call *c, bool alike) {
   const td_tensor *x = c->in[0], *t = c->in[1];
   if (t->dtype != TD_I64 || t->ndim != 4 || (alike && !td_tensor_same_shape(x, t)) || t->shape[0] != x->shape[0] ||
       t->shape[3] != x->shape[3])
     return td_fail(TD_ESHAPE, "%s: places are %s of shape (%s), which max_pool2d does not give for operand 1 of (%s)",
                    c->op->name, td_dtype_name(t->dtype), td_tensor_shape_string(t), td_tensor_shape_string(x));
-  td_tensor *flat = td_tensor_contiguous((td_tensor *)t);
-  if (!flat) return td_last_status();
-  const int64_t *at = (const int64_t *)(const void *)flat->data;
+  return TD_OK;
+}
+
+/* The places in t (contiguous) are 0 .. h·w − 1. */
+static td_status check_places(const td_call *c, const td_tensor *t, size_t h, size_t w) {
+  const int64_t *at = (const int64_t *)(const void *)t->data;
   uint64_t largest = 0;  /* negative ones are the largest of all */
-  for (size_t i = 0; i < flat->numel; i++) largest = (uint64_t)at[i] > largest ? (uint64_t)at[i] : largest;
-  bool any = flat->numel > 0;
-  td_tensor_release(flat);
-  if (!any || largest < h * w) return TD_OK;
+  for (size_t i = 0; i < t->numel; i++) largest = (uint64_t)at[i] > largest ? (uint64_t)at[i] : largest;
+  if (t->numel == 0 || largest < h * w) return TD_OK;
   return td_fail(TD_EARG, "%s: place %lld is outside an image of %zu×%zu", c->op->name, (long long)largest, h, w);
 }
 
@@ -320,7 +321,7 @@ static td_status max_pool2d_grad_shape(td_call *c) {
     return td_fail(TD_ESHAPE, "%s: dy has shape (%s), expected (%s)", c->op->name, td_shape_string(4, dy),
                    td_shape_string(4, (const size_t[]){g.n, g.oh, g.ow, g.c}));
   td_meta_set(c, 0, c->in[0]->dtype, 4, x);
-  return c->nin == 2 ? want_places(c, true, x[1], x[2]) : TD_OK;
+  return c->nin == 2 ? want_places(c, true) : TD_OK;
 }
 static td_status with_places(td_call *c, bool back) {
   td_conv g;
@@ -330,15 +331,16 @@ static td_status with_places(td_call *c, bool back) {
   pool_geometry(c, back ? c->out[0]->shape : t[0]->shape, &g);
   const td_kernels *k = td_k(t[0]->dtype);
   const int64_t *at = (const int64_t *)(const void *)t[1]->data;
-  if (c->out[0]->numel) (back ? k->max_pool2d_grad : k->max_pool2d_gather)(c->out[0]->data, t[0]->data, at, &g);
+  s = check_places(c, t[1], g.h, g.w);
+  if (!s && c->out[0]->numel) (back ? k->max_pool2d_grad : k->max_pool2d_gather)(c->out[0]->data, t[0]->data, at, &g);
   release_all(c, t);
-  return TD_OK;
+  return s;
 }
 static td_status max_pool2d_grad_run(td_call *c) { return with_places(c, true); }
 static td_status max_pool2d_gather_run(td_call *c) { return with_places(c, false); }
 static td_status max_pool2d_gather_shape(td_call *c) {
   td_status s = want_images(c, 0);
-  if (!s) s = want_places(c, false, c->in[0]->shape[1], c->in[0]->shape[2]);
+  if (!s) s = want_places(c, false);
   if (!s) td_meta_set(c, 0, c->in[0]->dtype, 4, c->in[1]->shape);
   return s;
 }

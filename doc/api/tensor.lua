@@ -42,6 +42,7 @@ x.grad --> [2., 4.]  (2 float32)
 x.grad = nil]]},
     {"Tensor.is_leaf", "boolean", "Was requires_grad called on it?"},
     {"Tensor.needs_grad", "boolean", "Does a gradient flow through it: a leaf, or made from one?"},
+    {"Tensor.version", "number", "How often its memory was written in place."},
   },
 
   {

@@ -25,6 +25,7 @@ local Module = {}
 ---@field grad tide.Tensor? A leaf's gradient, added up by backward; nil before, and may be set.
 ---@field is_leaf boolean Was requires_grad called on it?
 ---@field needs_grad boolean Does a gradient flow through it: a leaf, or made from one?
+---@field version number How often its memory was written in place.
 ---@operator add(tide.Tensor|number): tide.Tensor
 ---@operator sub(tide.Tensor|number): tide.Tensor
 ---@operator mul(tide.Tensor|number): tide.Tensor
@@ -1532,6 +1533,54 @@ function tide.custom(forward, backward) end
 ---@return boolean
 ---@return string?
 function tide.gradcheck(f, inputs, opts) end
+
+---@class tide.capture.options
+---@field fallback? string what to do when f cannot be captured: raise, or "eager": run f as it is; default "error"
+---@field name? string for print; default "a function"
+
+---f as an object that is called like f and runs captured programs, one for each combination of types and shapes of the tensors, of the other arguments' values, and of whether gradients are recorded.
+---@param f function
+---@param opts? tide.capture.options
+---@return tide.Captured
+function tide.capture(f, opts) end
+
+---What was captured so far: a table of {key, forward, backward}; both have lines() and memory().
+---@return table
+function Captured:programs() end
+
+---Runs f(…) and measures each step: a table of {text, seconds, flops, bytes} with totals and the processor's peak and bandwidth, which prints itself.
+---@param ... any
+---@return table
+function Captured:profile(...) end
+
+---Why it runs as it is, or nil.
+---@return string?
+function Captured:reason() end
+
+---Captures anew from the next call on.
+function Captured:forget() end
+
+---@class tide.train_step.options
+---@field before_step? function before_step(optimiser), called between gradient and step: clipping, schedules
+---@field fallback? string run f as it is when it cannot be captured; "error" raises; default "eager"
+
+---An object step: step(…) computes the loss f(…) and its gradient for the optimiser's parameters as one program, and lets the optimiser take a step.
+---@param f function
+---@param optimiser tide.Optimiser
+---@param opts? tide.train_step.options
+---@return tide.TrainStep
+function tide.train_step(f, optimiser, opts) end
+
+---What was captured so far, as Captured:programs.
+---@return table
+function TrainStep:programs() end
+
+---Why it runs as it is, or nil.
+---@return string?
+function TrainStep:reason() end
+
+---Captures anew from the next step on.
+function TrainStep:forget() end
 
 ---With a name, a class whose init sets the fields and whose forward computes; with a table, one module.
 ---@param what string|table

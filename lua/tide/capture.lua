@@ -12,83 +12,17 @@
 -- printing) cannot be captured.
 
 local autograd = require "tide.autograd"
+local cache = require "tide.capture.cache"
 local core = require "tide.core"
 local listing = require "tide.capture.listing"
 local message = require "tide.message"
-local mode = require "tide.nn.mode"
 local options = require "tide.options"
-local tensors = require "tide.tensor"
-local watch = require "tide.capture.watch"
 
 local M = {}
 
-local raise, is_tensor = message.raise, tensors.is_tensor
-
--- ---- Arguments and results: tensors inside nested tables, in a fixed order ----
-
-local function sorted_keys(t)
-  local keys = {}
-  for k in pairs(t) do keys[#keys + 1] = k end
-  table.sort(keys, function(a, b)
-    if type(a) == type(b) then return a < b end
-    return type(a) == "number"
-  end)
-  return keys
-end
-
-local function is_plain(x) return type(x) == "table" and getmetatable(x) == nil end
-
--- Appends the tensors of x to `list` and gives x's form: a place in the list, a table of forms, or a constant.
-local function form_of(x, list, key)
-  if is_tensor(x) then
-    list[#list + 1] = x
-    key[#key + 1] = x.dtype .. message.shape(x) .. (core.recording() and x.needs_grad and "g" or "")
-    return {place = #list}
-  elseif is_plain(x) then
-    local form = {keys = sorted_keys(x)}
-    key[#key + 1] = "{"
-    for i, k in ipairs(form.keys) do
-      key[#key + 1] = tostring(k)
-      form[i] = form_of(x[k], list, key)
-    end
-    key[#key + 1] = "}"
-    return form
-  end
-  key[#key + 1] = tostring(x)
-  return {constant = x}
-end
-
-local function filled(form, list)
-  if form.place then return list[form.place] end
-  if not form.keys then return form.constant end
-  local t = {}
-  for i, k in ipairs(form.keys) do t[k] = filled(form[i], list) end
-  return t
-end
+local raise, form_of, filled = message.raise, cache.form_of, cache.filled
 
 -- ---- Capturing ----
-
--- Runs body(trace) while everything is written down; gives the trace and what body returned, or nil and the error.
-local function traced(body)
-  local trace = core.trace()
-  local ok, result = pcall(body, trace)
-  trace:stop()
-  if not ok then return nil, result end
-  return trace, result
-end
-
--- Virtual stand-ins for the tensors of a list, points of the tape where they need gradients.
-local function stand_ins(trace, list, recording)
-  local virtual, points = {}, {}
-  for i, x in ipairs(list) do
-    virtual[i] = trace:like(x)
-    if recording and x.needs_grad then
-      virtual[i]:requires_grad()
-      points[#points + 1] = i
-    end
-  end
-  return virtual, points
-end
 
 -- What the reverse pass of the outputs reaches: cotangents for the outputs that carry a gradient, operands (the
 -- points among the inputs and the externals) and their gradients.
@@ -138,9 +72,9 @@ end
 local function capture_once(f, form, count, list)
   local recording = core.recording()
   local virtual, points, outputs, result_form, r
-  local trace, err = traced(function(trace)
+  local trace, err = cache.traced(function(trace)
     local since = core.now()
-    virtual, points = stand_ins(trace, list, recording)
+    virtual, points = cache.stand_ins(trace, list, recording)
     local results = {f(unpack(filled(form, virtual), 1, count))}
     outputs = {}
     result_form = form_of(results, outputs, {})
@@ -246,52 +180,29 @@ end
 local Captured = {}
 Captured.__index = Captured
 
--- The entry for these arguments; captured when there is none or when something that f closes over was replaced. nil
--- and the reason when f is to run as it is.
-local function entry_for(self, key, form, count, list)
-  if self.reason then return nil, self.reason end
-  local entry = self.entries[key]
-  if entry and entry.mode == mode.version and watch.unchanged(entry.watched) then return entry end
-  local watched = watch.list(self.f)
-  local made, err = capture_once(self.f, form, count, list)
-  if not made then
-    if self.fallback == "error" then error(err, 0) end
-    self.reason = tostring(err)
-    return nil, self.reason
-  end
-  made.mode, made.watched, made.key = mode.version, watched, key
-  self.entries[key] = made
-  return made
-end
-
 function Captured:__call(...)
   if core.capturing() then return self.f(...) end
-  local list, key, count = {}, {core.recording() and "r" or "-"}, select("#", ...)
-  local form = form_of({...}, list, key)
-  local entry = entry_for(self, table.concat(key, " "), form, count, list)
+  local entry, list, form, count = self.cache:find(...)
   if not entry then return self.f(...) end
   return run_entry(self.f, entry, form, count, list)
 end
 
 --- The programs captured so far: a table of {key, forward, backward}, each with lines() and memory().
-function Captured:programs()
-  local list = {}
-  for key, entry in pairs(self.entries) do
-    list[#list + 1] = {key = key, forward = entry.forward, backward = entry.backward}
-  end
-  table.sort(list, function(a, b) return a.key < b.key end)
-  return list
-end
+function Captured:programs() return self.cache:list() end
+
+--- Why it runs as it is, or nil.
+function Captured:reason() return self.cache.reason end
+
+--- Captures anew from the next call on: something inside a table that f uses has changed.
+function Captured:forget() self.cache:forget() end
 
 function Captured:__tostring() return listing.captured(self) end
 
---- Runs f(…) once measuring every step, beside the processor's peak and bandwidth; a table that prints itself.
+--- Runs f(…) and measures every step, beside the processor's peak and bandwidth; a table that prints itself.
 function Captured:profile(...)
   self(...)
-  local list, key, count = {}, {core.recording() and "r" or "-"}, select("#", ...)
-  local form = form_of({...}, list, key)
-  local entry = entry_for(self, table.concat(key, " "), form, count, list)
-  if not entry then raise("profile: the function is not captured: %s", self.reason) end
+  local entry, list = self.cache:find(...)
+  if not entry then raise("profile: the function is not captured: %s", self:reason()) end
   for _ = 1, 3 do entry.forward:profile(list) end
   return listing.profile(entry.forward)
 end
@@ -300,7 +211,7 @@ end
 --- programs, one for each combination of the tensors' types and shapes, of the other arguments' values, and of
 --- whether gradients are recorded. Tensors may lie in nested tables. Gradients flow through a call to its arguments
 --- and to what f closes over, of every order. fallback = "eager" runs f as it is when it cannot be captured, and
---- says why in `reason`; "error" raises.
+--- reason() says why; "error" raises.
 function M.capture(f, opts)
   if getmetatable(f) == Captured then return f end
   if type(f) ~= "function" and not (type(f) == "table" and (getmetatable(f) or {}).__call) then
@@ -310,7 +221,9 @@ function M.capture(f, opts)
   if o.fallback ~= "error" and o.fallback ~= "eager" then
     raise("capture: fallback is %s, expected \"error\" or \"eager\"", tostring(o.fallback))
   end
-  return setmetatable({f = f, fallback = o.fallback, name = o.name, entries = {}}, Captured)
+  local self = {f = f, name = o.name}
+  self.cache = cache.new {f = f, fallback = o.fallback, build = function(...) return capture_once(f, ...) end}
+  return setmetatable(self, Captured)
 end
 
 return M

@@ -34,8 +34,8 @@ end
 function M.captured(c)
   local out = {("captured %s: "):format(c.name)}
   local list = c:programs()
-  if c.reason then
-    out[1] = out[1] .. "runs as it is: " .. c.reason
+  if c:reason() then
+    out[1] = out[1] .. "runs as it is: " .. c:reason()
   elseif #list == 0 then
     out[1] = out[1] .. "not called yet"
   else

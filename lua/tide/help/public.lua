@@ -26,6 +26,8 @@ local function objects(tide)
     Schedule = getmetatable(tide.optim.Schedule(opt, tide.optim.constant())),
     EMA = getmetatable(tide.optim.EMA {p}),
     Loader = getmetatable(tide.data.Loader {images = tide.zeros(1, 1, 1, 1)}), Figure = getmetatable(figure),
+    Captured = getmetatable(tide.capture(function() end)),
+    TrainStep = getmetatable(tide.train_step(function() end, opt)),
     Axes = getmetatable(figure:axes(1)), Canvas = require "tide.plot.canvas",
     NoiseSchedule = getmetatable(tide.diffusion.Schedule "linear"),
   }
@@ -49,6 +51,8 @@ return function(tide)
   end
   functions(tide, see)
   see("help", require "tide.help")
+  see("capture", tide.capture)
+  see("train_step", tide.train_step)
   see("repl.run", require("tide.repl").run)
   for _, part in ipairs(parts) do
     for name, value in pairs(tide[part]) do

@@ -1,0 +1,127 @@
+-- Entries of a captured function: what was made of it for arguments of certain types and shapes. Also the arguments
+-- themselves: tensors inside nested tables, which a program sees as a list.
+
+local core = require "tide.core"
+local message = require "tide.message"
+local mode = require "tide.nn.mode"
+local tensors = require "tide.tensor"
+local watch = require "tide.capture.watch"
+
+local M = {}
+
+local is_tensor = tensors.is_tensor
+
+-- ---- Arguments and results: tensors inside nested tables, in a fixed order ----
+
+local function sorted_keys(t)
+  local keys = {}
+  for k in pairs(t) do keys[#keys + 1] = k end
+  table.sort(keys, function(a, b)
+    if type(a) == type(b) then return a < b end
+    return type(a) == "number"
+  end)
+  return keys
+end
+
+local function is_plain(x) return type(x) == "table" and getmetatable(x) == nil end
+
+-- Appends the tensors of x to `list` and gives x's form: a place in the list, a table of forms, or a constant.
+function M.form_of(x, list, key)
+  if is_tensor(x) then
+    list[#list + 1] = x
+    key[#key + 1] = x.dtype .. message.shape(x) .. (core.recording() and x.needs_grad and "g" or "")
+    return {place = #list}
+  elseif is_plain(x) then
+    local form = {keys = sorted_keys(x)}
+    key[#key + 1] = "{"
+    for i, k in ipairs(form.keys) do
+      key[#key + 1] = tostring(k)
+      form[i] = M.form_of(x[k], list, key)
+    end
+    key[#key + 1] = "}"
+    return form
+  end
+  key[#key + 1] = tostring(x)
+  return {constant = x}
+end
+
+function M.filled(form, list)
+  if form.place then return list[form.place] end
+  if not form.keys then return form.constant end
+  local t = {}
+  for i, k in ipairs(form.keys) do t[k] = M.filled(form[i], list) end
+  return t
+end
+
+-- ---- Capturing ----
+
+-- Runs body(trace) while everything is written down; gives the trace and what body returned, or nil and the error.
+function M.traced(body)
+  local trace = core.trace()
+  local ok, result = pcall(body, trace)
+  trace:stop()
+  if not ok then return nil, result end
+  return trace, result
+end
+
+-- Virtual stand-ins for the tensors of a list, points of the tape where they need gradients.
+function M.stand_ins(trace, list, recording)
+  local virtual, points = {}, {}
+  for i, x in ipairs(list) do
+    virtual[i] = trace:like(x)
+    if recording and x.needs_grad then
+      virtual[i]:requires_grad()
+      points[#points + 1] = i
+    end
+  end
+  return virtual, points
+end
+
+
+-- ---- The cache ----
+
+local Cache = {}
+Cache.__index = Cache
+
+--- new {f, build, fallback}: build(form, count, list) gives an entry for arguments of that form with those tensors, or
+--- nil and the error. f is watched for what it closes over.
+function M.new(o)
+  return setmetatable({f = o.f, build = o.build, fallback = o.fallback, entries = {}}, Cache)
+end
+
+local function is_current(entry) return entry.mode == mode.version and watch.unchanged(entry.watched) end
+
+--- The entry for these arguments, made when there is none or when something that f closes over was replaced; with the
+--- list of their tensors, their form and their number. nil when f is to run as it is; `reason` then says why.
+function Cache:find(...)
+  local list, key, count = {}, {core.recording() and "r" or "-"}, select("#", ...)
+  local form = M.form_of({...}, list, key)
+  if self.reason then return nil end
+  key = table.concat(key, " ")
+  local entry = self.entries[key]
+  if not (entry and is_current(entry)) then
+    local watched, err = watch.list(self.f), nil
+    entry, err = self.build(form, count, list)
+    if not entry then
+      if self.fallback == "error" then error(err, 0) end
+      self.reason = tostring(err)
+      return nil
+    end
+    entry.mode, entry.watched, entry.key = mode.version, watched, key
+    self.entries[key] = entry
+  end
+  return entry, list, form, count
+end
+
+--- Drops all entries and tries again what could not be captured.
+function Cache:forget() self.entries, self.reason = {}, nil end
+
+--- The entries in the order of their keys.
+function Cache:list()
+  local list = {}
+  for _, entry in pairs(self.entries) do list[#list + 1] = entry end
+  table.sort(list, function(x, y) return x.key < y.key end)
+  return list
+end
+
+return M

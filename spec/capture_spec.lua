@@ -1,0 +1,427 @@
+-- Captured functions: the same numbers as without, gradients of every order, what is noticed, what is refused, and what
+-- the planner makes of a function.
+
+local helper = require "spec.helper"
+local draw = require "spec.support.draw"
+local examples = require "spec.support.examples"
+local tide = require "tide"
+local core = require "tide.core"
+
+local function tensor(...) return tide.generator(7):randn({...}, "float64") end
+
+local function close(expected, got, tol)
+  local why = helper.difference(got, expected, tol or 1e-13)
+  if why then error(why, 2) end
+end
+
+local function is_real(x) return tide.is_tensor(x) and (x.dtype == "float32" or x.dtype == "float64") end
+
+-- The steps of the only program of a captured function, as text.
+local function text_of(captured, which)
+  local lines = {}
+  for i, line in ipairs(captured:programs()[1][which or "forward"]:lines()) do lines[i] = line.text end
+  return table.concat(lines, "\n"), #lines
+end
+
+describe("every operation", function()
+  local names = {}
+  for name in pairs(tide.operations()) do names[#names + 1] = name end
+  table.sort(names)
+
+  -- Operands as they come, and as results of a step, so that they are temporaries of the program.
+  local function captured_call(name, args)
+    return tide.capture(function(...)
+      local given = {...}
+      for i, x in ipairs(given) do
+        if is_real(x) then given[i] = x + 0 end
+      end
+      return tide[name](unpack(given, 1, #args))
+    end)
+  end
+
+  for _, name in ipairs(names) do
+    it(name .. " gives the same captured", function()
+      for number, e in ipairs(examples[name] or {}) do
+        local args = e.args(draw(number, "float64"))
+        local expected, f = {tide[name](unpack(args))}, captured_call(name, args)
+        for _ = 1, 2 do
+          local got = {f(unpack(args))}
+          assert.are.equal(#expected, #got)
+          for i, y in ipairs(expected) do
+            local why = helper.difference(got[i], y, 1e-13)
+            if why then error(("%s, example %d, result %d: %s"):format(name, number, i, why), 0) end
+          end
+        end
+      end
+    end)
+  end
+end)
+
+describe("a captured function", function()
+  local w, b = tensor(3, 4):requires_grad(), tensor(4):requires_grad()
+  local function f(x) return (tide.matmul(x, w) + b):tanh():square():sum() end
+
+  before_each(function() w.grad, b.grad = nil, nil end)
+
+  it("gives what the function gives", function()
+    local x, g = tensor(5, 3), tide.capture(f)
+    close(f(x), g(x))
+    close(f(x * 2), g(x * 2))
+    close(tide.no_grad(f, x), tide.no_grad(g, x))
+  end)
+
+  it("takes and gives nested tables and plain values", function()
+    local g = tide.capture(function(s, k) return {sum = s.a + s.list[1] * k, k}, s.a end)
+    local a, c = tensor(2), tensor(2)
+    local out, again = g({a = a, list = {c}}, 3)
+    close(a + c * 3, out.sum)
+    close(a, again)
+    assert.are.equal(3, out[1])
+    close(a + c * 4, g({a = a, list = {c}}, 4).sum)
+  end)
+
+  it("has gradients for its arguments and what it closes over", function()
+    local x, g = tensor(5, 3):requires_grad(), tide.capture(f)
+    local expected = tide.gradients(f(x), {x, w, b})
+    local got = tide.gradients(g(x), {x, w, b})
+    for i = 1, 3 do close(expected[i], got[i]) end
+    g(x):backward()
+    close(expected[2], w.grad)
+  end)
+
+  it("has gradients of several results, of which some are not used", function()
+    local g = tide.capture(function(x) return x * w:sum(), x:square(), x:exp():sum() end)
+    local x = tensor(3):requires_grad()
+    local a, _, c = g(x)
+    local grads = tide.gradients((a:sum() + c), {x, w})
+    close(tide.gradients((x * w:sum()):sum() + x:exp():sum(), {x, w})[1], grads[1])
+  end)
+
+  it("has gradients of more results than an operation may have", function()
+    local x = tensor(2):requires_grad()
+    local function many(v)
+      local list = {}
+      for i = 1, 6 do list[i] = v * i end
+      return unpack(list)
+    end
+    local function total(...)
+      local sum = 0
+      for i, y in ipairs {...} do sum = sum + (y * i):square():sum() end
+      return sum
+    end
+    close(tide.gradients(total(many(x)), x)[1], tide.gradients(total(tide.capture(many)(x)), x)[1])
+  end)
+
+  it("has second derivatives", function()
+    local g = tide.capture(function(x) return (x ^ 3 * w[1][1]):sum() end)
+    assert.is_true(tide.gradcheck(g, {tensor(3)}))
+  end)
+
+  it("refuses a gradient whose input was written over", function()
+    local x, g = tensor(5, 3), tide.capture(f)
+    local y = g(x)
+    x:fill_(1)
+    assert.has_error(function() y:backward() end)
+  end)
+
+  it("sees parameters move", function()
+    local p = tensor(2)
+    local g = tide.capture(function(x) return x + p end)
+    local x = tensor(2)
+    g(x)
+    p:add_(1)
+    close(x + p, g(x))
+  end)
+
+  it("captures anew for other shapes, types and values", function()
+    local calls = 0
+    local g = tide.capture(function(x, k)
+      calls = calls + 1
+      return x * k
+    end)
+    g(tensor(2), 1)
+    g(tensor(2), 1)
+    close(tensor(3) * 2, g(tensor(3), 2))
+    assert.are.equal("float32", g(tensor(2):float(), 1).dtype)
+    assert.are.equal(3, #g:programs())
+  end)
+
+  it("notices when a value that it closes over is assigned anew", function()
+    local k, p = 2, tensor(2)
+    local g = tide.capture(function(x) return x * k + p end)
+    local x = tensor(2)
+    close(x * 2 + p, g(x))
+    k = 3
+    close(x * 3 + p, g(x))
+    p = tensor(2) * 5
+    close(x * 3 + p, g(x))
+  end)
+
+  it("notices train() and eval() of modules", function()
+    local net = tide.nn.Dropout(0.5)
+    local g = tide.capture(function(x) return net(x) end)
+    local x = tide.ones(64)
+    assert.is_true(g(x):eq(0):any():item() == 1)
+    net:eval()
+    close(x, g(x))
+  end)
+
+  it("draws anew at every run, as without", function()
+    local g = tide.capture(function(x) return x + tide.randn(4) + tide.rand(4) end)
+    tide.manual_seed(3)
+    local first, second = g(tide.zeros(4)), g(tide.zeros(4))
+    tide.manual_seed(3)
+    close(tide.randn(4) + tide.rand(4), first)
+    close(tide.randn(4) + tide.rand(4), second)
+  end)
+
+  it("writes in place, into its own tensors and into those that it closes over", function()
+    local seen = tide.zeros(2, "float64")
+    local g = tide.capture(function(x)
+      local out = tide.zeros(3, "float64")
+      out[1] = x[2] * 2
+      out[{{2, 3}}] = x[{{1, 2}}]
+      seen:add_(x[{{1, 2}}])
+      local y = x:clone()
+      y:mul_(3):add_(out)
+      return out, y
+    end)
+    local x = tensor(3)
+    for i = 1, 3 do
+      local out, y = g(x)
+      close(tide.stack({x[2] * 2, x[1], x[2]}), out)
+      close(x * 3 + out, y)
+      close(x[{{1, 2}}] * i, seen)
+    end
+  end)
+
+  it("may be called inside another", function()
+    local inner = tide.capture(function(x) return x:exp() end)
+    local outer = tide.capture(function(x) return inner(x) + 1 end)
+    close(tensor(3):exp() + 1, outer(tensor(3)))
+  end)
+
+  it("gives results of their own at every call", function()
+    local g = tide.capture(function(x) return x * 2 end)
+    local a = g(tide.ones(2))
+    g(tide.zeros(2))
+    close(tide.ones(2) * 2, a)
+  end)
+
+  it("may return an argument, a constant, a view and the same tensor twice", function()
+    local g = tide.capture(function(x)
+      local y = x * 2
+      return x, tide.arange(3), y:transpose(1, 2), y, y
+    end)
+    local x = tensor(2, 3)
+    local a, c, t, y, again = g(x)
+    close(x, a)
+    close(tide.arange(3), c)
+    close((x * 2):transpose(1, 2), t)
+    close(y, again)
+    assert.is_false(y:shares_storage(again))
+  end)
+end)
+
+describe("what cannot be captured", function()
+  local x = tensor(2)
+
+  it("is refused at the line that reads a value", function()
+    local g = tide.capture(function(v)
+      if v[1]:item() > 0 then return v end
+      return -v
+    end)
+    local ok, err = pcall(g, x)
+    assert.is_false(ok)
+    assert.is_truthy(err:find("capture_spec.lua:%d+: item: the values"), err)
+    assert.is_false(core.capturing())
+  end)
+
+  it("runs as it is when asked to, and says why", function()
+    local g = tide.capture(function(v) return v * v:sum():item() end, {fallback = "eager"})
+    close(x * x:sum(), g(x))
+    assert.is_truthy(g:reason():find("item"))
+  end)
+
+  it("is also what reads by printing, converting, masks or comparing with numbers", function()
+    for _, f in ipairs {tostring, function(v) return v:totable() end, function(v) return v[v:gt(0)] end,
+      function(v) return v:tobytes() end, function(v) return tide.statistics(v) end,
+      function() return x:item() end} do
+      assert.has_error(function() tide.capture(f)(tensor(3)) end)
+      assert.is_false(core.capturing())
+    end
+  end)
+
+  it("is an error of its own, passed on", function()
+    local g = tide.capture(function() error("mine", 0) end)
+    local _, err = pcall(g, x)
+    assert.are.equal("mine", err)
+    assert.is_false(core.capturing())
+  end)
+
+  it("is a reverse pass into leaves", function()
+    local p = tensor(2):requires_grad()
+    assert.has_error(function() tide.capture(function(v) (v * p):sum():backward() return v end)(x) end)
+  end)
+
+  it("leaves tensors without values behind, which say so", function()
+    local kept
+    local g = tide.capture(function(v)
+      kept = v * 2
+      return kept
+    end)
+    g(x)
+    for _, use in ipairs {function() return kept + 1 end, function() return kept:item() end,
+      function() return tostring(kept) end} do
+      local ok, err = pcall(use)
+      assert.is_false(ok)
+      assert.is_truthy(err:find("made while a function was captured"), err)
+    end
+  end)
+
+  it("is no function", function()
+    assert.has_error(function() tide.capture(3) end)
+    assert.has_error(function() tide.capture(print, {fallbak = "eager"}) end)
+    assert.has_error(function() tide.capture(function() return 1 end)(x) end)
+  end)
+end)
+
+describe("a plan", function()
+  local x = tensor(64, 32)
+
+  it("runs an element-wise chain as one step", function()
+    local g = tide.capture(function(v) return ((v * 2 + 1):tanh() - v:exp()):relu() end)
+    close(((x * 2 + 1):tanh() - x:exp()):relu(), g(x))
+    assert.are.equal(1, (select(2, text_of(g))))
+  end)
+
+  it("computes common parts once and nothing that nobody reads", function()
+    local g = tide.capture(function(v)
+      local unused = v:matmul(v:transpose(1, 2))
+      return v:exp():sum(1) + v:exp():sum(1), unused.ndim
+    end)
+    g(x)
+    local text = text_of(g)
+    assert.is_nil(text:find("mm"))
+    assert.are.equal(1, select(2, text:gsub("exp", "")))
+  end)
+
+  it("folds constants", function()
+    local g = tide.capture(function(v) return v + (tide.arange(32):double() * 2):cos() end)
+    g(x)
+    assert.is_nil(text_of(g):find("cos"))
+  end)
+
+  it("uses memory again", function()
+    local g = tide.capture(function(v)
+      for _ = 1, 10 do v = v:cumsum(1) end
+      return v
+    end)
+    g(x)
+    assert.is_true(g:programs()[1].forward:memory() <= 2 * 64 * 32 * 8)
+  end)
+
+  it("keeps nothing for the reverse pass that it does not read", function()
+    local g = tide.capture(function(v) return (v:cumsum(1) + 1):sum() end)
+    local v = tensor(8, 8):requires_grad()
+    close(tide.gradients((v:cumsum(1) + 1):sum(), v)[1], tide.gradients(g(v), v)[1])
+    assert.is_nil(text_of(g):find("y2"))
+  end)
+
+  it("is found again by an equal function with other tensors", function()
+    local function make(p) return tide.capture(function(v) return v * p end) end
+    local one, two = tensor(32), tensor(32) * 3
+    local a, c = make(one), make(two)
+    close(x * one, a(x))
+    close(x * two, c(x))
+    close(x * one, a(x))
+  end)
+
+  it("prints itself and its measurements", function()
+    local g = tide.capture(function(v) return v:matmul(v:transpose(1, 2)):sum() end, {name = "a gram sum"})
+    assert.is_truthy(tostring(g):find("not called yet"))
+    g(x)
+    local text = tostring(g)
+    for _, word in ipairs {"a gram sum", "mm", "sum", "FLOP", "own memory"} do
+      assert.is_truthy(text:find(word, 1, true), word)
+    end
+    local profile = g:profile(x)
+    assert.is_true(profile.seconds > 0 and profile.peak > 0)
+    assert.is_truthy(tostring(profile):find("GFLOP/s", 1, true))
+  end)
+end)
+
+describe("a training step", function()
+  local function model(seed)
+    tide.manual_seed(seed)
+    return tide.nn.Sequential(tide.nn.Linear(6, 16), tide.nn.LayerNorm(16), tide.nn.GELU(), tide.nn.Dropout(0.2),
+      tide.nn.Linear(16, 3))
+  end
+  local x, labels = tide.generator(1):randn(12, 6), tide.generator(2):randint(1, 3, 12)
+  local function loss_of(net) return function(input, target) return tide.nn.cross_entropy(net(input), target) end end
+
+  it("trains as the loop does", function()
+    local a, b = model(1), model(1)
+    local one, two = tide.optim.Adam(a:parameters(), {lr = 1e-2}), tide.optim.Adam(b:parameters(), {lr = 1e-2})
+    local step, expected, got = tide.train_step(loss_of(a), one), {}, {}
+    tide.manual_seed(9)
+    for i = 1, 5 do got[i] = step(x, labels) end
+    tide.manual_seed(9)
+    for i = 1, 5 do
+      two:zero_grad()
+      local loss = loss_of(b)(x, labels)
+      loss:backward()
+      two:step()
+      expected[i] = loss:item()
+    end
+    close(tide.tensor(expected), tide.tensor(got), 1e-6)
+    assert.is_nil(step:reason())
+    for name, p in pairs(a:state_dict()) do close(b:state_dict()[name], p, 1e-5) end
+  end)
+
+  it("allocates nothing once it runs", function()
+    local net = model(2)
+    local step = tide.train_step(loss_of(net), tide.optim.SGD(net:parameters(), {lr = 1e-2}))
+    for _ = 1, 3 do step(x, labels) end
+    collectgarbage()
+    local before = tide.memory()
+    for _ = 1, 50 do step(x, labels) end
+    local after = tide.memory()
+    assert.are.equal(before.system, after.system)
+    assert.is_true(after.calls - before.calls <= 150, after.calls - before.calls)  -- positions that gather checks
+  end)
+
+  it("returns further results, and calls before_step", function()
+    local net, seen = model(3), 0
+    local step = tide.train_step(function(input)
+      local y = net(input)
+      return y:square():mean(), y, y:max()
+    end, tide.optim.SGD(net:parameters(), {lr = 0}), {before_step = function() seen = seen + 1 end})
+    local loss, y, top = step(x)
+    assert.are.equal("number", type(loss))
+    assert.are.equal("number", type(top))
+    assert.are.same({12, 3}, y.shape)
+    assert.are.equal(1, seen)
+  end)
+
+  it("runs as it is when the loss cannot be captured", function()
+    local net = model(4)
+    local step = tide.train_step(function(input)
+      local y = net(input):square():mean()
+      return y * (y:item() > 0 and 1 or 2)
+    end, tide.optim.SGD(net:parameters(), {lr = 1e-2}))
+    assert.is_true(step(x) > step(x) * 0.2)
+    assert.is_truthy(step:reason())
+  end)
+
+  it("refuses what is no loss", function()
+    local net = model(5)
+    local opt = tide.optim.SGD(net:parameters(), {lr = 1e-2})
+    for _, f in ipairs {function(input) return net(input) end, function(input) return input:sum() end,
+      function() return 1 end} do
+      assert.has_error(function() tide.train_step(f, opt)(x) end)
+      assert.has_error(function() tide.train_step(f, opt, {fallback = "error"})(x) end)
+    end
+    assert.has_error(function() tide.train_step(function() end, {}) end)
+  end)
+end)
