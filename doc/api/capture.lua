@@ -22,9 +22,9 @@ name: string = "a function" | for print]],
       example = [[
 local w = tide.tensor {2, 3}
 local f = tide.capture(function(x) return (x * w + 1):square():sum() end)
-f(tide.tensor {1, 1}) --> 25.  (0-d float32)
+f(tide.tensor {1, 1}) --> 25.  (float32)
 w:add_(1)
-f(tide.tensor {1, 1}) --> 41.  (0-d float32)]]},
+f(tide.tensor {1, 1}) --> 41.  (float32)]]},
     {"Captured:programs", "-> table",
       "What was captured so far: a table of {key, forward, backward}; both have lines() and memory()."},
     {"Captured:profile", "...: any -> table",

@@ -100,7 +100,7 @@ function Cache:find(...)
   key = table.concat(key, " ")
   local entry = self.entries[key]
   if not (entry and is_current(entry)) then
-    local watched, err = watch.list(self.f), nil
+    local watched, err = watch.list(self.f)
     entry, err = self.build(form, count, list)
     if not entry then
       if self.fallback == "error" then error(err, 0) end
