@@ -1,4 +1,4 @@
-/* Listing a folder. */
+/* Listing folders, and making them. */
 #include "io/folder.h"
 #include <dirent.h>
 #include <errno.h>
@@ -49,4 +49,24 @@ void td_folder_free(td_folder *f) {
   for (size_t i = 0; i < f->n; i++) free(f->entry[i].name);
   free(f->entry);
   *f = (td_folder){0};
+}
+
+td_status td_folder_make(const char *path) {
+  size_t n = strlen(path);
+  char *part = malloc(n + 1);
+  if (!part) return td_fail(TD_ENOMEM, "%s: no memory to make a folder", path);
+  memcpy(part, path, n + 1);
+  td_status status = TD_OK;
+  struct stat st;
+  for (size_t i = 1; !status && i <= n; i++) {
+    if (part[i] && part[i] != '/') continue;
+    char kept = part[i];
+    part[i] = 0;
+    /* a part that is there is gone past, also where it could not be made */
+    if (mkdir(part, 0777) != 0 && !(stat(part, &st) == 0 && S_ISDIR(st.st_mode)))
+      status = td_fail(TD_EIO, "%s: cannot be made: %s", path, strerror(errno == EEXIST ? ENOTDIR : errno));
+    part[i] = kept;
+  }
+  free(part);
+  return status;
 }

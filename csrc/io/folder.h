@@ -1,4 +1,4 @@
-/* What is in a folder. */
+/* What is in a folder, and making one. */
 #ifndef TD_IO_FOLDER_H
 #define TD_IO_FOLDER_H
 #include <stdbool.h>
@@ -18,5 +18,8 @@ typedef struct {
 /* The entries but . and .., in the order of their bytes. */
 td_status td_folder_read(const char *path, td_folder *out);
 void td_folder_free(td_folder *f);
+
+/* Makes a folder and those above it that are missing; one that is there already is no failure. */
+td_status td_folder_make(const char *path);
 
 #endif

@@ -181,6 +181,11 @@ static int io_list_folder(lua_State *L) {
   return 2;
 }
 
+/* make_folder(path) → true */
+static int io_make_folder(lua_State *L) {
+  return answer_true(L, td_folder_make(check_path(L, "make_folder")), "make_folder");
+}
+
 /* ---- Batches, for tide.data.Loader ----------------------------------------------------------- */
 
 static double check_whole(lua_State *L, int index, const char *fname, const char *what) {
@@ -257,6 +262,7 @@ static const luaL_Reg functions[] = {
   {"read_cifar10", io_read_cifar10},
   {"read_cifar100", io_read_cifar100},
   {"list_folder", io_list_folder},
+  {"make_folder", io_make_folder},
   {NULL, NULL},
 };
 

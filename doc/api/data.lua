@@ -92,5 +92,7 @@ os.remove(path)]]},
     {"io.list_folder", "path: string -> string[], string[]",
       "The names of the files and of the folders inside, sorted.",
       example = "assert(tide.io.list_folder \".\")"},
+    {"io.make_folder", "path: string -> boolean",
+      "Makes a folder and those above it that are missing; one that is there is no failure."},
   },
 }

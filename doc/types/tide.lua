@@ -2762,6 +2762,180 @@ function tide.diffusion.sample(model, x_T, opts) end
 ---The samplers by name: {name, source, order, options}.
 tide.diffusion.samplers = {}
 
+---@class tide.diffusion.UNet2DModel.options
+---@field sample_size? integer|integer[] not used by the network
+---@field in_channels? integer of the image; default 3
+---@field out_channels? integer of the prediction; default 3
+---@field block_out_channels? integer[] channels of each resolution; default {224, 448, 672, 896}
+---@field layers_per_block? integer residual blocks of a resolution, one more on the way up; default 2
+---@field down_block_types? string[] DownBlock2D, AttnDownBlock2D (with attention between positions), ResnetDownsampleBlock2D
+---@field up_block_types? string[] UpBlock2D, AttnUpBlock2D, ResnetUpsampleBlock2D
+---@field mid_block_type? string or false for none; default "UNetMidBlock2D"
+---@field attention_head_dim? integer channels of a head; false: one head; default 8
+---@field norm_num_groups? integer of group norms; default 32
+---@field norm_eps? number added to variances; default 1e-5
+---@field act_fn? string or "swish", "mish", "gelu", "relu"; default "silu"
+---@field dropout? number in residual blocks; default 0
+---@field resnet_time_scale_shift? string the time is added; "scale_shift": it scales and shifts; default "default"
+---@field downsample_padding? integer 0 puts zeros at the right and the bottom alone, as DDPM; default 1
+---@field mid_block_scale_factor? number divides the sums of the middle; default 1
+---@field flip_sin_to_cos? boolean cosines of the time before its sines; default true
+---@field freq_shift? number 1 in DDPM; default 0
+---@field time_embedding_dim? integer 4·block_out_channels[1]
+---@field num_class_embeds? integer classes that may be a condition
+---@field class_embed_type? string "timestep": the condition is a number, embedded as times are; "identity": a vector
+---@field center_input_sample? boolean the image comes as 0 to 1; default false
+---@field attn_norm_num_groups? integer of the middle's attention
+---@field add_attention? boolean in the middle; default true
+---@field downsample_type? string or "resnet", in blocks with attention; default "conv"
+---@field upsample_type? string or "resnet", in blocks with attention; default "conv"
+---@field num_train_timesteps? integer not used
+---@field dtype? tide.dtype of the parameters; default "float32"
+---@field generator? tide.Generator for the first values
+
+---The U-Net of DDPM. The condition, where there are classes, is a class (from 1), int64 classes, or real vectors that stand for classes (width time_embedding_dim; gradients reach them).
+---@param config? tide.diffusion.UNet2DModel.options
+---@return tide.nn.Module
+function tide.diffusion.UNet2DModel(config) end
+
+---@class tide.diffusion.UNet2DConditionModel.options
+---@field sample_size? integer|integer[] not used by the network
+---@field in_channels? integer of the image; default 4
+---@field out_channels? integer of the prediction; default 4
+---@field block_out_channels? integer[] channels of each resolution; default {320, 640, 1280, 1280}
+---@field layers_per_block? integer residual blocks of a resolution, one more on the way up; default 2
+---@field down_block_types? string[] DownBlock2D, CrossAttnDownBlock2D (with transformers), ResnetDownsampleBlock2D
+---@field up_block_types? string[] UpBlock2D, CrossAttnUpBlock2D, ResnetUpsampleBlock2D
+---@field mid_block_type? string or false for none; default "UNetMidBlock2DCrossAttn"
+---@field attention_head_dim? integer the number of heads, in spite of its name; or a list; default 8
+---@field norm_num_groups? integer of group norms; default 32
+---@field norm_eps? number added to variances; default 1e-5
+---@field act_fn? string or "swish", "mish", "gelu", "relu"; default "silu"
+---@field dropout? number in residual blocks; default 0
+---@field resnet_time_scale_shift? string the time is added; "scale_shift": it scales and shifts; default "default"
+---@field downsample_padding? integer 0 puts zeros at the right and the bottom alone, as DDPM; default 1
+---@field mid_block_scale_factor? number divides the sums of the middle; default 1
+---@field flip_sin_to_cos? boolean cosines of the time before its sines; default true
+---@field freq_shift? number 1 in DDPM; default 0
+---@field time_embedding_dim? integer 4·block_out_channels[1]
+---@field num_class_embeds? integer classes that may be a condition
+---@field class_embed_type? string "timestep": the condition is a number, embedded as times are; "identity": a vector
+---@field center_input_sample? boolean the image comes as 0 to 1; default false
+---@field cross_attention_dim? integer|integer[] width of the condition's vectors; default 1280
+---@field transformer_layers_per_block? integer|integer[] depth of the transformers; default 1
+---@field use_linear_projection? boolean around them, instead of 1×1 convolutions; default false
+---@field upcast_attention? boolean not used; default false
+---@field dtype? tide.dtype of the parameters; default "float32"
+---@field generator? tide.Generator for the first values
+
+---The U-Net of Stable Diffusion. The condition is vectors N×S×C (or S×C for all images), or {vectors, mask =, class =}; a mask as in nn.attention.
+---@param config? tide.diffusion.UNet2DConditionModel.options
+---@return tide.nn.Module
+function tide.diffusion.UNet2DConditionModel(config) end
+
+---@class tide.diffusion.Classifier.options
+---@field in_channels? integer of the images; default 1
+---@field num_classes? integer logits; default 10
+---@field sample_size? integer not used
+---@field block_out_channels? integer[] channels of each resolution; default {16, 32, 64}
+---@field norm_num_groups? integer of group norms; default 8
+---@field dropout? number before the last layer; default 0
+---@field dtype? tide.dtype of the parameters; default "float32"
+---@field generator? tide.Generator for the first values
+
+---A small convolutional classifier, smooth and without batch statistics: images N×H×W×C to logits.
+---@param config? tide.diffusion.Classifier.options
+---@return tide.diffusion.Classifier
+function tide.diffusion.Classifier(config) end
+
+---@class tide.diffusion.load.options
+---@field dtype? tide.dtype of the parameters; default "float32"
+
+---The network of a folder in diffusers' layout (config.json and diffusion_pytorch_model.safetensors, at the top or under unet/), in evaluation mode, and {config, scheduler, schedule}: the contents of config.json and scheduler_config.json, and the noise schedule of the latter (nil without one).
+---@param dir string
+---@param opts? tide.diffusion.load.options
+---@return tide.nn.Module
+---@return table
+function tide.diffusion.load(dir, opts) end
+
+---Writes a folder that diffusers loads: config.json, the weights, and scheduler_config.json of a noise schedule (or of a table).
+---@param dir string
+---@param model tide.nn.Module
+---@param schedule? any
+---@return boolean
+function tide.diffusion.save(dir, model, schedule) end
+
+---@class tide.diffusion.Trainer.options
+---@field schedule? string|tide.NoiseSchedule see diffusion.Schedule; default "linear"
+---@field prediction? string "epsilon", "x0", "v" or "flow"; the schedule's by default
+---@field weighting? string see diffusion.loss_weight; default "uniform"
+---@field gamma? number of min_snr; default 5
+---@field times? string or "logit_normal", towards the middle; default "uniform"
+---@field optimiser? tide.Optimiser AdamW by default, with the next two
+---@field lr? number the learning rate; default 1e-3
+---@field weight_decay? number of AdamW; default 0
+---@field warmup? integer steps in which the rate rises from 0; default 0
+---@field rate? fun(k: integer, lr: number): number of the rate over steps, such as optim.cosine {steps = n}
+---@field clip? number|boolean largest norm of the gradient, or false; default 1
+---@field ema? number decay of the averages of the weights; default 0.999
+---@field null? any the condition that stands for none: a class, or a vector
+---@field drop? number share of the images that get it; default 0.1
+---@field seed? integer of noise, times and dropped conditions; default 0
+
+---Trains a network to predict ε, x0, v or the flow at random times of a noise schedule.
+---@param model tide.nn.Module
+---@param opts? tide.diffusion.Trainer.options
+---@return tide.Trainer
+function tide.diffusion.Trainer(model, opts) end
+
+---One step on a batch; its loss.
+---@param x0 tide.Tensor
+---@param condition? any
+---@return number
+function Trainer:step(x0, condition) end
+
+---The loss of a batch with its graph, for steps of your own.
+---@param x0 tide.Tensor
+---@param condition? any
+---@return tide.Tensor
+function Trainer:loss_of(x0, condition) end
+
+---@class tide.Trainer.run.options
+---@field loader? tide.Loader of images and conditions
+---@field steps? integer in all, also those of earlier runs
+---@field every? integer steps between calls of progress; default 100
+---@field progress? function progress(trainer, mean_loss); false stops
+
+---Trains up to a number of steps in all.
+---@param opts tide.Trainer.run.options
+---@return tide.Trainer
+function Trainer:run(opts) end
+
+---f(…) while the model has the averages of its weights, in evaluation mode, without recording.
+---@param f function
+---@param ... any
+---@return any ...
+function Trainer:with_average(f, ...) end
+
+---A checkpoint: weights, averages, the optimiser's state, generators and steps. A run that goes on from it gives the same bits as one that was never stopped.
+---@param path string
+---@return boolean
+function Trainer:save(path) end
+
+---Goes on from a checkpoint of a trainer with the same model and options.
+---@param path string
+---@return tide.Trainer
+function Trainer:load(path) end
+
+---The weight of a squared error of a prediction at a time: "uniform" 1; of the error in x0 "min_snr" min(SNR, γ), "snr" SNR, "truncated_snr" max(SNR, 1).
+---@param schedule tide.NoiseSchedule
+---@param t number
+---@param kind string
+---@param weighting string
+---@param gamma? number default 5
+---@return number
+function tide.diffusion.loss_weight(schedule, t, kind, weighting, gamma) end
+
 ---8,000 and 2,000 handwritten digits (28×28×1) that come with tide.
 ---@return tide.Dataset
 ---@return tide.Dataset
@@ -2876,6 +3050,11 @@ function tide.io.read_cifar100(path) end
 ---@return string[]
 ---@return string[]
 function tide.io.list_folder(path) end
+
+---Makes a folder and those above it that are missing; one that is there is no failure.
+---@param path string
+---@return boolean
+function tide.io.make_folder(path) end
 
 ---@class tide.plot.figure.options
 ---@field width? integer pixels; default 900
@@ -3224,6 +3403,9 @@ function tide.help(what) end
 ---The prompt of bin/tide: evaluates what is typed, keeps locals from line to line, remembers history.
 function tide.repl.run() end
 
+---@class tide.diffusion.Classifier: tide.nn.Module
+local Classifier = {}
+
 ---@class tide.implicit.HomoODE: tide.nn.Module
 ---@field endpoint tide.Tensor? z(horizon) of the last call, detached
 ---@field stats table? of the last solve, see Solution.stats
@@ -3324,6 +3506,16 @@ function SharedPoint:start(features) end
 ---−1, +1, −1, …
 ---@return tide.Tensor
 function SharedPoint:pattern() end
+
+---The last stage averaged over positions: N×channels, what diffusion.frechet is measured on.
+---@param x tide.Tensor
+---@return tide.Tensor
+function Classifier:features(x) end
+
+---The result of every stage, N×h×w×channels: what Gram matrices are made of.
+---@param x tide.Tensor
+---@return tide.Tensor[]
+function Classifier:maps(x) end
 
 Tensor.zeros_like = tide.zeros_like
 Tensor.ones_like = tide.ones_like

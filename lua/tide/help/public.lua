@@ -30,6 +30,7 @@ local function objects(tide)
     TrainStep = getmetatable(tide.train_step(function() end, opt)),
     Axes = getmetatable(figure:axes(1)), Canvas = require "tide.plot.canvas",
     NoiseSchedule = getmetatable(tide.diffusion.Schedule "linear"),
+    Trainer = getmetatable(tide.diffusion.Trainer {p}),
   }
 end
 

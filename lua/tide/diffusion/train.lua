@@ -1,0 +1,271 @@
+-- Training: the losses of denoising with their usual weights, the condition dropped now and then (so that one
+-- network serves guidance), averages of the weights, and checkpoints from which a run goes on bit for bit.
+--
+--   local trainer = diffusion.Trainer(net, {schedule = "linear", prediction = "v", null = 11})
+--   trainer:run {loader = loader, steps = 5000, progress = function(t) print(t.steps, t.loss) end}
+--   trainer:with_average(function() … sample … end)
+
+local core = require "tide.core"
+local message = require "tide.message"
+local nn_module = require "tide.nn.module"
+local optim = require "tide.optim"
+local options = require "tide.options"
+local random = require "tide.random"
+local schedules = require "tide.diffusion.schedule"
+local is_tensor = require("tide.tensor").is_tensor
+
+local M = {}
+local raise, shape_of = message.raise, message.shape
+
+-- ---- Weights of the loss ----
+
+-- The weight of |x̂0 − x0|² at a signal-to-noise ratio, by name. "uniform" weighs the prediction itself.
+local weightings = {
+  uniform = false,
+  min_snr = function(snr, gamma) return math.min(snr, gamma) end,  -- Hang et al. 2023
+  snr = function(snr) return snr end,                              -- what a uniform ε-loss does
+  truncated_snr = function(snr) return math.max(snr, 1) end,       -- Salimans and Ho 2022
+}
+
+-- |x̂0 − x0|² over the squared error of a prediction of each kind, at a node of the schedule.
+local function x0_over(kind, node)
+  if kind == "x0" then return 1 end
+  if kind == "epsilon" then return node.ratio * node.ratio end
+  local r = kind == "v" and node.alpha ^ 2 + node.sigma ^ 2 or node.alpha + node.sigma
+  return (node.sigma / r) ^ 2
+end
+
+--- The weight of the squared error of a prediction of `kind` at time t of a schedule: weighting "uniform" (1),
+--- "min_snr" (min(SNR, γ) of the error in x0), "snr" or "truncated_snr" (max(SNR, 1)).
+function M.loss_weight(schedule, t, kind, weighting, gamma)
+  local f = weightings[weighting]
+  if f == nil then
+    raise("loss_weight: weighting is %s, expected \"uniform\", \"min_snr\", \"snr\" or \"truncated_snr\"",
+      tostring(weighting))
+  end
+  if not f then return 1 end
+  local node = schedule:node(t)
+  local snr = math.exp(math.min(2 * node.lambda, 50))
+  return f(snr, gamma or 5) * x0_over(kind, node)
+end
+
+-- ---- The trainer ----
+
+local Trainer = {}
+Trainer.__index = Trainer
+
+local trainer_options = {
+  schedule = "linear", prediction = options.none, weighting = "uniform", gamma = 5, times = "uniform",
+  optimiser = options.none, lr = 1e-3, weight_decay = 0, warmup = 0, rate = options.none, clip = 1, ema = 0.999,
+  null = options.none, drop = 0.1, seed = 0,
+}
+
+local function check_numbers(o)
+  for name, range in pairs {lr = {0, math.huge}, gamma = {0, math.huge}, warmup = {0, math.huge}, ema = {0, 1},
+    drop = {0, 1}, seed = {0, 2 ^ 53 - 1}, weight_decay = {0, math.huge}} do
+    local v = o[name]
+    if type(v) ~= "number" or not (v >= range[1] and v <= range[2]) then
+      raise("Trainer: %s is %s, expected a number from %g%s", name, tostring(v), range[1],
+        range[2] < math.huge and (" to %g"):format(range[2]) or "")
+    end
+  end
+  if o.times ~= "uniform" and o.times ~= "logit_normal" then
+    raise("Trainer: times is %s, expected \"uniform\" or \"logit_normal\"", tostring(o.times))
+  end
+  if o.clip and not (type(o.clip) == "number" and o.clip > 0) then
+    raise("Trainer: clip is %s, expected a positive number or false", tostring(o.clip))
+  end
+end
+
+--- diffusion.Trainer(model, opts): see doc/api/diffusion_networks.lua.
+function M.Trainer(model, opts)
+  local o = options.check("Trainer", opts, trainer_options)
+  check_numbers(o)
+  local self = setmetatable({}, Trainer)
+  self.model, self.steps, self.loss = model, 0, nil
+  self.schedule = schedules.is_schedule(o.schedule) and o.schedule or schedules.Schedule(o.schedule)
+  self.prediction = o.prediction or self.schedule.prediction
+  M.loss_weight(self.schedule, self.schedule.last, self.prediction, o.weighting, o.gamma)
+  self.weighting, self.gamma, self.times = o.weighting, o.gamma, o.times
+  self.null, self.drop, self.clip = o.null, o.drop, o.clip
+  self.parameters = nn_module.parameters(model)
+  self.optimiser = o.optimiser or optim.AdamW(self.parameters, {lr = o.lr, weight_decay = o.weight_decay})
+  self.lr, self.warmup, self.rate = self.optimiser.groups[1].lr, o.warmup, o.rate
+  self.average = optim.EMA(self.parameters, o.ema)
+  self.generator = core.generator(o.seed)
+  return self
+end
+
+-- One time for each of n images. Schedules of whole times draw whole times.
+local function draw_times(self, n)
+  local s, g = self.schedule, self.generator
+  if self.times == "logit_normal" then
+    return core.sigmoid(g:randn(n)) * (s.last - s.first) + s.first
+  end
+  local u = g:rand(n)
+  if s.lambdas then return core.floor(u * (s.last - s.first + 1)) + s.first end
+  return u * (s.last - s.first) + s.first
+end
+
+-- The condition, replaced by the null one for a share `drop` of the images.
+local function dropped(self, condition, n)
+  if condition == nil or self.null == nil or self.drop == 0 then return condition end
+  if not is_tensor(condition) then
+    raise("Trainer: the condition is a %s, expected a tensor of %d rows", type(condition), n)
+  end
+  local shape = {n}
+  for i = 2, condition.ndim do shape[i] = 1 end
+  local out = core.reshape(core.lt(self.generator:rand(n), self.drop), shape)
+  return core.where(out, self.null, condition)
+end
+
+-- Weights of the images' losses at their times, or nil where all are 1.
+local function weights_at(self, times)
+  if self.weighting == "uniform" then return nil end
+  local list = times:totable()
+  for i, t in ipairs(list) do
+    list[i] = M.loss_weight(self.schedule, t, self.prediction, self.weighting, self.gamma)
+  end
+  return core.tensor(list, times.dtype)
+end
+
+--- The loss of a batch, as a tensor with its graph: noise, times and dropped conditions are drawn anew.
+function Trainer:loss_of(x0, condition)
+  if not is_tensor(x0) or x0.ndim < 2 then
+    raise("Trainer: the images are %s, expected a tensor N×…", is_tensor(x0) and "of shape (" .. shape_of(x0) .. ")"
+      or "a " .. type(x0))
+  end
+  local n = x0:size(1)
+  local times = draw_times(self, n)
+  local noise = self.generator:randn(x0.shape, x0.dtype)
+  condition = dropped(self, condition, n)
+  local x_t = self.schedule:add_noise(x0, noise, times)
+  local target = self.schedule:target(x0, noise, times, self.prediction)
+  local p = self.model(x_t, times, condition)
+  if shape_of(p) ~= shape_of(x0) then
+    raise("Trainer: the model gave shape (%s) for images of shape (%s)", shape_of(p), shape_of(x0))
+  end
+  local dims = {}
+  for i = 2, x0.ndim do dims[#dims + 1] = i end
+  local loss = core.sum(core.square(p - target), dims) * (n / x0.numel)
+  local weights = weights_at(self, times)
+  if weights then loss = loss * core.to(weights, loss.dtype) end
+  return core.sum(loss) / n
+end
+
+-- The learning rate of the step under way.
+local function current_rate(self)
+  local lr = self.lr
+  if self.rate then lr = self.rate(self.steps, lr) end
+  if self.steps < self.warmup then lr = lr * (self.steps + 1) / self.warmup end
+  return lr
+end
+
+--- One step on a batch of images (N×…) and their conditions. Returns the loss. A loss that is not finite raises
+--- before it spoils the weights.
+function Trainer:step(x0, condition)
+  local loss = self:loss_of(x0, condition)
+  local value = loss:item()
+  if value ~= value or math.abs(value) == math.huge then
+    raise("Trainer: the loss is %s at step %d: lower the learning rate", tostring(value), self.steps + 1)
+  end
+  loss:backward()
+  if self.clip then optim.clip_grad_norm(self.parameters, self.clip) end
+  self.optimiser:set_lr(current_rate(self))
+  self.optimiser:step():zero_grad()
+  self.average:update()
+  self.steps, self.loss = self.steps + 1, value
+  return value
+end
+
+local run_options = {loader = options.none, steps = options.none, every = 100, progress = options.none}
+
+--- Trains up to `steps` steps in all on a data.Loader; the batches are those that this many steps from the
+--- beginning give, wherever the run began. progress(trainer, mean_loss) is called every `every` steps and at the
+--- end; it may return false to stop. Returns the trainer.
+function Trainer:run(opts)
+  local o = options.check("Trainer:run", opts, run_options)
+  if type(o.loader) ~= "table" or not o.loader.epoch then raise("Trainer:run: loader is missing") end
+  if type(o.steps) ~= "number" then raise("Trainer:run: steps is %s, expected a number", tostring(o.steps)) end
+  local total, count = 0, 0
+  while self.steps < o.steps do
+    local passed = self.steps % o.loader.batches
+    for x, y in o.loader:epoch(math.floor(self.steps / o.loader.batches) + 1) do
+      if passed > 0 then
+        passed = passed - 1
+      else
+        total, count = total + self:step(x, y), count + 1
+        if self.steps % o.every == 0 or self.steps == o.steps then
+          if o.progress and o.progress(self, total / count) == false then return self end
+          total, count = 0, 0
+        end
+        if self.steps >= o.steps then break end
+      end
+    end
+  end
+  return self
+end
+
+--- f(…) while the model has the averages of its weights and is in evaluation mode, without recording.
+function Trainer:with_average(f, ...)
+  local model = self.model
+  nn_module.eval(model)
+  local function finish(ok, ...)
+    nn_module.train(model)
+    if not ok then error((...), 0) end
+    return ...
+  end
+  return finish(pcall(self.average.with, self.average, core.with_recording, false, f, ...))
+end
+
+-- ---- Checkpoints ----
+
+local format = "tide.diffusion.Trainer 1"
+
+-- A generator's seed and counter as a tensor, and back.
+local function generator_state(g)
+  local seed, counter = g:state()
+  return core.tensor({seed, counter}, "float64")
+end
+local function set_generator(g, t) g:state(t[1]:item(), t[2]:item()) end
+
+-- Everything a run needs to go on.
+local function state_of(self)
+  local state = {
+    steps = core.tensor(self.steps, "float64"), generator = generator_state(self.generator),
+    default_generator = generator_state(random.default_generator()),
+  }
+  for name, t in pairs(nn_module.state_dict(self.model)) do state["model." .. name] = t end
+  for name, t in pairs(self.optimiser:state_dict()) do state["optimiser." .. name] = t end
+  for name, t in pairs(self.average:state_dict()) do state["average." .. name] = t end
+  return state
+end
+
+--- Writes everything the run needs to go on into a file: true, or nil and a message.
+function Trainer:save(path)
+  return core.io.save_safetensors(path, state_of(self), {format = format})
+end
+
+--- Goes on from a file that save() wrote, of a trainer with the same model and options: the trainer, or nil and a
+--- message when the file cannot be read.
+function Trainer:load(path)
+  local state, metadata = core.io.load_safetensors(path)
+  if not state then return nil, metadata end
+  if metadata.format ~= format then
+    return nil, ("%s: expected a trainer's checkpoint, found %s"):format(path, metadata.format or "other tensors")
+  end
+  local parts = {model = {}, optimiser = {}, average = {}}
+  for name, t in pairs(state) do
+    local part, rest = name:match "^(%a+)%.(.*)$"
+    if parts[part] then parts[part][rest] = t end
+  end
+  nn_module.load_state_dict(self.model, parts.model)
+  self.optimiser:load_state_dict(parts.optimiser)
+  self.average:load_state_dict(parts.average)
+  self.steps = state.steps:item()
+  set_generator(self.generator, state.generator)
+  set_generator(random.default_generator(), state.default_generator)
+  return self
+end
+
+return M
