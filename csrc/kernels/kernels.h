@@ -64,6 +64,11 @@ typedef struct {
   td_pw_step step[TD_PW_MAX_STEP];
 } td_pw;
 
+/* What a kernel may apply to its result while that is in registers. */
+typedef enum {
+  TD_ACT_NONE, TD_ACT_RELU, TD_ACT_SILU, TD_ACT_GELU, TD_ACT_TANH, TD_ACT_SIGMOID, TD_ACT_COUNT
+} td_act;
+
 /* ---- Convolution and pooling geometry --------------------------------------------------------------------- */
 typedef struct {
   size_t n, h, w, c;        /* input images: n×h×w×c */
@@ -72,6 +77,14 @@ typedef struct {
   size_t stride[2], pad[2], dilation[2];
   size_t groups;            /* divides c and o; output channel block g sees input channel block g */
 } td_conv;
+
+/* What is done to the result of a convolution on its way to memory: y = act(y + bias + chan + add). */
+typedef struct {
+  const void *bias;         /* o; NULL leaves a term out */
+  const void *chan;         /* n×o: one number for each channel of each image */
+  const void *add;          /* n×oh×ow×o */
+  td_act act;
+} td_epilogue;
 
 /* ---- The list: X(return type, name, (parameters)) --------------------------------------------------------- */
 
@@ -108,7 +121,8 @@ typedef struct {
                          const void *beta, size_t rows, size_t c, double eps))                                  \
   X(void, channel_norm_grad, (void *dx, void *dgamma, void *dbeta, const void *dy, const void *x,               \
                               const void *mean, const void *rstd, const void *gamma, size_t rows, size_t c))    \
-  X(void, conv2d, (void *y, const void *x, const void *w, const void *bias, const td_conv *g))                  \
+  /* e may be NULL */                                                                                           \
+  X(void, conv2d, (void *y, const void *x, const void *w, const td_epilogue *e, const td_conv *g))              \
   X(void, conv2d_input_grad, (void *dx, const void *dy, const void *w, const td_conv *g))                       \
   X(void, conv2d_weight_grad, (void *dw, const void *x, const void *dy, const td_conv *g))                      \
   /* pooling uses n, h, w, c, kh, kw, oh, ow, stride, pad; padding never wins a maximum nor enters a mean's count;\

@@ -29,12 +29,14 @@ static td_conv flatten(const td_conv *g) {
   return f;
 }
 
-void TD_K(conv2d)(void *y, const void *x, const void *w, const void *bias, const td_conv *g) {
+void TD_K(conv2d)(void *y, const void *x, const void *w, const td_epilogue *e, const td_conv *g) {
+  static const td_epilogue none;
   if (is_empty(g)) return;
-  td_conv f = flatten(g);
-  bool done = is_depthwise(&f) ? TD_K(conv_depthwise)(y, x, w, bias, &f)
-                               : TD_K(conv_direct)(y, x, w, bias, &f);
-  if (!done) TD_K(conv_plain)(y, x, w, bias, &f);
+  if (!e) e = &none;
+  td_conv f = e->chan ? *g : flatten(g);
+  bool done = is_depthwise(&f) ? TD_K(conv_depthwise)(y, x, w, e, &f)
+                               : TD_K(conv_direct)(y, x, w, e, &f);
+  if (!done) TD_K(conv_plain)(y, x, w, e, &f);
 }
 
 void TD_K(conv2d_input_grad)(void *dx, const void *dy, const void *w, const td_conv *g) {

@@ -6,20 +6,26 @@
 #define TD_KERNELS_REAL_CONV_H
 
 /* Any geometry, by register tiles: real_conv_direct.c and real_conv_weight.c. */
-bool TD_K(conv_direct)(real *y, const real *x, const real *w, const real *bias, const td_conv *g);
+bool TD_K(conv_direct)(real *y, const real *x, const real *w, const td_epilogue *e,
+                       const td_conv *g);
 bool TD_K(conv_direct_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g);
 bool TD_K(conv_direct_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
 
 /* groups = c = o, vectors along the channels: real_conv_depthwise.c. */
-bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const real *bias,
+bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const td_epilogue *e,
                           const td_conv *g);
 bool TD_K(conv_depthwise_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g);
 bool TD_K(conv_depthwise_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
 
 /* Written-out sums that need no memory: real_conv_plain.c. */
-void TD_K(conv_plain)(real *y, const real *x, const real *w, const real *bias, const td_conv *g);
+void TD_K(conv_plain)(real *y, const real *x, const real *w, const td_epilogue *e,
+                      const td_conv *g);
 void TD_K(conv_plain_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g);
 void TD_K(conv_plain_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
+
+/* What is left of an epilogue once sums are in memory, y = act(y + add): `count` runs of n elements
+ * `pitch` apart, of y and of add (which may be NULL) alike. real_conv_finish.c */
+void TD_K(conv_finish)(real *y, const real *add, size_t count, size_t n, size_t pitch, td_act act);
 
 static inline size_t conv_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 static inline size_t conv_round_up(size_t a, size_t b) { return conv_ceil_div(a, b) * b; }

@@ -10,7 +10,8 @@ enum { MIN_TASK = 1 << 15, MAX_PARTS = 32, MIN_PART = 1 << 18 };
 typedef struct {
   const td_conv *g;
   real *out;
-  const real *x, *w, *dy, *bias;
+  const real *x, *w, *dy;
+  const td_epilogue *e;
   size_t parts;
   real *sums;
 } job;
@@ -78,6 +79,17 @@ static size_t seer(const td_conv *g, int axis, size_t in, size_t tap, size_t siz
   return (at - shift) / g->stride[axis];
 }
 
+/* The rest of the epilogue of output row r, counted over all images. */
+static void finish_row(const job *p, size_t r) {
+  const td_conv *g = p->g;
+  real *y = p->out + r * g->ow * g->c;
+  const real *add = p->e->add, *chan = p->e->chan;
+  if (chan)
+    for (size_t ow = 0; ow < g->ow; ow++)
+      TD_K(conv_finish)(y + ow * g->c, chan + r / g->oh * g->c, 1, g->c, 0, TD_ACT_NONE);
+  TD_K(conv_finish)(y, add ? add + r * g->ow * g->c : NULL, 1, g->ow * g->c, 0, p->e->act);
+}
+
 /* Output rows, counted over all images. */
 static void forward_rows(void *ctx, size_t begin, size_t end) {
   const job *p = ctx;
@@ -87,7 +99,7 @@ static void forward_rows(void *ctx, size_t begin, size_t end) {
     size_t oh = r % g->oh;
     for (size_t ow = 0; ow < g->ow; ow++) {
       real *y = p->out + (r * g->ow + ow) * g->c;
-      const real *start = p->bias;
+      const real *start = p->e->bias;
       pairs list;
       list.n = 0;
       for (size_t i = 0; i < g->kh; i++) {
@@ -102,6 +114,7 @@ static void forward_rows(void *ctx, size_t begin, size_t end) {
       }
       sum_products(y, start, &list, g->c);
     }
+    finish_row(p, r);
   }
 }
 
@@ -165,9 +178,9 @@ static size_t grain(const td_conv *g, size_t width) {
   return 1 + MIN_TASK / (width * g->c * g->kh * g->kw);
 }
 
-bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const real *bias,
+bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const td_epilogue *e,
                           const td_conv *g) {
-  job p = {.g = g, .out = y, .x = x, .w = w, .bias = bias};
+  job p = {.g = g, .out = y, .x = x, .w = w, .e = e};
   td_parallel(g->n * g->oh, grain(g, g->ow), forward_rows, &p);
   return true;
 }

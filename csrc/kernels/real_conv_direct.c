@@ -73,6 +73,7 @@ typedef struct {
   bool failed;                  /* a task was refused memory */
   const real *x, *w;
   real *y;
+  const td_epilogue *e;         /* NULL in the input gradient */
 } plan;
 
 /* ---- Geometry -------------------------------------------------------------------------------- */
@@ -221,7 +222,8 @@ static void list_units(plan *p) {
   }
 }
 
-static void fill_init(plan *p, const real *bias) {
+static void fill_init(plan *p) {
+  const real *bias = p->e ? p->e->bias : NULL;
   size_t width = p->vectors * TD_LANES;
   memset(p->init, 0, p->g->groups * width * sizeof(real));
   for (size_t k = 0; bias && k < p->g->groups; k++)
@@ -232,7 +234,7 @@ static void fill_init(plan *p, const real *bias) {
 static size_t unit_bytes(const plan *p, size_t v) { return p->weight_rows * v * TD_VBYTES; }
 
 /* Lays out the shared block and a task's; false when memory is refused. */
-static bool prepare(plan *p, const real *bias) {
+static bool prepare(plan *p) {
   const td_conv *g = p->g;
   size_t taps = g->kh * g->kw, phases = p->out_step[0] * p->out_step[1];
   size_t phase_at = 0, unit_at = conv_align(phases * sizeof(phase));
@@ -258,7 +260,7 @@ static bool prepare(plan *p, const real *bias) {
   p->packed = (real *)(p->base + packed_at);
   list_phases(p);
   list_units(p);
-  fill_init(p, bias);
+  fill_init(p);
   return true;
 }
 
@@ -439,12 +441,36 @@ static void unpack(const phase *f, target from, target to, size_t rows,
     }
 }
 
-/* q rows [q0, q1) of an output image, x being what row q0 reads. */
-static void run_unit(const plan *p, size_t u, const real *x, real *buffer, real *image, size_t q0,
+/* What the sums of a unit of image n begin with, bias and chan together; sum: memory for it. */
+static const real *unit_init(const plan *p, size_t k, const unit *e, size_t n, real *sum) {
+  const real *init = p->init + (k * p->vectors + e->v0) * TD_LANES;
+  const real *chan = p->e ? p->e->chan : NULL;
+  if (!chan) return init;
+  size_t out = e->v0 * TD_LANES, width = e->v * TD_LANES, real_ones = conv_min(width, p->out_cg - out);
+  chan += n * p->out_c + k * p->out_cg + out;
+  for (size_t i = 0; i < width; i++) sum[i] = init[i] + (i < real_ones ? chan[i] : 0);
+  return sum;
+}
+
+/* Adds what is to be added to rows of a unit, which lie at `to` in y, and activates them. */
+static void finish(const plan *p, target to, size_t rows, size_t channels) {
+  if (!p->e || (!p->e->add && p->e->act == TD_ACT_NONE)) return;
+  const real *add = p->e->add;
+  for (size_t r = 0; r < rows; r++) {
+    real *y = to.first + r * to.row_pitch;
+    TD_K(conv_finish)(y, add ? add + (y - p->y) : NULL, p->out[1], channels, to.col_pitch,
+                      p->e->act);
+  }
+}
+
+/* q rows [q0, q1) of output image n, x being what row q0 reads. */
+static void run_unit(const plan *p, size_t u, const real *x, real *buffer, size_t n, size_t q0,
                      size_t q1) {
   const unit *e = &p->unit[u % p->units];
   size_t k = u / p->units, out = e->v0 * TD_LANES, width = e->v * TD_LANES;
-  const real *w = unit_weights(p, u), *init = p->init + (k * p->vectors + e->v0) * TD_LANES;
+  size_t channels = conv_min(width, p->out_cg - out);
+  real sum[4 * TD_LANES], *image = p->y + n * p->out[0] * p->out[1] * p->out_c;
+  const real *w = unit_weights(p, u), *init = unit_init(p, k, e, n, sum);
   for (size_t i = 0; i < p->phases; i++) {
     const phase *f = &p->phase[i];
     if (q0 >= f->count[0]) continue;
@@ -453,13 +479,13 @@ static void run_unit(const plan *p, size_t u, const real *x, real *buffer, real 
                  .col_pitch = p->out_step[1] * p->out_c};
     to.first = image + q0 * to.row_pitch + (f->a[0] * p->out[1] + f->a[1]) * p->out_c +
                k * p->out_cg + out;
-    if (out + width <= p->out_cg) {
-      run_phase(p, f, e, x, w, init, to, rows);
-      continue;
+    if (channels == width) run_phase(p, f, e, x, w, init, to, rows);
+    else {
+      target part = {.first = buffer, .row_pitch = f->count[1] * width, .col_pitch = width};
+      run_phase(p, f, e, x, w, init, part, rows);
+      unpack(f, part, to, rows, channels);
     }
-    target part = {.first = buffer, .row_pitch = f->count[1] * width, .col_pitch = width};
-    run_phase(p, f, e, x, w, init, part, rows);
-    unpack(f, part, to, rows, p->out_cg - out);
+    finish(p, to, rows, channels);
   }
 }
 
@@ -468,7 +494,7 @@ static void run_unit(const plan *p, size_t u, const real *x, real *buffer, real 
 static void run_item(const plan *p, size_t item, size_t u, size_t end, char *mine) {
   size_t n0 = item / p->bands * p->group, n1 = conv_min(n0 + p->group, p->g->n);
   size_t q0 = item % p->bands * p->band, q1 = conv_min(q0 + p->band, p->span_q[0]);
-  size_t in_size = p->in[0] * p->in[1] * p->in_c, out_size = p->out[0] * p->out[1] * p->out_c;
+  size_t in_size = p->in[0] * p->in[1] * p->in_c;
   size_t packed = conv_align(p->blocks * p->plane * sizeof(real)) / sizeof(real);
   real *x = (real *)mine;
   real *line = (real *)(mine + p->local_line), *buffer = (real *)(mine + p->local_buffer);
@@ -476,7 +502,7 @@ static void run_item(const plan *p, size_t item, size_t u, size_t end, char *min
     pack_band(p, x + (n - n0) * packed, line, p->x + n * in_size, u / p->units, q0, q1);
   for (; u < end; u++)
     for (size_t n = n0; n < n1; n++)
-      run_unit(p, u, x + (n - n0) * packed, buffer, p->y + n * out_size, q0, q1);
+      run_unit(p, u, x + (n - n0) * packed, buffer, n, q0, q1);
 }
 
 /* Items are the bands of all groups of images. */
@@ -503,8 +529,8 @@ static void choose_pass(plan *p) {
   }
 }
 
-static bool correlate(plan *p, const real *bias) {
-  if (!prepare(p, bias)) return false;
+static bool correlate(plan *p) {
+  if (!prepare(p)) return false;
   size_t items = conv_ceil_div(p->g->n, p->group) * p->bands;
   size_t work = p->group * p->band * p->span_q[1] * p->weight_rows * p->out_cg * p->g->groups /
                 (p->out_step[0] * p->out_step[1]);
@@ -517,16 +543,17 @@ static bool correlate(plan *p, const real *bias) {
   return !p->failed;
 }
 
-bool TD_K(conv_direct)(real *y, const real *x, const real *w, const real *bias, const td_conv *g) {
+bool TD_K(conv_direct)(real *y, const real *x, const real *w, const td_epilogue *e,
+                       const td_conv *g) {
   plan p;
   describe(&p, g, false);
-  p.x = x, p.w = w, p.y = y;
-  return correlate(&p, bias);
+  p.x = x, p.w = w, p.y = y, p.e = e;
+  return correlate(&p);
 }
 
 bool TD_K(conv_direct_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g) {
   plan p;
   describe(&p, g, true);
   p.x = dy, p.w = w, p.y = dx;
-  return correlate(&p, NULL);
+  return correlate(&p);
 }

@@ -39,12 +39,16 @@ static real plain_at(const real *x, const real *w, const td_conv *g, size_t n, s
   return sum;
 }
 
-void TD_K(conv_plain)(real *y, const real *x, const real *w, const real *bias, const td_conv *g) {
+void TD_K(conv_plain)(real *y, const real *x, const real *w, const td_epilogue *e,
+                      const td_conv *g) {
+  const real *bias = e->bias, *chan = e->chan;
   for (size_t n = 0; n < g->n; n++)
     for (size_t oh = 0; oh < g->oh; oh++)
       for (size_t ow = 0; ow < g->ow; ow++)
         for (size_t o = 0; o < g->o; o++)
-          y[y_index(g, n, oh, ow, o)] = plain_at(x, w, g, n, oh, ow, o) + (bias ? bias[o] : 0);
+          y[y_index(g, n, oh, ow, o)] = plain_at(x, w, g, n, oh, ow, o) + (bias ? bias[o] : 0) +
+                                        (chan ? chan[n * g->o + o] : 0);
+  TD_K(conv_finish)(y, e->add, 1, g->n * g->oh * g->ow * g->o, 0, e->act);
 }
 
 void TD_K(conv_plain_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g) {

@@ -101,8 +101,8 @@ static td_status conv2d_run(td_call *c) {
   td_status s = contiguous_all(c, t);
   if (s) return s;
   conv_geometry(c, t[0]->shape, t[1]->shape, &g);
-  if (c->out[0]->numel)
-    td_k(t[0]->dtype)->conv2d(c->out[0]->data, t[0]->data, t[1]->data, c->nin == 3 ? t[2]->data : NULL, &g);
+  td_epilogue e = {.bias = c->nin == 3 ? t[2]->data : NULL};
+  if (c->out[0]->numel) td_k(t[0]->dtype)->conv2d(c->out[0]->data, t[0]->data, t[1]->data, &e, &g);
   release_all(c, t);
   return TD_OK;
 }
@@ -202,6 +202,111 @@ const td_op td_op_conv2d_weight_grad = {
   .name = "conv2d_weight_grad", .signature = "x, dy, " CONV_OPTIONS ", kernel_height:int, kernel_width:int",
   .shape = conv2d_weight_grad_shape, .run = conv2d_weight_grad_run, .vjp = conv2d_weight_grad_vjp,
   .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1), .doc = "transpose of conv2d in its weights"};
+
+/* ---- Convolution, what is added to its result and an activation in one pass ----
+ * y = act(x*w + bias + chan + add). `parts` says which of the three follow x and w (BIAS | CHAN | ADD); 0 means the
+ * first ones in that order. */
+enum { PARTS = 7, ACT = 8, BIAS = 1, CHAN = 2, ADD = 4 };
+
+/* The places of bias, chan and add among the operands; 0 for one that is not there. */
+static td_status fused_places(const char *name, const td_attrs *a, int nin, int place[3]) {
+  int parts = (int)a->i[PARTS], next = 2;
+  if (parts == 0) parts = (1 << (nin - 2)) - 1;
+  for (int k = 0; k < 3; k++) place[k] = parts >> k & 1 ? next++ : 0;
+  if (a->i[PARTS] < 0 || a->i[PARTS] > 7 || next != nin)
+    return td_fail(TD_EARG, "%s: parts %lld does not fit %d operands after x and w, expected the sum of 1 (bias), 2 (chan) "
+                   "and 4 (add) for those that are there", name, (long long)a->i[PARTS], nin - 2);
+  return TD_OK;
+}
+
+static bool is_chan(const td_tensor *t, const td_conv *g) {
+  if (t->ndim == 2) return t->shape[0] == g->n && t->shape[1] == g->o;
+  return t->ndim == 4 && t->shape[0] == g->n && t->shape[1] == 1 && t->shape[2] == 1 && t->shape[3] == g->o;
+}
+
+static td_status fused_parts(const td_call *c, const td_conv *g) {
+  static const char *const name[3] = {"bias", "chan", "add"};
+  int place[3];
+  td_status s = fused_places("conv2d_fused", c->a, c->nin, place);
+  const size_t y[4] = {g->n, g->oh, g->ow, g->o};
+  for (int k = 0; k < 3 && !s; k++) {
+    if (!place[k]) continue;
+    const td_tensor *t = c->in[place[k]];
+    bool fits = k == 0 ? t->ndim == 1 && t->numel == g->o
+                : k == 1 ? is_chan(t, g)
+                         : t->ndim == 4 && !memcmp(t->shape, y, sizeof y);
+    if (!fits || t->dtype != c->in[0]->dtype)
+      s = td_fail(TD_ESHAPE, "conv2d_fused: %s is %s of shape (%s), expected (%s) of %s", name[k],
+                  td_dtype_name(t->dtype), td_tensor_shape_string(t),
+                  k == 0   ? td_shape_string(1, y + 3)
+                  : k == 1 ? td_shape_string(2, (const size_t[]){g->n, g->o})
+                           : td_shape_string(4, y), td_dtype_name(c->in[0]->dtype));
+  }
+  return s;
+}
+
+static td_status conv2d_fused_shape(td_call *c) {
+  td_conv g;
+  td_status s = want_images(c, 0);
+  if (!s) s = want_images(c, 1);
+  if (!s) s = conv_geometry(c, c->in[0]->shape, c->in[1]->shape, &g);
+  if (!s) s = fused_parts(c, &g);
+  if (!s && (c->a->i[ACT] < 0 || c->a->i[ACT] >= TD_ACT_COUNT))
+    s = td_fail(TD_EARG, "conv2d_fused: activation is %lld, expected 0 none, 1 relu, 2 silu, 3 gelu, 4 tanh or 5 sigmoid",
+                (long long)c->a->i[ACT]);
+  if (!s) td_meta_set(c, 0, c->in[0]->dtype, 4, (const size_t[]){g.n, g.oh, g.ow, g.o});
+  return s;
+}
+static td_status conv2d_fused_run(td_call *c) {
+  td_conv g;
+  td_tensor *t[5];
+  int at[3];
+  td_status s = contiguous_all(c, t);
+  if (s) return s;
+  conv_geometry(c, t[0]->shape, t[1]->shape, &g);
+  fused_places("conv2d_fused", c->a, c->nin, at);
+  td_epilogue e = {.act = (td_act)c->a->i[ACT]};
+  if (at[0]) e.bias = t[at[0]]->data;
+  if (at[1]) e.chan = t[at[1]]->data;
+  if (at[2]) e.add = t[at[2]]->data;
+  if (c->out[0]->numel) td_k(t[0]->dtype)->conv2d(c->out[0]->data, t[0]->data, t[1]->data, &e, &g);
+  release_all(c, t);
+  return TD_OK;
+}
+
+/* The cotangent of what the activation is applied to, by the activation's own rule. silu and gelu need its operand,
+ * which is computed again; the others are known from the result, also relu, whose operand has the result's sign. */
+static td_tensor *before_act(const td_rule *r) {
+  static const td_op *const act[TD_ACT_COUNT] = {NULL, &td_op_relu, &td_op_silu, &td_op_gelu, &td_op_tanh,
+                                                 &td_op_sigmoid};
+  const td_op *op = act[r->a->i[ACT]];
+  td_tensor *u = r->out[0], *du = NULL;
+  if (!op) return r->dout[0];
+  if (op == &td_op_silu || op == &td_op_gelu) {
+    td_attrs plain = *r->a;
+    plain.i[ACT] = TD_ACT_NONE;
+    td_do_all(&td_op_conv2d_fused, &plain, r->nin, r->in, &u);
+    if (!u) return NULL;
+  }
+  op->vjp(&(td_rule){.op = op, .nin = 1, .nout = 1, .in = &u, .out = r->out, .dout = r->dout,
+                     .need = &(const bool){true}, .din = &du});
+  return du;
+}
+static void conv2d_fused_vjp(td_rule *r) {
+  td_tensor *x = r->in[0], *w = r->in[1], *du = before_act(r);
+  int at[3];
+  if (!du || fused_places("conv2d_fused", r->a, r->nin, at)) return;
+  if (r->need[0]) r->din[0] = input_grad(r->a, du, w, x);
+  if (r->need[1]) r->din[1] = weight_grad(r->a, x, du, w);
+  if (at[0] && r->need[at[0]]) r->din[at[0]] = td_sum(du, 7, false);
+  if (at[1] && r->need[at[1]]) r->din[at[1]] = td_sum(du, 6, r->in[at[1]]->ndim == 4);
+  if (at[2] && r->need[at[2]]) r->din[at[2]] = du;
+}
+const td_op td_op_conv2d_fused = {
+  .name = "conv2d_fused", .signature = "x, w, bias?, chan?, add?, " CONV_OPTIONS ", parts:int=0, activation:int=0",
+  .shape = conv2d_fused_shape, .run = conv2d_fused_run, .vjp = conv2d_fused_vjp,
+  .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1) | TD_KEEP_IN(2) | TD_KEEP_IN(3) | TD_KEEP_IN(4) | TD_KEEP_OUT(0),
+  .doc = "activation(conv2d(x, w) + bias + chan + add) in one pass; bias has O elements, chan N×O, add the result's shape"};
 
 /* ---- Pooling: attributes kernel, stride, padding (pairs), height, width of the unpooled image ---- */
 enum { KERNEL = 0, POOL_STRIDE = 2, POOL_PAD = 4, POOL_HEIGHT = 6, POOL_WIDTH = 7 };
@@ -442,7 +547,7 @@ RESIZE(upsample_nearest, "images of size[1]×size[2] by the nearest pixel")
 RESIZE(upsample_bilinear, "images of size[1]×size[2], linear between pixel centres (corners not aligned)")
 
 const td_op *const td_ops_image[] = {
-  &td_op_conv2d, &td_op_conv2d_input_grad, &td_op_conv2d_weight_grad, &td_op_max_pool2d, &td_op_max_pool2d_grad,
+  &td_op_conv2d, &td_op_conv2d_input_grad, &td_op_conv2d_weight_grad, &td_op_conv2d_fused, &td_op_max_pool2d, &td_op_max_pool2d_grad,
   &td_op_max_pool2d_gather, &td_op_avg_pool2d, &td_op_avg_pool2d_grad, &td_op_adaptive_avg_pool2d,
   &td_op_adaptive_avg_pool2d_grad, &td_op_upsample_nearest, &td_op_upsample_nearest_grad, &td_op_upsample_bilinear,
   &td_op_upsample_bilinear_grad, NULL,

@@ -212,6 +212,11 @@ from --> [2, 3, 1]  (3 int64)]]},
     {"conv2d", returns = "N×H'×W'×O, H' = ⌊(H + 2·padding − dilation·(kh − 1) − 1)/stride⌋ + 1.",
       example = "tide.ones(1, 8, 8, 3):conv2d(tide.ones(3, 3, 3, 4), {stride = 2, padding = 1}):size(4) --> "
         .. "4"},
+    {"conv2d_fused", returns = "As conv2d.",
+      note = "parts says which of bias, chan and add are given: the sum of 1, 2 and 4; 0 means the first ones. "
+        .. "activation: 0 none, 1 relu, 2 silu, 3 gelu, 4 tanh, 5 sigmoid. chan is added to every pixel of its "
+        .. "image; add is a residual. Its derivative computes the convolution once more for silu and gelu.",
+      example = "tide.ones(1, 2, 2, 1):conv2d_fused(-tide.ones(1, 1, 1, 1), {activation = 1}):sum() --> 0. (float32)"},
     {"conv2d_input_grad", returns = "N×height×width×C."},
     {"conv2d_weight_grad", returns = "kh×kw×(C/groups)×O."},
     {"max_pool2d", "(tide.ones(1, 4, 4, 2):max_pool2d(2)):size(2) --> 2"},

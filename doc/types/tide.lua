@@ -1057,6 +1057,21 @@ function tide.narrow_grad(x, dim, start, step, size) end
 ---@return tide.Tensor
 function tide.conv2d(x, w, bias, stride, padding, dilation, groups) end
 
+---activation(conv2d(x, w) + bias + chan + add) in one pass; bias has O elements, chan N×O, add the result's shape.
+---@param x tide.Tensor
+---@param w tide.Tensor
+---@param bias? tide.Tensor
+---@param chan? tide.Tensor
+---@param add? tide.Tensor
+---@param stride? integer|integer[] default 1
+---@param padding? integer|integer[] default 0
+---@param dilation? integer|integer[] default 1
+---@param groups? integer default 1
+---@param parts? integer default 0
+---@param activation? integer default 0
+---@return tide.Tensor
+function tide.conv2d_fused(x, w, bias, chan, add, stride, padding, dilation, groups, parts, activation) end
+
 ---Transpose of conv2d in its images: what a transposed convolution computes.
 ---@param dy tide.Tensor
 ---@param w tide.Tensor
@@ -3700,6 +3715,7 @@ Tensor.index_add = tide.index_add
 Tensor.scatter_add = tide.scatter_add
 Tensor.narrow_grad = tide.narrow_grad
 Tensor.conv2d = tide.conv2d
+Tensor.conv2d_fused = tide.conv2d_fused
 Tensor.conv2d_input_grad = tide.conv2d_input_grad
 Tensor.conv2d_weight_grad = tide.conv2d_weight_grad
 Tensor.max_pool2d = tide.max_pool2d

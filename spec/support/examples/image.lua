@@ -102,6 +102,88 @@ for i, e in ipairs(convolutions) do
   }
 end
 
+-- ---- Convolution with an epilogue ----
+
+local function erf(x)  -- by its series, or by the continued fraction of its tail
+  if math.abs(x) < 3 then
+    local term, sum = x, x
+    for k = 1, 100 do
+      term = -term * x * x / k
+      sum = sum + term / (2 * k + 1)
+    end
+    return 2 / math.sqrt(math.pi) * sum
+  end
+  local a, f = math.abs(x), 0
+  for k = 60, 1, -1 do f = k / 2 / (a + f) end
+  local tail = math.exp(-a * a) / math.sqrt(math.pi) / (a + f)
+  return x > 0 and 1 - tail or tail - 1
+end
+local function sigmoid(x) return 1 / (1 + math.exp(-x)) end
+local activations = {
+  [0] = function(x) return x end,
+  function(x) return math.max(x, 0) end,
+  function(x) return x * sigmoid(x) end,
+  function(x) return x * 0.5 * (1 + erf(x / math.sqrt(2))) end,
+  math.tanh,
+  sigmoid,
+}
+
+-- The operands after x and w are those of `parts`, in the order bias, chan, add.
+local function conv2d_fused(x, w, ...)
+  local rest = {...}
+  local o = rest[#rest]
+  local parts, next_ = o.parts, 0
+  local function take(bit)
+    if parts % (2 * bit) < bit then return nil end
+    next_ = next_ + 1
+    return rest[next_]
+  end
+  local bias, chan, add_ = take(1), take(2), take(4)
+  local y = conv2d(x, w, bias, o)
+  return array.new(y.shape, function(at)
+    local u = y:at(at)
+    if chan then u = u + chan.data[(at[1] - 1) * y.shape[4] + at[4]] end
+    if add_ then u = u + add_:at(at) end
+    return activations[o.activation](u)
+  end)
+end
+
+-- {x's shape, w's shape, parts, activation, options}
+local fused = {
+  {{2, 4, 5, 3}, {3, 3, 3, 2}, 7, 0, {padding = 1}},
+  {{2, 3, 4, 2}, {3, 3, 2, 3}, 5, 1, {padding = 1}},
+  {{1, 4, 4, 2}, {2, 2, 2, 3}, 6, 2, {stride = 2}},
+  {{2, 3, 3, 2}, {3, 3, 2, 2}, 3, 3, {padding = 1}},
+  {{1, 3, 3, 2}, {1, 1, 2, 3}, 4, 4, {}},
+  {{2, 3, 3, 3}, {3, 3, 1, 3}, 7, 5, {groups = 3, padding = 1}},
+  {{2, 3, 3, 4}, {2, 2, 2, 4}, 2, 4, {groups = 2}, wide = true},
+  {{1, 3, 3, 2}, {2, 2, 2, 2}, 0, 2, {}},
+  {{0, 3, 3, 2}, {2, 2, 2, 2}, 7, 1, {}, big = true},
+  {{3, 9, 7, 17}, {3, 3, 17, 21}, 7, 1, {padding = 1}, big = true},
+  {{2, 6, 6, 16}, {3, 3, 16, 32}, 7, 2, {padding = 1}, big = true},
+  {{3, 5, 5, 33}, {1, 1, 33, 18}, 5, 3, {}, big = true},
+  {{2, 5, 5, 19}, {3, 3, 1, 19}, 7, 2, {padding = 1, groups = 19}, big = true},
+}
+examples.conv2d_fused = {}
+for i, e in ipairs(fused) do
+  local xs, ws, parts, activation, o = unpack(e)
+  local oh, ow = conv_sizes(xs, ws, o)
+  local all = {parts = parts, activation = activation}
+  for k, v in pairs(o) do all[k] = v end
+  examples.conv2d_fused[i] = {
+    args = function(r)
+      local list = {r.real(xs), r.real(ws)}
+      if parts % 2 >= 1 then list[#list + 1] = r.real {ws[4]} end
+      if parts % 4 >= 2 then
+        list[#list + 1] = r.real(e.wide and {xs[1], 1, 1, ws[4]} or {xs[1], ws[4]})
+      end
+      if parts >= 4 then list[#list + 1] = r.real {xs[1], oh, ow, ws[4]} end
+      list[#list + 1] = all
+      return list
+    end, twin = conv2d_fused, grad = not e.big,
+  }
+end
+
 -- ---- Pooling ----
 
 -- The window's elements that lie in the image, for each place of the result: visit(y's index, x's index).
