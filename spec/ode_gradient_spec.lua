@@ -45,20 +45,22 @@ describe("the discrete gradient", function()
           local y0, p, ts = leaf(0.7, -0.4), leaf(1.1, 0.8), tide.tensor(times, "float64"):requires_grad()
           local sol = ode.solve(wavy(p), y0, ts, options_of(name))
           local twin = rk.on_grid(ode.methods[name], wavy(p), y0, sol.grid, ts)
-          assert.close(sol.ys, twin, 1e-13)
+          local noise = rk.noise(ode.methods[name])
+          assert.close(sol.ys, twin, 1e-13 * noise)
           local got = tide.gradients((sol.ys * weights):sum(), {y0, p, ts})
           local expected = tide.gradients((twin * weights):sum(), {y0, p, ts})
-          for i = 1, 2 do assert.close(got[i], expected[i], 1e-12) end
+          for i = 1, 2 do assert.close(got[i], expected[i], 1e-12 * noise) end
           -- repeated times share their gradient differently, and equally in sum
-          assert.close(got[3][1], expected[3][1], 1e-12)
-          for i = 2, #times do assert.close(got[3][i], expected[3][i], 1e-12) end
+          assert.close(got[3][1], expected[3][1], 1e-12 * noise)
+          for i = 2, #times do assert.close(got[3][i], expected[3][i], 1e-12 * noise) end
         end)
     end
 
     it(name .. ": equals central differences on a fixed grid", function()
       local o = {method = name, step_size = 0.21}
       local function ys(y0, p) return ode.solve(wavy(p), y0, {0, 0.33, 0.7, 1}, o).ys end
-      assert.is_true(tide.gradcheck(ys, {vector(0.7, -0.4), vector(1.1, 0.8)}, {second = false}))
+      local rtol = rk.noise(ode.methods[name]) > 1 and 1e-4 or nil  -- differences amplify what rounds
+      assert.is_true(tide.gradcheck(ys, {vector(0.7, -0.4), vector(1.1, 0.8)}, {second = false, rtol = rtol}))
     end)
   end
 

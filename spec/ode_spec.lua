@@ -1,6 +1,7 @@
 -- ode.solve as it is called: states, times, saving, when f is called, the peers' names.
 
 local helper = require "spec.helper"
+local rk = require "spec.support.rk"
 local tide = require "tide"
 local nn, ode = tide.nn, tide.ode
 
@@ -130,7 +131,8 @@ describe("times", function()
     for _, name in ipairs(names) do
       local back = ode.solve(function(t, y) return y * t end, 1.5, {2, 1.3, 0}, options_of(name))
       local mirrored = ode.solve(function(s, y) return -y * (2 - s) end, 1.5, {0, 0.7, 2}, options_of(name))
-      assert.close(back.ys, mirrored.ys, 1e-12)
+      local tol = ode.methods[name].order > 5 and 1e-11 or 1e-12  -- rounding moves their steps a little
+      assert.close(back.ys, mirrored.ys, tol * rk.noise(ode.methods[name]))
       assert.are.equal(back.stats.nfe, mirrored.stats.nfe)
     end
   end)

@@ -87,7 +87,8 @@ adjoint_norm: string = "rms" | or "seminorm"
 adjoint_params: tensor[]? | further tensors that need gradients]],
       source = "Chen et al. 2018."},
     {"ode.methods", "table",
-      "The methods by name: {name, source, order, error_order, dense_order, stages, fsal, a, b, c, e}.",
+      "The methods by name: {name, source, family, order, error_order, dense_order, stages}, and of explicit ones "
+        .. "fsal, a, b, c, e and extended, the rows of all stages that the extension uses.",
       example = "ode.methods.dopri5.order --> 5"},
     {"ode.controllers", "table",
       "The step controllers by name: exponents k1, k2, k3 of the last three errors, safety, shrink, grow.",

@@ -2549,7 +2549,7 @@ function tide.ode.odeint(f, y0, t, opts) end
 ---@return tide.Tensor|table
 function tide.ode.odeint_adjoint(f, y0, t, opts) end
 
----The methods by name: {name, source, order, error_order, dense_order, stages, fsal, a, b, c, e}.
+---The methods by name: {name, source, family, order, error_order, dense_order, stages}, and of explicit ones fsal, a, b, c, e and extended, the rows of all stages that the extension uses.
 tide.ode.methods = {}
 
 ---The step controllers by name: exponents k1, k2, k3 of the last three errors, safety, shrink, grow.

@@ -20,7 +20,8 @@ local function between(m, f, t, h, y, y1, k, at, number)
   for i = #k + 1, #w do
     local row, c = m.extended[i], 0
     for j = 1, i - 1 do c = c + row[j] end
-    k[i] = f(t + h * c, i == m.stages + 1 and y1 or combination(y, h, row, k))
+    local is_end = i == m.stages + 1 and not m.fsal
+    k[i] = f(t + h * c, is_end and y1 or combination(y, h, row, k))
   end
   local shift = (at - t) / h - (number(at) - number(t)) / number(h)
   local weights = {}
@@ -28,6 +29,15 @@ local function between(m, f, t, h, y, y1, k, at, number)
   local value = y
   for i = 1, #w do value = value + k[i] * (h * weights[i]) end
   return value
+end
+
+--- How much rounding the coefficients of m amplify, beside ordinary methods: for tolerances.
+function M.noise(m)
+  local most = 1
+  for i = 1, m.stages do
+    for j = 1, i - 1 do most = math.max(most, math.abs(m.a[i][j])) end
+  end
+  return most > 100 and 1000 or 1
 end
 
 local function number_of(x) return tide.is_tensor(x) and x:item() or x end

@@ -51,15 +51,24 @@ local function elementary(tree, a, stages)
   return phi
 end
 
---- The greatest |Σ wᵢ Φᵢ(τ) − θ^n/γ(τ)| over the trees of order n.
+--- The greatest |Σ wᵢ Φᵢ(τ) − θ^n/γ(τ)| over the trees of order n; and what rounding of the coefficients may
+--- contribute to it, 1e-15 of the sum with every number positive.
 function M.defect(n, a, w, theta)
-  local worst = 0
-  for _, tree in ipairs(M.of_order(n)) do
-    local phi, sum = elementary(tree, a, #w), 0
-    for i = 1, #w do sum = sum + w[i] * phi[i] end
-    worst = math.max(worst, math.abs(sum - (theta or 1) ^ n / tree.gamma))
+  local worst, noise, positive = 0, 0, {}
+  for i = 1, #w do
+    positive[i] = {}
+    for j = 1, #w do positive[i][j] = math.abs(a[i] and a[i][j] or 0) end
   end
-  return worst
+  for _, tree in ipairs(M.of_order(n)) do
+    local phi, size, sum, total = elementary(tree, a, #w), elementary(tree, positive, #w), 0, 0
+    for i = 1, #w do
+      sum = sum + w[i] * phi[i]
+      total = total + math.abs(w[i]) * size[i]
+    end
+    worst = math.max(worst, math.abs(sum - (theta or 1) ^ n / tree.gamma))
+    noise = math.max(noise, 1e-15 * total)
+  end
+  return worst, noise
 end
 
 return M
