@@ -110,6 +110,9 @@ assert(diffusion.save(dir, net))
 local same = assert(diffusion.load(dir))
 local x = tide.randn(1, 8, 8, 1)
 tide.equal(net(x), same(x)) --> true]]},
+    {"diffusion.pretrained", "name: string -> module, table",
+      "A model that comes with tide, as diffusion.load gives it: \"digits\" (28×28, predicts v, classes 1 to 10 for "
+        .. "the digits 0 to 9 and 11 for none) or \"digits-classifier\". Images are from −1 to 1."},
   },
 
   {
@@ -166,5 +169,42 @@ progress: function? | progress(trainer, mean_loss); false stops]],
         .. "min(SNR, γ), \"snr\" SNR, \"truncated_snr\" max(SNR, 1).",
       source = "Hang et al. 2023; Salimans and Ho 2022.",
       example = "diffusion.loss_weight(diffusion.Schedule(\"linear\"), 500, \"epsilon\", \"snr\") --> 1"},
+  },
+
+  {
+    title = "Evaluation",
+    {"diffusion.frechet", "a: tensor, b: tensor -> number, table",
+      "The Fréchet distance of two sets of features (N×C, M×C), taken for normal distributions, and {samples, "
+        .. "channels, singular}.",
+      note = "The distance of few samples is too large: state their number, and give the distance of two sets of "
+        .. "real images of that size beside it. Distances of different classifiers' features do not compare.",
+      source = "Heusel et al. 2017.",
+      example = [[
+local x = tide.randn(50, 3)
+assert(diffusion.frechet(x, x) < 1e-6)
+assert(math.abs(diffusion.frechet(x, x + 1) - 3) < 1e-4)]]},
+    {"diffusion.features", "classifier: module, images: tensor, opts: options? -> tensor",
+      "classifier:features of all images, without recording.",
+      options = "batch: integer = 200 | images at a time"},
+    {"diffusion.recognised", "classifier: module, images: tensor, classes: tensor, opts: options? -> number, table",
+      "The share of images that a classifier takes for their classes (int64), and {samples, low, high, by_class}: "
+        .. "the 95 % interval, and each class's share.",
+      options = "batch: integer = 200 | images at a time", source = "Wilson 1927, of the interval."},
+    {"diffusion.invert", "model: module, x0: tensor, opts: options? -> tensor",
+      "The noise from which DDIM leads to x0: DDIM's steps backwards, right to the first order.",
+      options = [[
+schedule: string|noise_schedule = "linear" | see diffusion.Schedule
+prediction: string? | of the model; the schedule's by default
+steps: integer = 50 | more are more exact
+condition: any? | given to the model]],
+      source = "Song et al. 2021."},
+    {"diffusion.inversion_error", "model: module, x0: tensor, opts: options? -> number, table",
+      "The relative root mean square difference of x0 and what DDIM makes of its noise, and {samples, steps, x_T, "
+        .. "x0}.",
+      options = [[
+schedule: string|noise_schedule = "linear" | see diffusion.Schedule
+prediction: string? | of the model; the schedule's by default
+steps: integer = 50 | both ways
+condition: any? | given to the model]]},
   },
 }

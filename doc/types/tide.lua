@@ -2880,6 +2880,12 @@ function tide.diffusion.load(dir, opts) end
 ---@return boolean
 function tide.diffusion.save(dir, model, schedule) end
 
+---A model that comes with tide, as diffusion.load gives it: "digits" (28×28, predicts v, classes 1 to 10 for the digits 0 to 9 and 11 for none) or "digits-classifier". Images are from −1 to 1.
+---@param name string
+---@return tide.nn.Module
+---@return table
+function tide.diffusion.pretrained(name) end
+
 ---@class tide.diffusion.Trainer.options
 ---@field schedule? string|tide.NoiseSchedule see diffusion.Schedule; default "linear"
 ---@field prediction? string "epsilon", "x0", "v" or "flow"; the schedule's by default
@@ -2950,6 +2956,62 @@ function Trainer:load(path) end
 ---@param gamma? number default 5
 ---@return number
 function tide.diffusion.loss_weight(schedule, t, kind, weighting, gamma) end
+
+---The Fréchet distance of two sets of features (N×C, M×C), taken for normal distributions, and {samples, channels, singular}.
+---@param a tide.Tensor
+---@param b tide.Tensor
+---@return number
+---@return table
+function tide.diffusion.frechet(a, b) end
+
+---@class tide.diffusion.features.options
+---@field batch? integer images at a time; default 200
+
+---classifier:features of all images, without recording.
+---@param classifier tide.nn.Module
+---@param images tide.Tensor
+---@param opts? tide.diffusion.features.options
+---@return tide.Tensor
+function tide.diffusion.features(classifier, images, opts) end
+
+---@class tide.diffusion.recognised.options
+---@field batch? integer images at a time; default 200
+
+---The share of images that a classifier takes for their classes (int64), and {samples, low, high, by_class}: the 95 % interval, and each class's share.
+---@param classifier tide.nn.Module
+---@param images tide.Tensor
+---@param classes tide.Tensor
+---@param opts? tide.diffusion.recognised.options
+---@return number
+---@return table
+function tide.diffusion.recognised(classifier, images, classes, opts) end
+
+---@class tide.diffusion.invert.options
+---@field schedule? string|tide.NoiseSchedule see diffusion.Schedule; default "linear"
+---@field prediction? string of the model; the schedule's by default
+---@field steps? integer more are more exact; default 50
+---@field condition? any given to the model
+
+---The noise from which DDIM leads to x0: DDIM's steps backwards, right to the first order.
+---@param model tide.nn.Module
+---@param x0 tide.Tensor
+---@param opts? tide.diffusion.invert.options
+---@return tide.Tensor
+function tide.diffusion.invert(model, x0, opts) end
+
+---@class tide.diffusion.inversion_error.options
+---@field schedule? string|tide.NoiseSchedule see diffusion.Schedule; default "linear"
+---@field prediction? string of the model; the schedule's by default
+---@field steps? integer both ways; default 50
+---@field condition? any given to the model
+
+---The relative root mean square difference of x0 and what DDIM makes of its noise, and {samples, steps, x_T, x0}.
+---@param model tide.nn.Module
+---@param x0 tide.Tensor
+---@param opts? tide.diffusion.inversion_error.options
+---@return number
+---@return table
+function tide.diffusion.inversion_error(model, x0, opts) end
 
 ---8,000 and 2,000 handwritten digits (28×28×1) that come with tide.
 ---@return tide.Dataset

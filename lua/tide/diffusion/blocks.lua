@@ -72,7 +72,7 @@ function Resnet:init(inputs, outputs, s, resample)
   self.norm2 = M.group_norm(outputs, s)
   self.conv2 = conv(outputs, outputs, 3, s, {padding = 1})
   if inputs ~= outputs then self.conv_shortcut = conv(inputs, outputs, 1, s) end
-  if s.dropout > 0 then self.dropout = Dropout(s.dropout, {generator = s.generator}) end
+  if s.dropout > 0 then self.dropout = Dropout(s.dropout) end
   self._act, self.scale_shift, self.output_scale, self.resample = s.act, s.scale_shift, s.output_scale, resample
   self.outputs = outputs
 end

@@ -47,7 +47,7 @@ function Classifier:init(given)
   for i, c in ipairs(channels) do
     self.stages[i] = Stage(i == 1 and o.in_channels or channels[i - 1], c, i < #channels, o)
   end
-  if o.dropout > 0 then self.dropout = Dropout(o.dropout, {generator = o.generator}) end
+  if o.dropout > 0 then self.dropout = Dropout(o.dropout) end
   self.head = layers.Linear(channels[#channels], o.num_classes, {dtype = o.dtype, generator = o.generator})
 end
 

@@ -229,12 +229,22 @@ local function generator_state(g)
 end
 local function set_generator(g, t) g:state(t[1]:item(), t[2]:item()) end
 
+-- The generators of layers that have one of their own (dropout), by the layer's name.
+local function layer_generators(model)
+  local list = {}
+  for name, module in nn_module.named_modules(model) do
+    if module.generator then list[name] = module.generator end
+  end
+  return list
+end
+
 -- Everything a run needs to go on.
 local function state_of(self)
   local state = {
     steps = core.tensor(self.steps, "float64"), generator = generator_state(self.generator),
     default_generator = generator_state(random.default_generator()),
   }
+  for name, g in pairs(layer_generators(self.model)) do state["layer." .. name] = generator_state(g) end
   for name, t in pairs(nn_module.state_dict(self.model)) do state["model." .. name] = t end
   for name, t in pairs(self.optimiser:state_dict()) do state["optimiser." .. name] = t end
   for name, t in pairs(self.average:state_dict()) do state["average." .. name] = t end
@@ -254,7 +264,7 @@ function Trainer:load(path)
   if metadata.format ~= format then
     return nil, ("%s: expected a trainer's checkpoint, found %s"):format(path, metadata.format or "other tensors")
   end
-  local parts = {model = {}, optimiser = {}, average = {}}
+  local parts = {model = {}, optimiser = {}, average = {}, layer = {}}
   for name, t in pairs(state) do
     local part, rest = name:match "^(%a+)%.(.*)$"
     if parts[part] then parts[part][rest] = t end
@@ -265,6 +275,9 @@ function Trainer:load(path)
   self.steps = state.steps:item()
   set_generator(self.generator, state.generator)
   set_generator(random.default_generator(), state.default_generator)
+  for name, g in pairs(layer_generators(self.model)) do
+    if parts.layer[name] then set_generator(g, parts.layer[name]) end
+  end
   return self
 end
 
