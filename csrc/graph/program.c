@@ -144,6 +144,8 @@ bool td_program_reads(const td_program *p, int i) {
 
 /* ---- Running ---- */
 
+td_status (*td_program_poll)(void);
+
 static td_status perform(td_action *a) {
   switch (a->kind) {
     case TD_DO_OP: return a->as.call.op->run(&a->as.call);
@@ -220,7 +222,8 @@ static void leave(td_plan *p, char **outer) {
 static td_status run(td_program *program, void *const *inputs, void *const *outputs, td_status (*actions)(td_plan *)) {
   td_plan *p = program->plan;
   char **outer;
-  td_status s = enter(p, &outer);
+  td_status s = td_program_poll ? td_program_poll() : TD_OK;
+  if (!s) s = enter(p, &outer);
   if (s) return s;
   bool was = p->running, recording = td_recording;
   p->running = true;

@@ -31,6 +31,9 @@ td_tensor *td_program_external(const td_program *p, int i);
  * that is called again while it runs uses a second block of memory for that call. */
 td_status td_program_run(td_program *p, void *const *inputs, void *const *outputs);
 
+/* Called before each run; a failure ends it. Set by the binding, which looks for interrupts. */
+extern td_status (*td_program_poll)(void);
+
 /* ---- What it consists of, for the listing ---- */
 typedef struct {
   const char *name;       /* of the operation, or of a chain's instructions: "mul add tanh" */

@@ -129,3 +129,49 @@ void td_trace_free(td_trace *t) {
   td_free(t->call, t->capacity * sizeof *t->call);
   *t = (td_trace){0};
 }
+
+/* ---- What a later part needs of an earlier one ---- */
+
+void td_storage_list_free(td_storage_list *l) {
+  td_free(l->item, l->capacity * sizeof *l->item);
+  *l = (td_storage_list){0};
+}
+
+static bool has(const td_storage_list *l, const td_storage *s) {
+  for (size_t i = 0; i < l->count; i++)
+    if (l->item[i] == s) return true;
+  return false;
+}
+
+static td_status add(td_storage_list *l, td_storage *s) {
+  if (has(l, s)) return TD_OK;
+  if (l->count == l->capacity) {
+    size_t wanted = l->capacity ? 2 * l->capacity : 64;
+    td_storage **more = td_alloc(wanted * sizeof *more);
+    if (!more) return td_last_status();
+    if (l->count) memcpy(more, l->item, l->count * sizeof *more);
+    td_free(l->item, l->capacity * sizeof *more);
+    l->item = more;
+    l->capacity = wanted;
+  }
+  l->item[l->count++] = s;
+  return TD_OK;
+}
+
+td_status td_trace_kept(const td_trace *t, size_t first, td_tensor *const *known, int n, td_storage_list *kept) {
+  td_storage_list seen = {0};
+  td_status s = TD_OK;
+  *kept = (td_storage_list){0};
+  for (int i = 0; i < n && !s; i++) s = add(&seen, known[i]->storage);
+  for (size_t i = first; i < t->count && !s; i++) {
+    const td_traced *call = &t->call[i];
+    for (int k = 0; k < call->nin && !s; k++) {
+      td_storage *one = call->in[k]->storage;
+      if (one->is_virtual && !has(&seen, one)) s = add(kept, one);
+    }
+    for (int k = 0; k < call->nout && !s; k++)
+      if (!has(kept, call->out[k]->storage)) s = add(&seen, call->out[k]->storage);
+  }
+  td_storage_list_free(&seen);
+  return s;
+}

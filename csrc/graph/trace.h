@@ -29,4 +29,15 @@ td_status td_trace_begin(td_trace *t);
 void td_trace_end(td_trace *t);
 void td_trace_free(td_trace *t);
 
+/* Storages, borrowed from a trace. */
+typedef struct {
+  td_storage **item;
+  size_t count, capacity;
+} td_storage_list;
+void td_storage_list_free(td_storage_list *l);
+
+/* What the calls from `first` on need of the earlier ones: the virtual storages that they read, that none of them wrote
+ * before, and that are not those of the n tensors `known`. */
+td_status td_trace_kept(const td_trace *t, size_t first, td_tensor *const *known, int n, td_storage_list *kept);
+
 #endif

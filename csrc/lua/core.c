@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/cpu.h"
 #include "base/threads.h"
+#include "graph/program.h"
 #include "graph/tape.h"
 #include "kernels/blas.h"
 #include "lua/tdl.h"
@@ -81,23 +82,39 @@ td_status tdl_pcall(lua_State *L, int nargs, int nresults) {
   return status == LUA_OK ? TD_OK : tdl_call_failed(L);
 }
 
-int tdl_raise(lua_State *L) {
+void tdl_push_error(lua_State *L) {
   if (td_last_status() == TD_ECALL) {
     lua_pushlightuserdata(L, (void *)&callback_error);
     lua_rawget(L, LUA_REGISTRYINDEX);
     lua_pushlightuserdata(L, (void *)&callback_error);
     lua_pushnil(L);
     lua_rawset(L, LUA_REGISTRYINDEX);
-    td_clear_error();
-    lua_error(L);
-    __builtin_unreachable();
+  } else {
+    push_where(L);
+    lua_pushstring(L, td_last_status() ? td_last_message() : "an operation failed without a message");
+    lua_concat(L, 2);
   }
-  push_where(L);
-  lua_pushstring(L, td_last_status() ? td_last_message() : "an operation failed without a message");
   td_clear_error();
-  lua_concat(L, 2);
+}
+
+int tdl_raise(lua_State *L) {
+  tdl_push_error(L);
   lua_error(L);
   __builtin_unreachable();
+}
+
+/* ---- Interrupts: an interrupt is a debug hook that raises, and no hook runs while programs do ---- */
+
+static td_status poll(void) {
+  static int nothing = LUA_NOREF;  /* a Lua function, in which the hook finds a line to raise at */
+  lua_State *L = tdl_state();
+  if (!L || !lua_gethook(L)) return TD_OK;
+  if (nothing == LUA_NOREF) {
+    if (luaL_loadstring(L, "local nothing\nreturn nothing") != LUA_OK) return TD_OK;
+    nothing = luaL_ref(L, LUA_REGISTRYINDEX);
+  }
+  lua_rawgeti(L, LUA_REGISTRYINDEX, nothing);
+  return tdl_pcall(L, 0, 0);
 }
 
 void tdl_check(lua_State *L, td_status s) {
@@ -215,6 +232,7 @@ static const luaL_Reg functions[] = {
 __attribute__((visibility("default"))) int luaopen_tide_core(lua_State *L);
 int luaopen_tide_core(lua_State *L) {
   td_tape_init();
+  td_program_poll = poll;
   tdl_main(L);
   tdl_check(L, td_blas_init());
   lua_newtable(L);

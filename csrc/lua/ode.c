@@ -5,6 +5,7 @@
 #include "graph/tape.h"
 #include "lua/ode_field.h"
 #include "ops/ops.h"
+#include "solve/captured.h"
 #include "solve/gradient.h"
 #include "solve/tableau.h"
 
@@ -197,6 +198,40 @@ static td_status add_params(lua_State *L, int index, td_field *f) {
   return s;
 }
 
+/* Asks the option `capture`, a function at the stack index, whether to go on; the error value on top of the stack, if
+ * `failed`, is what it is told. */
+static td_status ask(lua_State *L, int index, bool failed, bool *answer) {
+  lua_pushvalue(L, index);
+  if (failed) lua_insert(L, -2);
+  td_status s = tdl_pcall(L, failed, 1);
+  *answer = !s && lua_toboolean(L, -1);
+  lua_settop(L, index);
+  return s;
+}
+
+/* Programs for the field when the option `capture` is a function that says yes: it is asked before, now that f was called
+ * once, and told why when f cannot be captured. */
+static td_status capture_field(lua_State *L, td_field *f, bool gradient) {
+  lua_getfield(L, 4, "capture");
+  int index = lua_gettop(L);
+  bool yes = false;
+  td_status s = lua_isfunction(L, index) ? ask(L, index, false, &yes) : TD_OK;
+  if (!s && yes && td_field_capture(f, gradient)) {
+    tdl_push_error(L);
+    s = ask(L, index, true, &yes);
+  }
+  lua_settop(L, index - 1);
+  return s;
+}
+
+/* f(t0, y0), the first slope, by f as it is: masks that belong to the solve are drawn here. With recording on, also what f
+ * depends on is found. */
+static td_status first_call(td_ode_recorded *r, const td_tensor *y0, td_tensor *slope) {
+  r->o.first_slope = slope->data;
+  if (td_recording) return td_field_explore(r->f, r->ts[0], y0->data, slope->data);
+  return r->f->eval(r->f, r->ts[0], y0->data, slope->data);
+}
+
 /* The forward solve over contiguous y0. *recorded: a gradient can flow to something. Where t never leaves t0, f is
  * not called. */
 static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool leads, bool *recorded) {
@@ -204,11 +239,10 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
   td_status s = td_ode_check(y0->dtype, y0->ndim, r->ts, r->nt);
   td_tensor *slope = s ? NULL : td_auto(td_tensor_new(y0->dtype, y0->ndim, y0->shape));
   if (!s && !slope) s = td_last_status();
-  if (!s && was && r->ts[r->nt - 1] != r->ts[0] && r->f->record) {
-    s = td_field_explore(r->f, r->ts[0], y0->data, slope->data);
-    r->o.first_slope = slope->data;
-  }
+  bool moves = !s && r->ts[r->nt - 1] != r->ts[0] && r->f->record;
+  if (moves) s = first_call(r, y0, slope);
   if (!s && was) s = add_params(L, 4, r->f);
+  if (moves && !s) s = capture_field(L, r->f, was && (leads || r->f->nexternals));
   if (s) return s;
   *recorded = was && (leads || r->f->nexternals);
   r->o.keep = (*recorded && r->mode == TD_ODE_DISCRETE) || bool_field(L, 4, "dense");

@@ -99,61 +99,21 @@ static int trace_program(lua_State *L) {
   return 1;
 }
 
-/* ---- What a later part of a trace needs of an earlier one ---- */
-
-typedef struct {
-  td_storage **item;
-  size_t count, capacity;
-} storages;
-
-static bool has(const storages *s, const td_storage *one) {
-  for (size_t i = 0; i < s->count; i++)
-    if (s->item[i] == one) return true;
-  return false;
-}
-
-static td_status add(storages *s, td_storage *one) {
-  if (has(s, one)) return TD_OK;
-  if (s->count == s->capacity) {
-    size_t wanted = s->capacity ? 2 * s->capacity : 64;
-    td_storage **more = td_alloc(wanted * sizeof *more);
-    if (!more) return td_last_status();
-    if (s->count) memcpy(more, s->item, s->count * sizeof *more);
-    td_free(s->item, s->capacity * sizeof *more);
-    s->item = more;
-    s->capacity = wanted;
-  }
-  s->item[s->count++] = one;
-  return TD_OK;
-}
-
-/* trace:kept(first, tensors) → uint8 tensors over the whole storages that calls after `first` read, that none of
- * them wrote before, and that are not those of `tensors` */
+/* trace:kept(first, tensors) → see td_trace_kept */
 static int trace_kept(lua_State *L) {
   trace_box *b = checked_trace(L);
   size_t first = (size_t)luaL_checknumber(L, 2);
   int n;
   lua_settop(L, 3);
   td_tensor **given = tensors_of(L, 3, &n);
-  storages known = {0}, kept = {0};
-  td_status s = TD_OK;
-  for (int i = 0; i < n && !s; i++) s = add(&known, given[i]->storage);
-  for (size_t i = first; i < b->t.count && !s; i++) {
-    const td_traced *call = &b->t.call[i];
-    for (int k = 0; k < call->nin && !s; k++) {
-      td_storage *one = call->in[k]->storage;
-      if (one->is_virtual && !has(&known, one)) s = add(&kept, one);
-    }
-    for (int k = 0; k < call->nout && !s; k++)
-      if (!has(&kept, call->out[k]->storage)) s = add(&known, call->out[k]->storage);
-  }
+  td_storage_list kept;
+  td_status s = td_trace_kept(&b->t, first, given, n, &kept);
   lua_createtable(L, (int)kept.count, 0);
   for (size_t i = 0; i < kept.count && !s; i++) {
     tdl_push(L, td_tensor_from_storage(kept.item[i], TD_U8, 1, &kept.item[i]->bytes, 0));
     lua_rawseti(L, -2, (int)i + 1);
   }
-  td_free(known.item, known.capacity * sizeof *known.item);
-  td_free(kept.item, kept.capacity * sizeof *kept.item);
+  td_storage_list_free(&kept);
   tdl_check(L, s);
   return 1;
 }

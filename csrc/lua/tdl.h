@@ -36,6 +36,8 @@ td_status tdl_pcall(lua_State *L, int nargs, int nresults);
  * the stack (popped) and gives TD_ECALL. */
 int tdl_handler(lua_State *L);
 td_status tdl_call_failed(lua_State *L);
+/* Pushes the error of the failed core call, or of the callback that failed inside it, and forgets it. */
+void tdl_push_error(lua_State *L);
 /* The main thread of L's state: what a reference outlives every coroutine with. */
 lua_State *tdl_main(lua_State *L);
 /* The state in which callbacks run: that of the binding call under way. */

@@ -288,6 +288,7 @@ td_status td_field_add_external(td_field *f, td_tensor *x) {
 void td_field_free(td_field *f) {
   if (!f) return;
   td_field_forget(f);
+  if (f->programs) f->programs_free(f->programs);
   td_free(f->kept, (size_t)f->nkept * sizeof *f->kept);
   for (size_t i = 0; i < f->nexternals; i++) td_tensor_release(f->externals[i]);
   td_free(f->externals, f->capacity * sizeof *f->externals);

@@ -41,6 +41,8 @@ struct td_field {
   void (*free)(td_field *f);    /* the field itself; the rest is given back before, by td_field_free */
   struct td_field_kept *kept;   /* of the derived keep and pull */
   int nkept;
+  struct td_field_programs *programs;                  /* of a captured field (captured.h) */
+  void (*programs_free)(struct td_field_programs *p);
 };
 
 /* The doors: each derives what the field has not, or fails saying what is missing. */

@@ -6,6 +6,7 @@ local message = require "tide.message"
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
 local tensors = require "tide.tensor"
+local watch = require "tide.capture.watch"
 
 local M = {}
 
@@ -44,7 +45,7 @@ local defaults = {
   method = "tsit5", rtol = 1e-6, atol = 1e-8, norm = "rms", controller = "pi",
   safety = options.none, ifactor = options.none, dfactor = options.none,
   first_step = 0, min_step = 0, max_step = 0, max_steps = 1e5, step_size = 0, land = false,
-  grad = "discrete", params = options.none, throw = true,
+  grad = "discrete", params = options.none, throw = true, capture = "auto",
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
   adjoint_norm = "seminorm",
 }
@@ -270,6 +271,18 @@ local function times_of(t)
   return core.cat(parts, 1)
 end
 
+-- What the core asks before it captures f, which was called once by then, and tells when that fails. A function that
+-- changes what it closes over (it counts its calls, say) runs as it is, unless capture = true insists.
+local function accepts_capture(wanted, f, outcome)
+  local before = watch.snapshot(f)
+  return function(err)
+    if not err and not watch.untouched(before) then err = "ode.solve: f changes what it closes over" end
+    outcome.used, outcome.why = not err, err
+    if err and wanted == true then error(err, 0) end
+    return not err
+  end
+end
+
 --- Solves y' = f(t, y) from y(t[1]) = y0, with values at the times t (ascending or descending; {t0, t1} for
 --- the two ends; a table may contain tensors). y0: a tensor; nested tables of tensors (f takes and returns the
 --- same); a table of numbers or one number (f takes a number and the like, and returns the like). Else, in f,
@@ -282,7 +295,9 @@ end
 --- land = true steps onto the times instead of interpolating. grad: "discrete" (exact for the steps taken),
 --- "backsolve" (continuous adjoint, memory independent of the number of steps; adjoint_method, adjoint_rtol,
 --- adjoint_atol, adjoint_norm "seminorm" | "rms"), "frozen" (wrong on purpose, for comparison). params:
---- further tensors that need gradients. throw = false returns a failed solve instead of raising.
+--- further tensors that need gradients. capture "auto": f is captured (tide.capture) where it can be; true raises
+--- where it cannot, false runs f as it is; the result's `captured` and `not_captured` say what happened and why.
+--- throw = false returns a failed solve instead of raising.
 ---
 --- Returns {ts, ys (times × state), last (the state at the last time), status, message, method, grid (the times
 --- between the steps), stats}. The step-size control is not differentiated. Hairer, Nørsett, Wanner, Solving
@@ -306,6 +321,8 @@ function M.solve(f, y0, t, opts)
   end
   local field = (in_c or state.form) and callee or pass.hold(callee)
   request.form = state.form or "tensors"
+  local captured = {}
+  if not in_c and not state.form and o.capture then request.capture = accepts_capture(o.capture, f, captured) end
   local ys, result, counter = core.ode_solve(field, state.y0, times, request)
   if result.status ~= "ok" and o.throw then raise("ode.solve: %s", result.message) end
   local reached = result.reached == times.numel and times or core.narrow(times, 1, 1, result.reached)
@@ -315,6 +332,7 @@ function M.solve(f, y0, t, opts)
     last = state.one(core.select(ys, 1, result.reached)),
     status = result.status, message = result.message, method = request.method, grid = result.grid,
     stats = statistics(result, times, counter),
+    captured = captured.used or false, not_captured = captured.why,
   }, Solution)
 end
 

@@ -1,0 +1,358 @@
+/* Capturing a right-hand side: f is recorded once on virtual t and y, its reverse pass is run on a virtual cotangent, and
+ * the trace becomes three programs:
+ *
+ *   eval      t, y → dy
+ *   forward   t, y → dy and what the reverse pass needs (kept)
+ *   backward  w, t, y, kept → cotangents of y, of t, of the externals
+ *
+ * A solver's step keeps its stages' evaluations in slots and pulls through them once each, so nothing is computed
+ * twice. When one evaluation would keep more than KEEP_MOST bytes, `backward` computes the forward part anew instead. */
+#include "solve/captured.h"
+#include <string.h>
+#include "base/alloc.h"
+#include "graph/program.h"
+#include "graph/tape.h"
+#include "ops/ops.h"
+
+enum { KEEP_MOST = 256 << 20 };
+
+/* One evaluation that was kept: the time, and in one block the state (when the reverse pass reads it) and the kept
+ * values. */
+typedef struct {
+  const void *y;
+  double t;
+  char *block;
+} kept_slot;
+
+struct td_field_programs {
+  td_program *eval, *forward, *backward, *jvp;
+  bool dynamic;            /* dy depends on something with a gradient */
+  int by_y, by_t;          /* which results of backward these are; -1: none */
+  int *by_external;        /* likewise; nexternals of them */
+  td_tensor **sum;         /* scratch for the cotangents of externals */
+  size_t nexternals;
+  size_t *offset;          /* of each kept value in a slot's block */
+  size_t nkept, block_bytes;
+  bool keeps_y;            /* at the block's beginning */
+  bool recomputes;         /* backward computes the forward part itself */
+  struct {                 /* what the field did before */
+    td_status (*eval)(td_field *, double, const void *, void *);
+    td_status (*keep)(td_field *, int, double, const void *, void *);
+    td_status (*pull)(td_field *, int, const void *, void *, double *, td_tensor **);
+    td_status (*vjp)(td_field *, double, const void *, const void *, void *, double *, td_tensor **);
+  } before;
+  kept_slot *slot;
+  int nslot;
+  void **out;              /* room for the results' places */
+  char *scratch;           /* a vector of the state's size, then one number */
+  size_t scratch_bytes;
+};
+
+/* ---- Freeing ---- */
+
+static void programs_free(struct td_field_programs *p) {
+  if (!p) return;
+  td_program_release(p->eval);
+  td_program_release(p->forward);
+  td_program_release(p->backward);
+  td_program_release(p->jvp);
+  for (size_t i = 0; p->sum && i < p->nexternals; i++) td_tensor_release(p->sum[i]);
+  for (int i = 0; i < p->nslot; i++) td_free(p->slot[i].block, p->block_bytes);
+  td_free(p->slot, (size_t)p->nslot * sizeof *p->slot);
+  td_free(p->sum, p->nexternals * sizeof *p->sum);
+  td_free(p->by_external, (p->nexternals + 1) * sizeof *p->by_external);
+  td_free(p->offset, (p->nkept + 1) * sizeof *p->offset);
+  td_free(p->out, (p->nkept + p->nexternals + 4) * 2 * sizeof *p->out);
+  td_free(p->scratch, p->scratch_bytes);
+  td_free(p, sizeof *p);
+}
+
+/* ---- Running ---- */
+
+static td_status captured_eval(td_field *f, double t, const void *y, void *dy) {
+  return td_program_run(f->programs->eval, (void *[]){&t, (void *)y}, (void *[]){dy});
+}
+
+static td_status slot_for(struct td_field_programs *p, int at, kept_slot **slot) {
+  if (at >= p->nslot) {
+    int wanted = at + 8;
+    kept_slot *more = td_alloc((size_t)wanted * sizeof *more);
+    if (!more) return td_last_status();
+    memset(more, 0, (size_t)wanted * sizeof *more);
+    if (p->nslot) memcpy(more, p->slot, (size_t)p->nslot * sizeof *more);
+    td_free(p->slot, (size_t)p->nslot * sizeof *more);
+    p->slot = more;
+    p->nslot = wanted;
+  }
+  *slot = &p->slot[at];
+  if (!(*slot)->block && p->block_bytes && !((*slot)->block = td_alloc(p->block_bytes))) return td_last_status();
+  return TD_OK;
+}
+
+static td_status captured_keep(td_field *f, int at, double t, const void *y, void *dy) {
+  struct td_field_programs *p = f->programs;
+  kept_slot *slot;
+  td_status s = slot_for(p, at, &slot);
+  if (s) return s;
+  slot->y = y;
+  slot->t = t;
+  if (p->keeps_y) slot->y = memcpy(slot->block, y, f->numel * td_dtype_size(f->dtype));
+  if (p->recomputes || !p->dynamic) return captured_eval(f, t, y, dy);
+  p->out[0] = dy;
+  for (size_t i = 0; i < p->nkept; i++) p->out[1 + i] = slot->block + p->offset[i];
+  return td_program_run(p->forward, (void *[]){&t, (void *)y}, p->out);
+}
+
+/* Where backward writes the cotangent of external i: into its sum at once when that is empty, else beside it. */
+static td_status place_external(struct td_field_programs *p, size_t i, td_tensor **dexternal, const td_tensor *like,
+                                void **place) {
+  td_tensor **to = dexternal && !dexternal[i] ? &dexternal[i] : &p->sum[i];
+  if (!*to) *to = td_tensor_new(like->dtype, like->ndim, like->shape);
+  if (!*to) return td_last_status();
+  *place = (*to)->data;
+  return TD_OK;
+}
+
+static td_status run_backward(td_field *f, const kept_slot *slot, const void *w, void *ybar, double *tbar,
+                              td_tensor **dexternal) {
+  struct td_field_programs *p = f->programs;
+  size_t bytes = f->numel * td_dtype_size(f->dtype), inputs = p->nkept + 3;
+  void **in = p->out + p->nkept + p->nexternals + 4;
+  double time = slot->t, *dt = (double *)(void *)(p->scratch + bytes);
+  if (w == ybar && bytes) w = memcpy(p->scratch, w, bytes);
+  in[0] = (void *)w;
+  in[1] = &time;
+  in[2] = (void *)slot->y;
+  for (size_t i = 0; i + 3 < inputs; i++) in[3 + i] = slot->block + p->offset[i];
+  if (p->by_y >= 0) p->out[p->by_y] = ybar;
+  else if (bytes) memset(ybar, 0, bytes);
+  if (p->by_t >= 0) p->out[p->by_t] = dt;
+  td_status s = TD_OK;
+  uint64_t fresh = 0;  /* externals whose sum is written at once; a further one adds a copy */
+  for (size_t i = 0; i < p->nexternals && !s; i++) {
+    if (p->by_external[i] < 0) continue;
+    if (dexternal && !dexternal[i] && i < 64) fresh |= (uint64_t)1 << i;
+    else if (dexternal && !dexternal[i] && !(dexternal[i] = td_tensor_zeros(f->externals[i]->dtype, f->externals[i]->ndim,
+                                                                            f->externals[i]->shape)))
+      return td_last_status();
+    s = place_external(p, i, dexternal, f->externals[i], &p->out[p->by_external[i]]);
+  }
+  if (!s) s = td_program_run(p->backward, in, p->out);
+  if (!s && tbar && p->by_t >= 0) *tbar += *dt;
+  for (size_t i = 0; i < p->nexternals && dexternal && !s; i++)
+    if (p->by_external[i] >= 0 && !(i < 64 && fresh >> i & 1)) s = td_field_add(&dexternal[i], p->sum[i]);
+  return s;
+}
+
+static td_status captured_pull(td_field *f, int at, const void *w, void *ybar, double *tbar, td_tensor **dexternal) {
+  size_t bytes = f->numel * td_dtype_size(f->dtype);
+  if (f->programs->dynamic) return run_backward(f, &f->programs->slot[at], w, ybar, tbar, dexternal);
+  if (bytes) memset(ybar, 0, bytes);
+  return TD_OK;
+}
+
+/* The last slot is for this; steppers use the first ones. */
+static td_status captured_vjp(td_field *f, double t, const void *y, const void *w, void *ybar, double *tbar,
+                              td_tensor **dexternal) {
+  struct td_field_programs *p = f->programs;
+  enum { OWN_SLOT = 63 };
+  kept_slot *slot;
+  td_status s = slot_for(p, OWN_SLOT, &slot);
+  if (s) return s;
+  if (!p->dynamic || p->recomputes) slot->y = y, slot->t = t;
+  else s = captured_keep(f, OWN_SLOT, t, y, p->scratch);
+  return s ? s : captured_pull(f, OWN_SLOT, w, ybar, tbar, dexternal);
+}
+
+/* ---- Capturing ---- */
+
+/* What was written down, and the virtual tensors in it that matter. */
+typedef struct {
+  td_trace trace;
+  td_tensor *t, *y, *dy, *w;
+  size_t forward;          /* calls before the reverse pass */
+  td_tensor **grad, **in;  /* of y, t and the externals; grad owned */
+  size_t n;
+} capture;
+
+static void capture_free(capture *c) {
+  td_trace_end(&c->trace);
+  for (size_t i = 0; c->grad && i < c->n; i++) td_tensor_release(c->grad[i]);
+  td_free(c->grad, 2 * c->n * sizeof *c->grad);
+  td_tensor_release(c->t);
+  td_tensor_release(c->y);
+  td_tensor_release(c->dy);
+  td_tensor_release(c->w);
+  td_trace_free(&c->trace);
+}
+
+static td_status record_forward(td_field *f, capture *c, bool gradient) {
+  c->t = td_tensor_virtual(TD_F64, 0, NULL);
+  c->y = td_tensor_virtual(f->dtype, f->ndim, f->shape);
+  if (!c->t || !c->y) return td_last_status();
+  td_status s = TD_OK;
+  if (gradient) s = td_requires_grad(c->y, true);
+  if (gradient && !s) s = td_requires_grad(c->t, true);
+  td_recording = gradient;
+  if (!s) s = td_field_record(f, c->t, c->y, &c->dy);
+  c->forward = c->trace.count;
+  return s;
+}
+
+static td_status record_backward(td_field *f, capture *c) {
+  c->n = 2 + f->nexternals;
+  c->grad = td_alloc(2 * c->n * sizeof *c->grad);
+  c->w = td_tensor_virtual(f->dtype, f->ndim, f->shape);
+  if (!c->grad || !c->w) return td_last_status();
+  for (size_t i = 0; i < c->n; i++) c->grad[i] = NULL;
+  c->in = c->grad + c->n;
+  c->in[0] = c->y;
+  c->in[1] = c->t;
+  for (size_t i = 0; i < f->nexternals; i++) c->in[2 + i] = f->externals[i];
+  return td_backward(&c->dy, &c->w, 1, c->in, (int)c->n, c->grad, TD_STOP_AT_INPUTS);
+}
+
+static td_status record_all(td_field *f, capture *c, bool gradient) {
+  bool was = td_recording;
+  size_t mark = td_auto_mark();
+  td_status s = record_forward(f, c, gradient);
+  if (!s && c->dy->node) s = record_backward(f, c);
+  td_recording = was;
+  td_trace_end(&c->trace);
+  td_auto_release(mark);
+  return s;
+}
+
+/* The gradients that exist, in order, and which result each is. */
+static int list_results(capture *c, struct td_field_programs *p, td_tensor **out) {
+  int n = 0;
+  p->by_y = c->grad[0] ? n : -1;
+  if (c->grad[0]) out[n++] = c->grad[0];
+  p->by_t = c->grad[1] ? n : -1;
+  if (c->grad[1]) out[n++] = c->grad[1];
+  for (size_t i = 2; i < c->n; i++) {
+    p->by_external[i - 2] = c->grad[i] ? n : -1;
+    if (c->grad[i]) out[n++] = c->grad[i];
+  }
+  return n;
+}
+
+/* Lays the kept values out in a block and makes `forward` and `backward`. list has room for all tensors. */
+static td_status make_pair(capture *c, struct td_field_programs *p, const td_storage_list *kept, td_tensor **list) {
+  td_tensor **in = list, **out = list + kept->count + 4;
+  int nout = list_results(c, p, out);
+  p->nkept = kept->count;
+  p->offset = td_alloc((p->nkept + 1) * sizeof *p->offset);
+  if (!p->offset) return td_last_status();
+  if (p->keeps_y) p->block_bytes = (c->y->storage->bytes + 63) & ~(size_t)63;
+  for (size_t i = 0; i < kept->count; i++) {
+    p->offset[i] = p->block_bytes;
+    p->block_bytes += (kept->item[i]->bytes + 63) & ~(size_t)63;
+    in[3 + i] = td_auto(td_tensor_from_storage(kept->item[i], TD_U8, 1, &kept->item[i]->bytes, 0));
+    if (!in[3 + i]) return td_last_status();
+  }
+  in[0] = c->w, in[1] = c->t, in[2] = c->y;
+  p->recomputes = p->block_bytes > KEEP_MOST;
+  if (p->recomputes) {
+    p->backward = td_program_new(&c->trace, 0, c->trace.count, in, 3, out, nout);
+    td_free(p->offset, (p->nkept + 1) * sizeof *p->offset);
+    p->offset = NULL;
+    p->nkept = 0;
+    p->keeps_y = true;
+    p->block_bytes = (c->y->storage->bytes + 63) & ~(size_t)63;
+    return p->backward ? TD_OK : td_last_status();
+  }
+  p->backward = td_program_new(&c->trace, c->forward, c->trace.count - c->forward, in, (int)(3 + kept->count), out, nout);
+  in[2] = c->dy;
+  p->forward = td_program_new(&c->trace, 0, c->forward, (td_tensor *[]){c->t, c->y}, 2, in + 2, (int)(1 + kept->count));
+  return p->backward && p->forward ? TD_OK : td_last_status();
+}
+
+/* Drops from the list what a first plan of the reverse pass does not read. */
+static td_status keep_what_is_read(capture *c, struct td_field_programs *p, td_storage_list *kept, td_tensor **list) {
+  td_tensor **in = list, **out = list + kept->count + 4;
+  int nout = list_results(c, p, out);
+  in[0] = c->w, in[1] = c->t, in[2] = c->y;
+  for (size_t i = 0; i < kept->count; i++)
+    if (!(in[3 + i] = td_auto(td_tensor_from_storage(kept->item[i], TD_U8, 1, &kept->item[i]->bytes, 0))))
+      return td_last_status();
+  td_program *first = td_program_new(&c->trace, c->forward, c->trace.count - c->forward, in, (int)(3 + kept->count), out,
+                                     nout);
+  if (!first) return td_last_status();
+  size_t n = 0;
+  for (size_t i = 0; i < kept->count; i++)
+    if (td_program_reads(first, (int)(3 + i))) kept->item[n++] = kept->item[i];
+  kept->count = n;
+  p->keeps_y = td_program_reads(first, 2);
+  td_program_release(first);
+  return TD_OK;
+}
+
+static td_status make_gradient(capture *c, struct td_field_programs *p) {
+  td_storage_list kept;
+  td_status s = td_trace_kept(&c->trace, c->forward, (td_tensor *[]){c->w, c->t, c->y}, 3, &kept);
+  size_t mark = td_auto_mark(), room = kept.count + c->n + 8;
+  td_tensor **list = td_alloc(room * sizeof *list);
+  if (!list) s = td_last_status();
+  if (!s) s = keep_what_is_read(c, p, &kept, list);
+  if (!s) s = make_pair(c, p, &kept, list);
+  td_free(list, room * sizeof *list);
+  td_auto_release(mark);
+  td_storage_list_free(&kept);
+  return s;
+}
+
+static td_status make_programs(td_field *f, capture *c, struct td_field_programs *p) {
+  p->nexternals = f->nexternals;
+  p->eval = td_program_new(&c->trace, 0, c->forward, (td_tensor *[]){c->t, c->y}, 2, &c->dy, 1);
+  p->dynamic = c->dy->node != NULL;
+  p->by_external = td_alloc((p->nexternals + 1) * sizeof *p->by_external);
+  p->sum = td_alloc(p->nexternals * sizeof *p->sum);
+  if (!p->eval || !p->by_external || !p->sum) return td_last_status();
+  for (size_t i = 0; i < p->nexternals; i++) p->sum[i] = NULL;
+  td_status s = p->dynamic ? make_gradient(c, p) : TD_OK;
+  size_t room = p->nkept + p->nexternals + 4;
+  p->out = td_alloc(room * 2 * sizeof *p->out);
+  p->scratch_bytes = f->numel * td_dtype_size(f->dtype) + 2 * sizeof(double);
+  p->scratch = td_alloc(p->scratch_bytes);
+  return s || !p->out || !p->scratch ? td_last_status() : TD_OK;
+}
+
+td_status td_field_capture(td_field *f, bool gradient) {
+  capture c = {0};
+  struct td_field_programs *p = td_alloc(sizeof *p);
+  if (!p) return td_last_status();
+  memset(p, 0, sizeof *p);
+  td_status s = td_trace_begin(&c.trace);
+  if (!s) s = record_all(f, &c, gradient);
+  if (!s) s = make_programs(f, &c, p);
+  capture_free(&c);
+  if (s) {
+    programs_free(p);
+    return s;
+  }
+  p->before.eval = f->eval;
+  p->before.keep = f->keep;
+  p->before.pull = f->pull;
+  p->before.vjp = f->vjp;
+  f->programs = p;
+  f->programs_free = programs_free;
+  f->eval = captured_eval;
+  if (gradient) {
+    f->keep = captured_keep;
+    f->pull = captured_pull;
+    f->vjp = captured_vjp;
+  }
+  return TD_OK;
+}
+
+void td_field_uncapture(td_field *f) {
+  struct td_field_programs *p = f->programs;
+  if (!p) return;
+  f->eval = p->before.eval;
+  f->keep = p->before.keep;
+  f->pull = p->before.pull;
+  f->vjp = p->before.vjp;
+  f->programs = NULL;
+  programs_free(p);
+}
