@@ -425,3 +425,67 @@ describe("a training step", function()
     assert.has_error(function() tide.train_step(function() end, {}) end)
   end)
 end)
+
+describe("a solve", function()
+  local p = tide.tensor({1.1, 0.7}, "float64"):requires_grad()
+  local y0 = tide.tensor({0.5, -0.3}, "float64")
+  local function f(t, y) return (y * p):sin() * t:cos() end
+  local function both(g, ...)
+    local a = tide.ode.solve(g, y0, {0, 1, 2}, {capture = true, ...})
+    local b = tide.ode.solve(g, y0, {0, 1, 2}, {capture = false, ...})
+    assert.is_true(a.captured)
+    assert.is_false(b.captured)
+    return a, b
+  end
+
+  it("gives the same captured: values, counts and gradients", function()
+    for _, grad in ipairs {"discrete", "backsolve"} do
+      local grads = {}
+      for i, capture in ipairs {true, false} do
+        local times = tide.tensor({0, 1, 2}, "float64"):requires_grad()
+        local start = y0:detach():requires_grad()
+        local sol = tide.ode.solve(f, start, times, {capture = capture, grad = grad})
+        local list = tide.gradients((sol.ys * sol.ys):sum(), {start, p, times})
+        grads[i] = {sol.ys, list[1], list[2], list[3], sol.stats.nfe, sol.stats.nfe_b}
+      end
+      for k = 1, 4 do close(grads[2][k], grads[1][k], 1e-12) end
+      for k = 5, 6 do assert.are.equal(grads[2][k], grads[1][k]) end
+    end
+  end)
+
+  it("has second derivatives captured", function()
+    local function g(v) return tide.ode.solve(f, v, {0, 1}, {step_size = 0.5, method = "rk4", capture = true}).last:sum() end
+    assert.is_true(tide.gradcheck(g, {y0}))
+  end)
+
+  it("runs as it is when f reads values or changes what it closes over, and says so", function()
+    local calls = 0
+    for _, g in ipairs {
+      function(t, y) return y * (t:item() < 1 and 1 or 2) end,
+      function(_, y) calls = calls + 1 return -y end,
+    } do
+      local sol = tide.ode.solve(g, y0, {0, 1})
+      assert.is_false(sol.captured)
+      assert.is_truthy(sol.not_captured)
+      assert.has_error(function() tide.ode.solve(g, y0, {0, 1}, {capture = true}) end)
+    end
+  end)
+
+  it("holds its masks", function()
+    local net = tide.nn.Sequential(tide.nn.Linear(2, 8), tide.nn.Dropout(0.5), tide.nn.Linear(8, 2)):double()
+    local results = {}
+    for i, capture in ipairs {true, false} do
+      tide.manual_seed(4)
+      results[i] = tide.no_grad(tide.ode.solve, function(_, y) return net(y) end, y0:reshape(1, 2), {0, 1},
+        {capture = capture}).last
+    end
+    close(results[2], results[1], 1e-12)
+  end)
+
+  it("may solve inside its right-hand side", function()
+    local function inner(v) return tide.ode.solve(function(_, z) return -z * v end, y0, {0, 0.5}, {rtol = 1e-10}).last end
+    local sol = tide.ode.solve(function(_, y) return inner(y) end, y0, {0, 1})
+    assert.are.equal("ok", sol.status)
+    assert.is_false(sol.captured)
+  end)
+end)

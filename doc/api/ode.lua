@@ -49,6 +49,7 @@ land: boolean = false | step onto the times instead of interpolating
 grad: string = "discrete" | exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory
   independent of the number of steps; "frozen": wrong on purpose, for comparison
 params: tensor[]? | further tensors that need gradients
+capture: boolean|string = "auto" | run f as a captured program: where it can be, true: or raise, false: never
 throw: boolean = true | false returns a failed solve instead of raising
 adjoint_method: string? | of the backward solve; as forward by default
 adjoint_rtol: number? | as forward by default

@@ -2484,6 +2484,7 @@ function EMA:load_state_dict(state) end
 ---@field land? boolean step onto the times instead of interpolating; default false
 ---@field grad? string exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; default "discrete"
 ---@field params? tide.Tensor[] further tensors that need gradients
+---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"
 ---@field throw? boolean false returns a failed solve instead of raising; default true
 ---@field adjoint_method? string of the backward solve; as forward by default
 ---@field adjoint_rtol? number as forward by default
