@@ -111,6 +111,7 @@ static int core_externals(lua_State *L) {
 typedef struct {
   int function;  /* registry reference */
   lua_State *main;
+  bool tell;     /* the function's first argument says which operands' cotangents are wanted */
 } lua_rule;
 
 static void lua_rule_free(void *data) {
@@ -119,18 +120,28 @@ static void lua_rule_free(void *data) {
   td_free(r, sizeof *r);
 }
 
-/* Calls function(cotangents of results…, false for an absent one) and takes one cotangent per operand. */
+/* A table of booleans on the stack: which operands' cotangents are wanted. */
+static void push_needs(lua_State *L, const td_rule *r) {
+  lua_createtable(L, r->nin, 0);
+  for (int i = 0; i < r->nin; i++) {
+    lua_pushboolean(L, r->need[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+}
+
+/* Calls function([needs,] cotangents of results…, false for an absent one) and takes one cotangent per operand. */
 static void lua_vjp(td_rule *r) {
   lua_rule *rule = r->data;
   lua_State *L = tdl_state();
   int top = lua_gettop(L);
   luaL_checkstack(L, r->nout + r->nin + 8, "a derivative rule");
   lua_rawgeti(L, LUA_REGISTRYINDEX, rule->function);
+  if (rule->tell) push_needs(L, r);
   for (int i = 0; i < r->nout; i++) {
     if (r->dout[i]) tdl_push(L, td_tensor_retain(r->dout[i]));
     else lua_pushboolean(L, 0);
   }
-  if (!tdl_pcall(L, r->nout, r->nin)) {
+  if (!tdl_pcall(L, r->nout + (rule->tell ? 1 : 0), r->nin)) {
     for (int i = 0; i < r->nin; i++) {
       td_tensor *g = tdl_test(L, top + 1 + i);
       if (g && (g->ndim != r->in[i]->ndim || !td_tensor_same_shape(g, r->in[i]))) {
@@ -150,9 +161,11 @@ static void lua_vjp(td_rule *r) {
 }
 static const td_op lua_op = {.name = "a custom operation", .vjp = lua_vjp};
 
-/* custom(outputs, inputs, function) → the outputs, recorded as results of one operation on the inputs */
+/* custom(outputs, inputs, function, tell) → the outputs, recorded as results of one operation on the inputs. With tell
+ * the function gets a table first: for each input, whether its cotangent is wanted. */
 static int core_custom(lua_State *L) {
   int nout, nin;
+  lua_settop(L, 4);
   td_tensor **given = tensors_at(L, 1, "custom", false, &nout), **in = tensors_at(L, 2, "custom", false, &nin);
   tdl_function(L, 3, "custom", "backward");
   if (nout > TD_MAX_OUT) tdl_error(L, "custom: %d results, expected at most %d", nout, TD_MAX_OUT);
@@ -169,7 +182,7 @@ static int core_custom(lua_State *L) {
     int ref = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_rule *r = td_alloc(sizeof *r);
     if (!r) tdl_raise(L);
-    *r = (lua_rule){ref, tdl_main(L)};
+    *r = (lua_rule){.function = ref, .main = tdl_main(L), .tell = lua_toboolean(L, 4)};
     tdl_check(L, td_tape_custom(&lua_op, in, nin, out, nout, r, lua_rule_free));
   }
   lua_settop(L, first + nout - 1);
@@ -203,7 +216,7 @@ static int tensor_register_hook(lua_State *L) {
   int ref = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_rule *r = td_alloc(sizeof *r);
   if (!r) tdl_raise(L);
-  *r = (lua_rule){ref, tdl_main(L)};
+  *r = (lua_rule){.function = ref, .main = tdl_main(L)};
   tdl_check(L, td_hook_add(t, lua_hook, lua_rule_free, r));
   return 1;
 }

@@ -96,15 +96,21 @@ rescale: number = 0 | share of the guided prediction that gets the spread of the
 classifier: function? | classifier(x, t) → log-probabilities, for classifier guidance
 classifier_scale: number = 1 | of its gradient
 clip: number? | x0 is limited to ±clip in every step
-grad: string = "discrete" | exact, the latents are kept; "full": everything on the tape; "none"
+grad: string = "discrete" | exact, the latents are kept; "reversible": exact, latents are computed back (bdia, o_belm,
+  edict, mf); "full": everything on the tape; "adjoint": AdjointDPM's, "adjoint_2m": AdjointDEIS-2M's, both for
+  comparison; "none"
 checkpoint: integer? | with "discrete": keeps the latents of every k-th step only
 truncated: integer? | with "discrete": gradients through the last k steps only
-wrt: tensor[]? | beside x_T and noises, only these get gradients
+wrt: tensor[]? | of the leaves that the model closes over, only these get gradients
 noise: generator|tensor[]? | of samplers that inject noise; the default generator
 latents: boolean = false | also give the states, stacked along a first dim, with gradients
 callback: function? | callback(step, steps, node, x) after every step; further options are the sampler's own]],
       returns = "A table with the fields x0, latents, nodes, stats, sampler, schedule and grad.",
-      errors = "The model's result has another shape or type than x; a value is not finite (with step, t and σ).",
+      errors = "The model's result has another shape or type than x; a value is not finite (with step, t and σ); "
+        .. "grad = \"reversible\" would amplify rounding too much; an evaluation depends on a parameter that the "
+        .. "first and the last do not (name it in wrt).",
+      note = "Gradients are exact for the steps taken but with the two adjoints. The model must give the same again "
+        .. "for the same arguments; dropout keeps its masks by itself.",
       example = [[
 local s = diffusion.Schedule "linear"
 local function model(x, t) return x * s:sigma(t) end    -- exact where the data are standard normal
@@ -112,10 +118,18 @@ local x_T = s:noise({2, 3}):requires_grad()
 local out = diffusion.sample(model, x_T, {schedule = s, steps = 10, sampler = "ddim"})
 out.x0:sum():backward()
 out.stats.nfe --> 10]]},
+    {"Sample:reconstruct", "-> tensor",
+      "x_T computed back from the end, of a sample made with grad = \"reversible\"."},
     {"Sample.stats", "table",
       "nfe (evaluations), calls (of the network; two an evaluation with guidance), nfe_b (backward so far), "
         .. "bytes_kept (latents kept for the gradient), steps."},
-    {"diffusion.samplers", "table", "The samplers by name: {name, source, order, options}.",
+    {"diffusion.samplers", "table",
+      "The samplers by name: {name, source, order, options}. The options are given to diffusion.sample with their "
+        .. "defaults here. ddim, dpm_solver_1/2/3, dpm_solver_1_sde, dpmpp_1/2s/2m/3m, dpmpp_2m_sde, dpmpp_3m_sde, "
+        .. "deis, lms, plms, unip, unipc, euler, heun, dpm2, euler_a, dpm2_a, dpmpp_2s_a, flow_euler, flow_midpoint, "
+        .. "flow_heun; reversible: bdia, o_belm, edict, mf; \"ode\": AdjointDPM's form with any method of tide.ode.",
+      note = "dpmpp_3m is of order 3; dpmpp_3m_released, of order 2, is the formula of the released codes. `start` is "
+        .. "the order of the one-step method that makes a multistep method's first points; 1 limits the order to 2.",
       example = "diffusion.samplers.ddim.order --> 1"},
   },
 }

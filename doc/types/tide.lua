@@ -2760,10 +2760,10 @@ function NoiseSchedule:timesteps(opts) end
 ---@field classifier? function classifier(x, t) → log-probabilities, for classifier guidance
 ---@field classifier_scale? number of its gradient; default 1
 ---@field clip? number x0 is limited to ±clip in every step
----@field grad? string exact, the latents are kept; "full": everything on the tape; "none"; default "discrete"
+---@field grad? string exact, the latents are kept; "reversible": exact, latents are computed back (bdia, o_belm, edict, mf); "full": everything on the tape; "adjoint": AdjointDPM's, "adjoint_2m": AdjointDEIS-2M's, both for comparison; "none"; default "discrete"
 ---@field checkpoint? integer with "discrete": keeps the latents of every k-th step only
 ---@field truncated? integer with "discrete": gradients through the last k steps only
----@field wrt? tide.Tensor[] beside x_T and noises, only these get gradients
+---@field wrt? tide.Tensor[] of the leaves that the model closes over, only these get gradients
 ---@field noise? tide.Generator|tide.Tensor[] of samplers that inject noise; the default generator
 ---@field latents? boolean also give the states, stacked along a first dim, with gradients; default false
 ---@field callback? function callback(step, steps, node, x) after every step; further options are the sampler's own
@@ -2775,7 +2775,11 @@ function NoiseSchedule:timesteps(opts) end
 ---@return tide.Sample
 function tide.diffusion.sample(model, x_T, opts) end
 
----The samplers by name: {name, source, order, options}.
+---x_T computed back from the end, of a sample made with grad = "reversible".
+---@return tide.Tensor
+function Sample:reconstruct() end
+
+---The samplers by name: {name, source, order, options}. The options are given to diffusion.sample with their defaults here. ddim, dpm_solver_1/2/3, dpm_solver_1_sde, dpmpp_1/2s/2m/3m, dpmpp_2m_sde, dpmpp_3m_sde, deis, lms, plms, unip, unipc, euler, heun, dpm2, euler_a, dpm2_a, dpmpp_2s_a, flow_euler, flow_midpoint, flow_heun; reversible: bdia, o_belm, edict, mf; "ode": AdjointDPM's form with any method of tide.ode.
 tide.diffusion.samplers = {}
 
 ---@class tide.diffusion.UNet2DModel.options

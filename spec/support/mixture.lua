@@ -21,13 +21,19 @@ function M.denoiser(o)
       logits[i] = (away ^ 2):sum(2, true) * (-0.5 / v) + (math.log(o.weights[i]) - 0.5 * x:size(2) * math.log(v))
     end
     local r = tide.cat(logits, 2):softmax(2)
-    local mean
-    for i = 1, k do
-      local part = pushes[i] * r[{{}, {i, i}}]
-      mean = mean and mean + part or part
+    local function mean_of(f)
+      local mean
+      for i = 1, k do
+        local part = f(i) * r[{{}, {i, i}}]
+        mean = mean and mean + part or part
+      end
+      return mean
     end
-    local eps = mean * sigma
-    return o.schedule:convert(eps, x, t:item(), "epsilon", kind)
+    local eps = mean_of(function(i) return pushes[i] end) * sigma
+    if kind == "epsilon" then return eps end
+    local data = mean_of(function(i) return means[i] + pushes[i] * (alpha * o.sd[i] ^ 2) end)
+    if kind == "x0" then return data end
+    return kind == "flow" and eps - data or eps * alpha - data * sigma
   end
 end
 

@@ -1,6 +1,7 @@
 -- Gradients through a plan. Each mode is a strategy over the same two loops of run.lua: what the forward loop keeps,
 -- and what one step back is.
 
+local adjoint = require "tide.diffusion.adjoint"
 local core = require "tide.core"
 local message = require "tide.message"
 local run = require "tide.diffusion.run"
@@ -24,6 +25,26 @@ local function merge_externals(list, y, since)
   return core.externals(outputs, since)
 end
 
+-- How many of the list count: all, or with wrt those that are no leaves (leaves are then named by wrt alone).
+local function counted(list, wrt)
+  if not wrt then return #list end
+  local n = 0
+  for _, e in ipairs(list) do n = n + (e.is_leaf and 0 or 1) end
+  return n
+end
+
+-- What gradients are to reach, of what was found: all, or with wrt the tensors named there, and what was computed
+-- outside of the model (such as a condition), through which gradients go on to what it was made from.
+local function chosen(found, wrt)
+  if not wrt then return found end
+  local list = {}
+  for i, x in ipairs(wrt) do list[i] = x end
+  for _, e in ipairs(found) do
+    if not e.is_leaf then list[#list + 1] = e end
+  end
+  return #list > 0 and core.externals(list, core.now()) or list
+end
+
 -- env with an eval that records its first and its last evaluation to see what they reach.
 local function watching(env, job, evaluations)
   local self = setmetatable({}, {__index = env})
@@ -39,34 +60,44 @@ end
 
 -- ---- One vector–Jacobian product ----
 
--- A function for run.reverse, and the sums of the cotangents of the externals.
-local function products(env, job)
+-- A function for run.reverse, and the sums of the cotangents of the externals. graphs: evaluations that are on a tape
+-- already, by number.
+local function products(env, job, wants, graphs)
   local sums, owned = {}, {}
-  local points, last = {}, #job.externals
-  local function add(i, g)
+  local points, at, all = {}, {}, counted(job.externals, job.wrt)
+  for i, e in ipairs(job.externals) do
+    if wants.externals[i] then
+      points[#points + 1] = e
+      at[#at + 1] = i
+    end
+  end
+  local last = #points
+  local function add(i, g, weight)
     if not g then return end
+    if weight then g = g * weight end
     if not sums[i] then sums[i] = g
     elseif owned[i] then sums[i]:add_(g)
     else sums[i], owned[i] = sums[i] + g, true end
   end
-  local function vjp(x, node, g, want_x, number)
+  local function vjp(x, node, g, want_x, number, weight)
     job.stats.nfe_b = job.stats.nfe_b + 1
     local grads, since
     with_recording(true, function()
       since = core.now()
-      local u = want_x and x:detach():requires_grad() or x:detach()
-      local y = env.eval(u, node, number)
+      local run_before = graphs[number]
+      graphs[number or false] = nil
+      local u = run_before and run_before.u or want_x and x:detach():requires_grad() or x:detach()
+      local y = run_before and run_before.y or env.eval(u, node, number)
       if not y.needs_grad then return end
-      if job.found and #merge_externals(job.externals, y, since) > last then
-        raise("diffusion.sample: evaluation %d depends on a tensor that the first and the last do not; name what "
-          .. "needs gradients in the option wrt", number)
+      if not run_before and counted(merge_externals(job.externals, y, since), job.wrt) > all then
+        raise("diffusion.sample: the evaluation at t = %g depends on a tensor that the first and the last do not; name "
+          .. "what needs gradients in the option wrt", node.t)
       end
-      for i, e in ipairs(job.externals) do points[i] = e end
       points[last + 1] = want_x and u or nil
       grads = #points > 0 and core.backward({y}, {g}, points, false, false, true)
     end)
     if not grads then return nil end
-    for i = 1, last do add(i, grads[i]) end
+    for i = 1, last do add(at[i], grads[i], weight) end
     return grads[last + 1] or nil
   end
   return vjp, sums
@@ -76,15 +107,45 @@ end
 
 local modes = {}
 
+-- env whose evaluations are recorded, and kept in `graphs` for the product that follows.
+local function recording(env, graphs)
+  return setmetatable({eval = function(x, node, number)
+    local u = x:detach():requires_grad()
+    graphs[number] = {u = u, y = with_recording(true, env.eval, u, node, number)}
+    return graphs[number].y:detach()
+  end}, {__index = env})
+end
+
+-- One step back after the other, by the sampler's own coefficients.
+local function exact(job, known, cotangents, wants)
+  local graphs = {}
+  local vjp, sums = products(job.env, job, wants, graphs)
+  local env = job.mode.reversible and recording(job.env, graphs) or job.env
+  local gx, noises = run.reverse(job.plan, known, env, cotangents, {
+    wanted = run.on_the_way(job.plan, wants.start, function(k) return wants.noises[k] end, wants.any),
+    vjp = vjp, first = job.first, reversible = job.mode.reversible,
+  })
+  return gx, noises, sums
+end
+
+-- The continuous adjoint by a rule of adjoint.lua, which works on ε.
+local function continuous(rule)
+  return function(job, known, cotangents, wants)
+    local env = {eval = function(x, node) return job.env.predict(x, node, "epsilon") end}
+    local vjp, sums = products(env, job, wants, {})
+    return rule(job, known, cotangents, vjp), {}, sums
+  end
+end
+
 -- Exact: the latents at which the network was evaluated are kept, and each evaluation is run again on a tape of its
 -- own.
-modes.discrete = {keep = function(plan, o)
+modes.discrete = {reverse = exact, keep = function(plan, o)
   if o.checkpoint then return run.keep_every(plan, o.checkpoint, o.first) end
   return run.keep_inputs(plan, o.first)
 end}
 
 -- Exact where the sampler can be inverted: only its ends are kept.
-modes.reversible = {reversible = true, keep = function(plan)
+modes.reversible = {reversible = true, reverse = exact, keep = function(plan)
   if #plan.kept == 0 then
     raise("diffusion.sample: sampler %q cannot be inverted; grad = \"reversible\" needs bdia, o_belm, edict or mf",
       plan.sampler.name)
@@ -92,10 +153,8 @@ modes.reversible = {reversible = true, keep = function(plan)
   return run.keep_ends(plan)
 end}
 
-local function tensor_list(list, n)
-  local out = {}
-  for i = 1, n do out[i] = list[i] end
-  return out
+for name, mode in pairs(adjoint) do
+  modes[name] = {check = mode.check, keep = mode.keep, reverse = continuous(mode.reverse)}
 end
 
 -- Runs the plan with the whole of it on the tape.
@@ -105,9 +164,28 @@ local function recorded(plan, x, env, want)
   return result, states
 end
 
+-- From which inputs' cotangents are wanted: that of x_T, those of noises by index, those of externals by position.
+local function wanted_of(job, needs)
+  local wants, k = {start = false, noises = {}, externals = {}, any = false}, 0
+  if job.x then
+    k = 1
+    wants.start = needs[1]
+  end
+  for _, index in ipairs(job.noise_indices) do
+    k = k + 1
+    wants.noises[index] = needs[k]
+  end
+  for i = 1, #job.externals do
+    wants.externals[i] = needs[k + i]
+    wants.any = wants.any or needs[k + i]
+  end
+  return wants
+end
+
 -- The reverse pass of a job with cotangents for the result and for the stacked states.
-local function reverse(job, d_result, d_states)
-  local plan, env = job.plan, job.env
+local function reverse(job, needs, d_result, d_states)
+  local plan = job.plan
+  local wants = wanted_of(job, needs)
   local cotangents = {}
   if d_states then
     for i, v in ipairs(plan.states) do
@@ -120,13 +198,7 @@ local function reverse(job, d_result, d_states)
   end
   local known = {}
   for v, x in pairs(job.kept) do known[v] = x end
-  local vjp, sums = products(env, job)
-  local gx, noises = job.mode.reverse and job.mode.reverse(job, known, cotangents, vjp) or nil, {}
-  if not job.mode.reverse then
-    gx, noises = run.reverse(plan, known, env, cotangents, {
-      wanted = job.wanted, vjp = vjp, first = job.first, reversible = job.mode.reversible,
-    })
-  end
+  local gx, noises, sums = job.mode.reverse(job, known, cotangents, wants)
   local out = {}
   if job.x then out[1] = gx or false end
   for _, k in ipairs(job.noise_indices) do out[#out + 1] = noises[k] or false end
@@ -187,17 +259,17 @@ function M.run(plan, x, env, o)
     local y = run.forward(plan, x, env, {}, see)
     return y, o.latents and stack(states)
   end
-  local mode = modes[o.grad] or require("tide.diffusion.adjoint")[o.grad]
+  local mode = modes[o.grad]
   local job = {
-    plan = plan, env = env, mode = mode, first = first, stats = stats, externals = {}, found = o.wrt == nil,
+    plan = plan, env = env, mode = mode, first = first, stats = stats, externals = {}, wrt = o.wrt,
     start = x:detach(), x = x.needs_grad and x or nil, noise_indices = {}, inputs = {}, options = o,
   }
   if mode.check then mode.check(plan, o) end
   local keep = mode.keep(plan, {checkpoint = o.checkpoint, first = first})
-  local watched = o.wrt and env or watching(env, job, plan.evaluations)
-  if o.wrt then job.externals = tensor_list(o.wrt, #o.wrt) end
   local result
-  result, job.kept = with_recording(false, run.forward, plan, x:detach(), watched, keep, see)
+  result, job.kept = with_recording(false, run.forward, plan, x:detach(), watching(env, job, plan.evaluations), keep,
+    see)
+  job.externals = chosen(job.externals, o.wrt)
   stats.bytes_kept = bytes_of(job.kept)
   job.inputs[1] = job.x
   for k = 1, plan.noises do
@@ -209,12 +281,11 @@ function M.run(plan, x, env, o)
   for _, e in ipairs(job.externals) do job.inputs[#job.inputs + 1] = e end
   local latents = o.latents and stack(states)
   if #job.inputs == 0 then return result, latents, job end
-  job.wanted = run.on_the_way(plan, job.x ~= nil, env.noise_wanted, #job.externals > 0)
-  local outputs = core.custom and {core.custom({result, latents or nil}, job.inputs, function(d_result, d_states)
+  local x0, stacked = core.custom({result, latents or nil}, job.inputs, function(needs, d_result, d_states)
     if core.recording() then return reverse_recorded(job, d_result, d_states) end
-    return reverse(job, d_result, d_states)
-  end)}
-  return outputs[1], outputs[2], job
+    return reverse(job, needs, d_result, d_states)
+  end, true)
+  return x0, stacked, job
 end
 
 --- The modes by name that are strategies of this file.

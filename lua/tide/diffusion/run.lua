@@ -150,6 +150,17 @@ function M.reverse(plan, known, env, cotangents, o)
   return sum.take(1), noises, known[1]
 end
 
+--- The start, recovered from the kept ends of a sampler that can be inverted.
+function M.invert(plan, known, env)
+  local value = values_of(plan, known, env)
+  for i = #plan.code, 1, -1 do
+    local c = plan.code[i]
+    if c.solves and not known[c.solves] then known[c.solves] = recover(c, value) end
+    known[c.dst] = nil
+  end
+  return value(1)
+end
+
 -- ---- What to keep ----
 
 --- Every value at which the network is evaluated, from step `first` on.

@@ -8,12 +8,13 @@ local message = require "tide.message"
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
 local prediction = require "tide.diffusion.prediction"
+local run = require "tide.diffusion.run"
 local samplers = require "tide.diffusion.samplers"
 local schedules = require "tide.diffusion.schedule"
 local tensors = require "tide.tensor"
 
 local M = {}
-local raise, is_tensor = message.raise, tensors.is_tensor
+local raise, is_tensor, with_recording = message.raise, tensors.is_tensor, core.with_recording
 local none = options.none
 
 local known = {
@@ -156,6 +157,21 @@ local function noise_of(source, x, n)
   end, function() return false end
 end
 
+-- ---- Inverting ----
+
+local epsilon = {float32 = 2 ^ -24, float64 = 2 ^ -53}
+
+-- Refuses to invert a sampler where that would amplify rounding too much.
+local function check_growth(plan, x, o)
+  local s = plan.sampler
+  if o.grad ~= "reversible" or not s.growth then return end
+  local growth = s.growth(plan.options, #plan.nodes - 1)
+  if growth * epsilon[x.dtype] > 1e-2 then
+    raise("diffusion.sample: inverting %d steps of %s multiplies rounding by about %.1g, too much for %s; use bdia "
+      .. "with gamma = 1, fewer steps, or grad = \"discrete\"", #plan.nodes - 1, s.name, growth, x.dtype)
+  end
+end
+
 -- ---- The result ----
 
 local Sample = {}
@@ -174,6 +190,19 @@ function Sample:__tostring()
   return table.concat(lines, "\n")
 end
 
+--- x_T computed back from the end of a sampler that can be inverted, with grad = "reversible".
+function Sample:reconstruct()
+  local job = self._job
+  if self.grad ~= "reversible" or not job then
+    raise("reconstruct: this sample was not made with grad = \"reversible\" while recording")
+  end
+  return with_recording(false, function()
+    local values = {}
+    for v, x in pairs(job.kept) do values[v] = x end
+    return run.invert(job.plan, values, job.env)
+  end)
+end
+
 -- The last of the points when only a share of the noise is there to be removed (img2img).
 local function cut(nodes, strength)
   local n = #nodes - 1
@@ -187,6 +216,34 @@ local function grid_options(o)
   return given
 end
 
+-- What the plan's loops, or a solver, need of the model: its values by kind, and noise.
+local function environment(denoiser, noise, noise_wanted, form)
+  local held = pass.hold(denoiser)
+  return {
+    noise = noise, noise_wanted = noise_wanted,
+    eval = function(u, node) return held(u, node, form) end,
+    predict = function(u, node, kind) return held(u, node, kind) end,
+  }
+end
+
+local function result_of(o, schedule, nodes, x0, latents, stats, job)
+  return setmetatable({
+    x0 = x0, latents = latents, nodes = nodes, stats = stats, sampler = o.sampler, schedule = schedule, grad = o.grad,
+    _job = job,
+  }, Sample)
+end
+
+-- By a method of tide.ode.
+local function by_solver(sampler, settings, schedule, nodes, x, denoiser, calls, o)
+  local states, s, more = with_recording(core.recording() and o.grad ~= "none", sampler.solve, schedule, nodes, x,
+    environment(denoiser), settings, o.grad)
+  for i = 2, o.callback and #nodes or 0 do o.callback(i - 1, #nodes - 1, nodes[i], states[i]) end
+  local stats = setmetatable({
+    nfe = s.nfe + more, calls = (s.nfe + more) * calls, bytes_kept = 0, steps = #nodes - 1,
+  }, {__index = function(_, key) return key == "nfe_b" and (s.nfe_b or 0) or nil end})
+  return result_of(o, schedule, nodes, states[#nodes], o.latents and tensors.stack(states) or nil, stats)
+end
+
 --- Samples from x_T (see schedule:noise) to x0. See doc/api/diffusion.lua for the options.
 function M.sample(model, x, opts)
   if not is_callable(model) then
@@ -196,28 +253,23 @@ function M.sample(model, x, opts)
   check_start(x)
   local schedule = schedules.Schedule(o.schedule)
   local nodes = cut(grid.nodes(schedule, grid_options(o), "diffusion.sample"), o.strength)
-  local plan = samplers.plan("diffusion.sample", o.sampler, nodes, schedule, own)
   local denoiser, on = denoiser_of(model, schedule, o)
-  local stats = {nfe = plan.evaluations, calls = plan.evaluations * (on and 2 or 1), nfe_b = 0, bytes_kept = 0,
+  local calls = on and 2 or 1
+  local sampler, settings = samplers.options("diffusion.sample", o.sampler, own)
+  if sampler.solve then return by_solver(sampler, settings, schedule, nodes, x, denoiser, calls, o) end
+  local plan = samplers.plan(sampler, settings, nodes, schedule)
+  check_growth(plan, x, o)
+  local stats = {nfe = plan.evaluations, calls = plan.evaluations * calls, nfe_b = 0, bytes_kept = 0,
     steps = #nodes - 1}
   local noise, noise_wanted = noise_of(o.noise, x, plan.noises)
-  local held = pass.hold(denoiser)
-  local env = {
-    noise = noise, noise_wanted = noise_wanted,
-    eval = function(u, node) return held(u, node, plan.form) end,
-    predict = function(u, node, kind) return held(u, node, kind) end,
-  }
   local on_state = o.callback and function(i, y)
     if i > 0 then o.callback(i, #nodes - 1, nodes[i + 1], y) end
   end
-  local x0, latents, job = gradient.run(plan, x, env, {
+  local x0, latents, job = gradient.run(plan, x, environment(denoiser, noise, noise_wanted, plan.form), {
     grad = o.grad, checkpoint = o.checkpoint, truncated = o.truncated, wrt = o.wrt, latents = o.latents,
     on_state = on_state, stats = stats,
   })
-  return setmetatable({
-    x0 = x0, latents = latents, nodes = nodes, stats = stats, sampler = o.sampler, schedule = schedule, grad = o.grad,
-    _job = job,
-  }, Sample)
+  return result_of(o, schedule, nodes, x0, latents, stats, job)
 end
 
 return M

@@ -8,7 +8,7 @@ local Plan = require "tide.diffusion.plan"
 local M = {}
 
 local list = {}
-for _, family in ipairs {"exponential"} do
+for _, family in ipairs {"exponential", "multistep", "ode", "ratio", "reversible"} do
   for name, sampler in pairs(require("tide.diffusion.samplers." .. family)) do
     sampler.name = name
     list[name] = sampler
@@ -28,14 +28,18 @@ function M.find(fname, name)
   message.raise("%s: unknown sampler %q, expected one of %s", fname, tostring(name), table.concat(names, ", "))
 end
 
---- The plan of a sampler over the points `nodes`.
-function M.plan(fname, name, nodes, schedule, given)
+--- The sampler, and its options from those given.
+function M.options(fname, name, given)
   local s = M.find(fname, name)
-  local o = options.check(("%s: sampler %s"):format(fname, name), given, s.options or {})
-  local form = schedule.kind == "flow" and "flow" or s.form or "epsilon"
+  return s, options.check(("%s: sampler %s"):format(fname, name), given, s.options or {})
+end
+
+--- The plan of a sampler with its options over the points `nodes`.
+function M.plan(sampler, o, nodes, schedule)
+  local form = schedule.kind == "flow" and "flow" or sampler.form or "epsilon"
   local plan = Plan.new(nodes, form)
-  plan.schedule, plan.sampler, plan.options = schedule, s, o
-  return plan:finish(s.build(plan, o))
+  plan.schedule, plan.sampler, plan.options = schedule, sampler, o
+  return plan:finish(sampler.build(plan, o))
 end
 
 return M

@@ -1,0 +1,41 @@
+-- AdjointDPM's exponential reparameterisation (arXiv 2307.10711): in y = x/α over σ̂ = σ/α the probability flow is
+-- dy/dσ̂ = ε, which any method of tide.ode solves, with that solver's own gradients.
+
+local message = require "tide.message"
+
+local M = {}
+
+local gradients = {discrete = "discrete", adjoint = "backsolve", none = "discrete"}
+
+-- From x at nodes[1] to the last of the nodes; to one without noise by a last step of first order. Gives the states at
+-- the nodes and the solver's statistics.
+local function solve(schedule, nodes, x, env, o, grad)
+  if not gradients[grad] then
+    message.raise("diffusion.sample: sampler \"ode\" has grad = \"discrete\" or \"adjoint\", not %q", grad)
+  end
+  if nodes[1].alpha == 0 then message.raise("diffusion.sample: sampler \"ode\" needs α > 0 at its first point") end
+  local ratios, last = {}, #nodes
+  if nodes[last].sigma == 0 then last = last - 1 end
+  for i = 1, last do ratios[i] = nodes[i].ratio end
+  local states = {x}
+  local stats = {nfe = 0}
+  if last > 1 then
+    local sol = require("tide.ode").solve(function(ratio, y)
+      local node = schedule:node_at(-math.log(ratio:item()))
+      return env.predict(y * node.alpha, node, "epsilon")
+    end, x / nodes[1].alpha, ratios, {
+      method = o.method, rtol = o.rtol, atol = o.atol, grad = gradients[grad], step_size = o.step_size,
+    })
+    for i = 2, last do states[i] = sol.ys[i] * nodes[i].alpha end
+    stats = sol.stats
+  end
+  if last < #nodes then states[#nodes] = env.predict(states[last], nodes[last], "x0") end
+  return states, stats, last < #nodes and 1 or 0
+end
+
+M.ode = {
+  source = "Pan et al. 2024, AdjointDPM, section 3.2", order = 0, solve = solve,
+  options = {method = "rk4", rtol = 1e-5, atol = 1e-5, step_size = 0},
+}
+
+return M
