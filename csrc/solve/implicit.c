@@ -1,0 +1,340 @@
+/* Jacobians, their factorisations, and derivatives of f for implicit families. */
+#include "solve/implicit.h"
+#include <float.h>
+#include <math.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "graph/tape.h"
+#include "ops/ops.h"
+#include "solve/dense.h"
+#include "solve/integrate.h"
+
+/* ---- Memory ---- */
+
+static char *cut(char **from, size_t bytes) {
+  char *here = *from;
+  *from += (bytes + 63) & ~(size_t)63;
+  return here;
+}
+
+td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more) {
+  size_t n = s->n, d = sizeof(double);
+  *m = (td_implicit){.n = n, .exact = s->o->keep};
+  if (n > 20000)
+    return td_fail(TD_EARG, "%s: method \"%s\" factors a dense %zu×%zu Jacobian, too large; use an explicit method",
+                   s->f->who, s->method->name, n, n);
+  m->block_bytes = (3 * n + 2 * n * n + vectors * n + more) * d + n * sizeof *m->pivot + 3 * s->bytes + 12 * 64;
+  char *p = m->block = td_alloc(m->block_bytes);
+  if (!p) return td_last_status();
+  memset(p, 0, m->block_bytes);
+  m->y = (double *)cut(&p, n * d);
+  m->scale = (double *)cut(&p, n * d);
+  m->jacobian = (double *)cut(&p, n * n * d);
+  m->lu = (double *)cut(&p, n * n * d);
+  m->pivot = (size_t *)cut(&p, n * sizeof *m->pivot);
+  m->state = cut(&p, s->bytes);
+  m->slope = cut(&p, s->bytes);
+  m->unit = cut(&p, s->bytes);
+  m->fresh = (double *)cut(&p, n * d);
+  m->vector = (double *)p;
+  return TD_OK;
+}
+
+void td_implicit_free(td_implicit *m) {
+  td_free(m->block, m->block ? m->block_bytes : 0);
+  m->block = NULL;
+}
+
+void td_implicit_widen(const td_stepper *s, const void *x, double *out) {
+  if (s->f->dtype == TD_F64) memcpy(out, x, s->n * sizeof *out);
+  else
+    for (size_t i = 0; i < s->n; i++) out[i] = ((const float *)x)[i];
+}
+
+void td_implicit_narrow(const td_stepper *s, const double *x, void *out) {
+  if (s->f->dtype == TD_F64) memcpy(out, x, s->n * sizeof *x);
+  else
+    for (size_t i = 0; i < s->n; i++) ((float *)out)[i] = (float)x[i];
+}
+
+void td_implicit_scale(td_implicit *m, const td_stepper *s, const double *a, const double *b) {
+  const td_ode_options *o = s->o;
+  for (size_t i = 0; i < m->n; i++)
+    m->scale[i] = (o->atols ? o->atols[i] : o->atol) + (o->rtols ? o->rtols[i] : o->rtol) * fmax(fabs(a[i]), fabs(b[i]));
+}
+
+void td_implicit_load(td_implicit *m, td_stepper *s) {
+  td_implicit_widen(s, s->y, m->y);
+  td_implicit_scale(m, s, m->y, m->y);
+}
+
+/* ---- f on the tape ---- */
+
+static td_tensor *tensor_of(const td_stepper *s, const double *x) {
+  td_tensor *t = td_auto(td_tensor_new(s->f->dtype, s->f->ndim, s->f->shape));
+  if (t) td_implicit_narrow(s, x, t->data);
+  return t;
+}
+
+/* One evaluation on the tape; y and t are leaves, all automatic. */
+typedef struct {
+  td_tensor *y, *t, *dy;
+} taped;
+
+static td_status tape_begin(taped *g, td_stepper *s, const void *y, double t, bool by_time) {
+  *g = (taped){.y = td_auto(td_tensor_new(s->f->dtype, s->f->ndim, s->f->shape)),
+               .t = td_auto(td_tensor_number(TD_F64, t, false))};
+  if (!g->y || !g->t) return td_last_status();
+  if (s->bytes) memcpy(g->y->data, y, s->bytes);
+  td_status status = td_requires_grad(g->y, true);
+  if (!status && by_time) status = td_requires_grad(g->t, true);
+  bool was = td_recording;
+  td_recording = true;
+  if (!status) status = td_field_record(s->f, g->t, g->y, &g->dy);
+  td_recording = was;
+  if (!status) td_auto(g->dy);
+  return status;
+}
+
+/* Values of a tensor of the state's shape as doubles; NULL is zero. */
+static void widen_tensor(td_tensor *x, double *out, size_t n) {
+  td_tensor *flat = x ? td_tensor_contiguous(x) : NULL;
+  for (size_t i = 0; i < n; i++) out[i] = flat ? td_tensor_get(flat, i) : 0;
+  td_tensor_release(flat);
+}
+
+static void copy_out(const td_stepper *s, td_tensor *x, void *out) {
+  td_tensor *flat = td_tensor_contiguous(x);
+  if (flat && s->bytes) memcpy(out, flat->data, s->bytes);
+  td_tensor_release(flat);
+}
+
+/* ---- f and its first derivatives ---- */
+
+td_status td_implicit_eval(td_implicit *m, td_stepper *s, double t, const double *y, double *dy) {
+  if (s->f->dtype == TD_F64) return td_stepper_eval(s, t, y, dy);
+  td_implicit_narrow(s, y, m->state);
+  td_status status = td_stepper_eval(s, t, m->state, m->slope);
+  if (!status) td_implicit_widen(s, m->slope, dy);
+  return status;
+}
+
+/* Column j is J e_j. */
+static td_status by_columns(td_implicit *m, td_stepper *s, double t, double *jacobian, double *ft) {
+  size_t n = m->n, size = td_dtype_size(s->f->dtype);
+  char *unit = m->unit;
+  td_tensor view = {.dtype = s->f->dtype, .data = unit}, out = {.dtype = s->f->dtype, .data = m->slope};
+  memset(unit, 0, n * size);
+  td_status status = TD_OK;
+  for (size_t j = 0; j < n && !status; j++) {
+    td_tensor_set(&view, j, 1);
+    status = td_field_jvp(s->f, t, m->state, unit, 0, m->slope);
+    td_tensor_set(&view, j, 0);
+    for (size_t i = 0; i < n && !status; i++) jacobian[i * n + j] = td_tensor_get(&out, i);
+  }
+  if (!status && ft) {
+    status = td_field_jvp(s->f, t, m->state, unit, 1, m->slope);
+    if (!status) td_implicit_widen(s, m->slope, ft);
+  }
+  return status;
+}
+
+/* Row i is the reverse pass of e_i over one recorded evaluation, which gives ∂f_i/∂t too. m->slope receives f. */
+static td_status by_tape(td_implicit *m, td_stepper *s, double t, double *jacobian, double *ft) {
+  size_t n = m->n, mark = td_auto_mark();
+  taped g;
+  td_status status = tape_begin(&g, s, m->state, t, ft != NULL);
+  td_tensor *w = td_auto(td_tensor_zeros(s->f->dtype, s->f->ndim, s->f->shape));
+  if (!status && !w) status = td_last_status();
+  if (!status) copy_out(s, g.dy, m->slope);
+  for (size_t i = 0; i < n && !status; i++) {
+    td_tensor *in[2] = {g.y, g.t}, *grad[2] = {NULL, NULL};
+    td_tensor_set(w, i, 1);
+    if (g.dy->node) status = td_backward(&g.dy, &w, 1, in, 1 + (ft != NULL), grad, TD_STOP_AT_INPUTS | TD_RETAIN_GRAPH);
+    td_tensor_set(w, i, 0);
+    if (!status) widen_tensor(grad[0], jacobian + i * n, n);
+    if (!status && ft) ft[i] = grad[1] ? td_tensor_get(grad[1], 0) : 0;
+    td_tensor_release(grad[0]);
+    td_tensor_release(grad[1]);
+  }
+  td_auto_release(mark);
+  return status;
+}
+
+/* Rows by the field's own vjp. */
+static td_status by_rows(td_implicit *m, td_stepper *s, double t, double *jacobian, double *ft) {
+  td_tensor view = {.dtype = s->f->dtype, .data = m->unit};
+  memset(m->unit, 0, s->bytes);
+  td_status status = TD_OK;
+  for (size_t i = 0; i < m->n && !status; i++) {
+    double tbar = 0;
+    td_tensor_set(&view, i, 1);
+    status = td_field_vjp(s->f, t, m->state, m->unit, m->slope, ft ? &tbar : NULL, NULL);
+    td_tensor_set(&view, i, 0);
+    if (!status) td_implicit_widen(s, m->slope, jacobian + i * m->n);
+    if (ft) ft[i] = tbar;
+  }
+  return status;
+}
+
+td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const double *y, double *jacobian, double *ft,
+                               double *dy) {
+  const td_field *f = s->f;
+  s->counts->njev++;
+  td_implicit_narrow(s, y, m->state);
+  if (f->record && !f->jvp && !f->vjp) {
+    s->counts->nfe++;
+    td_status status = by_tape(m, s, t, jacobian, ft);
+    if (!status && dy) td_implicit_widen(s, m->slope, dy);
+    return status;
+  }
+  if (!f->jvp && !f->vjp)
+    return td_fail(TD_EGRAD, "%s: method \"%s\" needs the Jacobian of the right-hand side, which %s does not give; write "
+                   "it on tensors", f->who, s->method->name, f->kind);
+  td_status status = f->jvp ? by_columns(m, s, t, jacobian, ft) : by_rows(m, s, t, jacobian, ft);
+  if (!status && dy) status = td_implicit_eval(m, s, t, y, dy);
+  return status;
+}
+
+td_status td_implicit_refresh(td_implicit *m, td_stepper *s, double *ft) {
+  double *dy = s->have_f0 ? NULL : m->fresh;
+  td_status status = td_implicit_jacobian(m, s, s->t, m->y, m->jacobian, ft, dy);
+  if (status) return status;
+  if (dy) td_implicit_narrow(s, dy, s->f0);
+  s->have_f0 = m->have_jacobian = m->current = true;
+  m->shift = 0;
+  return TD_OK;
+}
+
+bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift) {
+  if (m->shift == shift) return true;
+  size_t n = m->n;
+  for (size_t i = 0; i < n * n; i++) m->lu[i] = -m->jacobian[i];
+  for (size_t i = 0; i < n; i++) m->lu[i * n + i] += shift;
+  s->counts->nlu++;
+  m->shift = td_lu_factor(m->lu, m->pivot, n) ? shift : 0;
+  return m->shift != 0;
+}
+
+double td_implicit_norm(const td_implicit *m, const double *x) {
+  double sum = 0;
+  for (size_t i = 0; i < m->n; i++) {
+    double e = x[i] / m->scale[i];
+    sum += e * e;
+  }
+  return m->n ? sqrt(sum / (double)m->n) : 0;
+}
+
+td_status td_implicit_vjp(td_implicit *m, td_stepper *s, double t, const double *y, const double *w, double *ybar,
+                          double *tbar, td_tensor **dexternal) {
+  td_implicit_narrow(s, y, m->state);
+  td_implicit_narrow(s, w, m->unit);
+  td_status status = td_field_vjp(s->f, t, m->state, m->unit, m->slope, tbar, dexternal);
+  if (!status) td_implicit_widen(s, m->slope, ybar);
+  return status;
+}
+
+/* ---- Second derivatives ---- */
+
+/* What the tape of a second derivative holds: outputs gₖ = ∂(wₖᵀf)/∂y with cotangents uₖ, and ∂(wtᵀf)/∂t. */
+typedef struct {
+  taped f;
+  td_tensor *out[TD_MAX_TERMS], *bar[TD_MAX_TERMS];
+  int count;
+} second;
+
+/* One more output: the gradient of wᵀf by `input`. Nothing when f does not depend on it, or only linearly. */
+static td_status add_output(second *g, const td_stepper *s, const double *w, td_tensor *input, td_tensor *bar) {
+  td_tensor *cotangent = tensor_of(s, w), *gradient = NULL;
+  if (!cotangent || !bar) return td_last_status();
+  td_status status = td_backward(&g->f.dy, &cotangent, 1, &input, 1, &gradient, TD_CREATE_GRAPH | TD_STOP_AT_INPUTS);
+  if (status || !gradient) return status;
+  td_auto(gradient);
+  if (!gradient->node) return TD_OK;
+  g->bar[g->count] = bar;
+  g->out[g->count++] = gradient;
+  return TD_OK;
+}
+
+static td_status pull_second(second *g, const td_stepper *s, double *ybar, double *tbar, td_tensor **dexternal) {
+  size_t ne = dexternal ? s->f->nexternals : 0, nin = 2 + ne;
+  td_tensor **in = td_alloc(2 * nin * sizeof *in), **grad = in + nin;
+  if (!in) return td_last_status();
+  in[0] = g->f.y;
+  in[1] = g->f.t;
+  for (size_t i = 0; i < ne; i++) in[2 + i] = s->f->externals[i];
+  td_status status = td_backward(g->out, g->bar, g->count, in, (int)nin, grad, TD_STOP_AT_INPUTS);
+  if (!status) {
+    td_tensor *flat = grad[0] ? td_auto(td_tensor_contiguous(grad[0])) : NULL;
+    for (size_t i = 0; flat && i < s->n; i++) ybar[i] += td_tensor_get(flat, i);
+    if (grad[1] && tbar) *tbar += td_tensor_get(grad[1], 0);
+    for (size_t i = 0; i < ne && !status; i++) status = td_field_add(&dexternal[i], grad[2 + i]);
+    for (size_t i = 0; i < nin; i++) td_tensor_release(grad[i]);
+  }
+  td_free(in, 2 * nin * sizeof *in);
+  return status;
+}
+
+td_status td_implicit_second(td_implicit *m, td_stepper *s, double t, const double *y, size_t count, const double *w,
+                             const double *u, const double *wt, double *ybar, double *tbar, td_tensor **dexternal) {
+  size_t mark = td_auto_mark(), n = m->n;
+  second g = {.count = 0};
+  td_implicit_narrow(s, y, m->state);
+  s->counts->nfe++;
+  td_status status = tape_begin(&g.f, s, m->state, t, true);
+  bool depends = !status && g.f.dy->node, was = td_recording;
+  td_recording = true;
+  for (size_t k = 0; k < count && depends && !status; k++)
+    status = add_output(&g, s, w + k * n, g.f.y, tensor_of(s, u + k * n));
+  if (depends && wt && !status) status = add_output(&g, s, wt, g.f.t, td_auto(td_tensor_number(TD_F64, 1, false)));
+  td_recording = was;
+  if (!status && g.count) status = pull_second(&g, s, ybar, tbar, dexternal);
+  td_auto_release(mark);
+  return status;
+}
+
+/* ---- Newton's iteration ---- */
+
+td_newton td_newton_begin(const td_implicit *m, const td_stepper *s) {
+  double eps = s->f->dtype == TD_F64 ? DBL_EPSILON : (double)FLT_EPSILON, rtol = fmax(s->o->rtol, eps);
+  td_newton w = {.exact = m->exact, .tolerance = fmin(2e-2, sqrt(rtol)), .floor = 4 * eps / rtol};
+  if (w.floor > w.tolerance) w.tolerance = w.floor;
+  w.most = w.exact ? 40 : 10;
+  return w;
+}
+
+td_newton_verdict td_newton_judge(td_newton *w, double norm) {
+  if (!isfinite(norm)) return TD_NEWTON_NONFINITE;
+  w->iteration++;
+  if (norm == 0 || (!w->exact && norm <= w->floor)) return TD_NEWTON_CONVERGED;
+  if (w->iteration == 1) {
+    w->last = norm;
+    return TD_NEWTON_GO_ON;
+  }
+  w->rate = norm / w->last;
+  w->last = norm;
+  bool small = norm <= w->floor;
+  if (w->exact && small && w->rate > 0.3) return TD_NEWTON_CONVERGED;  /* nothing but rounding is left */
+  if (w->rate >= 1) return small ? TD_NEWTON_CONVERGED : TD_NEWTON_DIVERGED;
+  double left = w->rate / (1 - w->rate) * norm;
+  if (!w->exact && left <= w->tolerance) return TD_NEWTON_CONVERGED;
+  if (w->exact && left <= w->floor * 1e-4) return TD_NEWTON_CONVERGED;
+  if (w->iteration >= w->most) return small ? TD_NEWTON_CONVERGED : TD_NEWTON_DIVERGED;
+  if (!w->exact && left * pow(w->rate, w->most - w->iteration) > w->tolerance * 10) return TD_NEWTON_DIVERGED;
+  return TD_NEWTON_GO_ON;
+}
+
+td_step_result td_newton_failed(td_stepper *s, td_newton_verdict verdict) {
+  if (verdict == TD_NEWTON_NONFINITE) {
+    memset(s->y1, 0xff, s->bytes);  /* NaN in every type */
+    return TD_STEP_DONE;
+  }
+  s->retry = 0.25;
+  s->why = "Newton's iteration diverged";
+  return TD_STEP_REFUSED;
+}
+
+td_status td_newton_lost(const td_stepper *s) {
+  return td_fail(TD_ESOLVE, "%s: Newton's iteration for the step from t=%g did not converge again in the backward pass",
+                 s->f->who, s->t);
+}

@@ -1,0 +1,76 @@
+/* What implicit families share: the Jacobian from the field's own derivative, its factorisation with a shift, norms in
+ * the error weights, and pulling cotangents. All vectors are double whatever the state's type; f sees its own type. */
+#ifndef TD_SOLVE_IMPLICIT_H
+#define TD_SOLVE_IMPLICIT_H
+#include "solve/stepper.h"
+
+typedef struct {
+  size_t n;
+  double *y;             /* the state at s->t */
+  double *scale;         /* atol + rtol·|y| */
+  double *jacobian;      /* n×n; ∂f/∂y where it was last asked for */
+  double *lu;            /* of shift·I − jacobian */
+  size_t *pivot;
+  bool have_jacobian;
+  bool current;          /* the Jacobian is that at (s->t, s->y) */
+  bool exact;            /* Newton goes on to rounding, with the Jacobian of each step: for gradients */
+  double shift;          /* that lu was made with; 0: none */
+  double *vector;        /* the family's, `n` apart */
+  char *state, *slope, *unit;  /* of the state's type, for calls of f */
+  double *fresh;
+  void *block;
+  size_t block_bytes;
+} td_implicit;
+
+/* `vectors` doubles vectors and `more` doubles behind them for the family. Free it also after a failure. */
+td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more);
+void td_implicit_free(td_implicit *m);
+static inline double *td_implicit_vector(const td_implicit *m, size_t i) { return m->vector + i * m->n; }
+
+/* Between the state's type and double. */
+void td_implicit_widen(const td_stepper *s, const void *x, double *out);
+void td_implicit_narrow(const td_stepper *s, const double *x, void *out);
+
+/* m->scale = atol + rtol·max(|a|, |b|). */
+void td_implicit_scale(td_implicit *m, const td_stepper *s, const double *a, const double *b);
+/* Takes s->y over into m->y and m->scale. */
+void td_implicit_load(td_implicit *m, td_stepper *s);
+
+td_status td_implicit_eval(td_implicit *m, td_stepper *s, double t, const double *y, double *dy);
+/* jacobian (n×n) = ∂f/∂y, and unless NULL ft = ∂f/∂t and dy = f, at (t, y). By the field's own derivative: columns by
+ * its jvp, else rows by its vjp, else rows by reverse passes over one recorded evaluation, which gives dy too. */
+td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const double *y, double *jacobian, double *ft,
+                               double *dy);
+/* Makes m->jacobian that of (s->t, s->y), and s->f0 known. */
+td_status td_implicit_refresh(td_implicit *m, td_stepper *s, double *ft);
+/* m->lu holds shift·I − m->jacobian. False: singular. */
+bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift);
+/* Root mean square of x over m->scale. */
+double td_implicit_norm(const td_implicit *m, const double *x);
+
+/* ybar = wᵀ∂f/∂y at (t, y), *tbar += wᵀ∂f/∂t, dexternal as in field.h. */
+td_status td_implicit_vjp(td_implicit *m, td_stepper *s, double t, const double *y, const double *w, double *ybar,
+                          double *tbar, td_tensor **dexternal);
+/* ybar += Σ ∂/∂y (w[i]ᵀ ∂f/∂y u[i]) + ∂/∂y (wtᵀ ∂f/∂t), likewise *tbar and dexternal: second derivatives, on the tape.
+ * w and u are `count` vectors each; wt may be NULL. */
+td_status td_implicit_second(td_implicit *m, td_stepper *s, double t, const double *y, size_t count, const double *w,
+                             const double *u, const double *wt, double *ybar, double *tbar, td_tensor **dexternal);
+
+/* A Newton iteration's judgement of its updates. */
+typedef enum { TD_NEWTON_GO_ON, TD_NEWTON_CONVERGED, TD_NEWTON_DIVERGED, TD_NEWTON_NONFINITE } td_newton_verdict;
+typedef struct {
+  int iteration, most;
+  double last, rate;      /* of the updates' norms */
+  double tolerance;       /* in the error weights: 1 is an error of rtol */
+  double floor;           /* updates below are rounding */
+  bool exact;             /* go on until rounding: for gradients, which are exact to the residual */
+} td_newton;
+td_newton td_newton_begin(const td_implicit *m, const td_stepper *s);
+/* After an update of that norm. */
+td_newton_verdict td_newton_judge(td_newton *w, double norm);
+/* What a step gives whose iteration did not converge: refused, or NaN for y1 when f was not finite. */
+td_step_result td_newton_failed(td_stepper *s, td_newton_verdict verdict);
+/* The failure of a backward pass that cannot repeat the step. */
+td_status td_newton_lost(const td_stepper *s);
+
+#endif
