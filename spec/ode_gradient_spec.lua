@@ -16,7 +16,9 @@ local function wavy(p)
 end
 
 local all = {}
-for name in pairs(ode.methods) do all[#all + 1] = name end
+for name, m in pairs(ode.methods) do
+  if m.a then all[#all + 1] = name end  -- explicit ones; the others are in ode_stiff_spec.lua
+end
 table.sort(all)
 
 -- Options under which a method takes several steps.

@@ -8,7 +8,9 @@ local nn, ode = tide.nn, tide.ode
 local function vector(...) return tide.tensor({...}, "float64") end
 
 local names = {}
-for name in pairs(ode.methods) do names[#names + 1] = name end
+for name, m in pairs(ode.methods) do
+  if m.a then names[#names + 1] = name end  -- explicit ones; the others are in ode_stiff_spec.lua
+end
 table.sort(names)
 
 local function options_of(name, more)

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "graph/tape.h"
 #include "lua/ode_field.h"
+#include "lua/ode_tables.h"
 #include "ops/ops.h"
 #include "solve/captured.h"
 #include "solve/gradient.h"
@@ -303,6 +304,9 @@ static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tenso
     td_ode_recorded_free(r);
     return NULL;
   }
+  lua_getfield(L, 4, "jacobian");
+  if (lua_isfunction(L, -1)) tdl_field_set_jacobian(L, r->f, lua_gettop(L));
+  lua_pop(L, 1);
   for (size_t i = 0; i < r->nts; i++) r->ts[i] = td_tensor_get(times, i * times->stride[0]);
   return r;
 }
@@ -414,7 +418,8 @@ static int core_ode_solve(lua_State *L) {
 }
 
 /* ode_methods() → list of {name, source, family, order, error_order, dense_order, stages}, and of explicit methods fsal,
- * a, b, c, e and `extended`, the rows of all stages that the extension uses: for the manual and the order tests */
+ * a, b, c, e and `extended`, the rows of all stages that the extension uses; of implicit ones `dirk`, `rosenbrock` or
+ * `collocation`: for the manual and the order tests */
 static void push_row(lua_State *L, const double *row, int n) {
   lua_createtable(L, n, 0);
   for (int i = 0; i < n; i++) {
@@ -462,6 +467,7 @@ static int core_ode_methods(lua_State *L) {
     set_number(L, "dense_order", m->dense_order);
     set_number(L, "stages", m->stages);
     if (td_tableau_of(m)) set_tableau(L, td_tableau_of(m));
+    tdl_set_implicit_tables(L, m);
     lua_rawseti(L, -2, ++at);
   }
   return 1;

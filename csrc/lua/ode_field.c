@@ -7,7 +7,7 @@
 
 typedef struct {
   td_field base;
-  int function, handler;  /* registry references */
+  int function, handler, jacobian;  /* registry references */
   lua_State *main;
   td_tensor *last;        /* what the function returned last, and how often it was written then */
   uint32_t last_version;
@@ -18,24 +18,31 @@ static void release(td_field *self) {
   td_tensor_release(f->last);
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->function);
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->handler);
+  luaL_unref(f->main, LUA_REGISTRYINDEX, f->jacobian);
   td_free(f, sizeof *f);
 }
 
-/* Pushes the message handler and the function; *top is the stack before. */
-static td_status push_function(lua_field *f, lua_State *L, int *top) {
+/* Pushes the message handler and the function of that reference; *top is the stack before. */
+static td_status push_reference(lua_field *f, lua_State *L, int function, int *top) {
   *top = lua_gettop(L);
   if (!lua_checkstack(L, 8)) return td_fail(TD_EARG, "ode.solve: the stack is full, is f solving itself?");
   lua_rawgeti(L, LUA_REGISTRYINDEX, f->handler);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, function);
   return TD_OK;
 }
 
-static td_status call(lua_State *L, int top) {
-  if (lua_pcall(L, lua_gettop(L) - top - 2, 1, top + 1) == LUA_OK) return TD_OK;
+static td_status push_function(lua_field *f, lua_State *L, int *top) {
+  return push_reference(f, L, f->function, top);
+}
+
+static td_status call_for(lua_State *L, int top, int results) {
+  if (lua_pcall(L, lua_gettop(L) - top - 2, results, top + 1) == LUA_OK) return TD_OK;
   td_status s = tdl_call_failed(L);
   lua_settop(L, top);
   return s;
 }
+
+static td_status call(lua_State *L, int top) { return call_for(L, top, 1); }
 
 /* ---- On tensors ---- */
 
@@ -172,6 +179,52 @@ static td_status table_eval(td_field *self, double t, const void *y, void *dy) {
   return s;
 }
 
+/* ---- The Jacobian by a function of its own, on tables of numbers whatever f's form ---- */
+
+/* `count` numbers of the table at the index. */
+static td_status take_table(lua_State *L, int index, const char *what, size_t count, double *out) {
+  if (!lua_istable(L, index) || tdl_rawlen(L, index) != count)
+    return td_fail(TD_EARG, "ode.solve: jac gave %s as %s, expected a table of %zu numbers", tdl_describe(L, index), what,
+                   count);
+  for (size_t i = 0; i < count; i++) {
+    lua_rawgeti(L, index, (int)i + 1);
+    bool number = lua_type(L, -1) == LUA_TNUMBER;
+    out[i] = number ? lua_tonumber(L, -1) : 0;
+    lua_pop(L, 1);
+    if (!number) return td_fail(TD_EARG, "ode.solve: jac gave something else than a number in %s", what);
+  }
+  return TD_OK;
+}
+
+static td_status lua_jacobian(td_field *self, double t, const void *y, double *jacobian, double *ft) {
+  lua_field *f = (lua_field *)self;
+  lua_State *L = tdl_state();
+  int top, n = (int)self->numel;
+  td_status s = push_reference(f, L, f->jacobian, &top);
+  if (s) return s;
+  lua_pushnumber(L, t);
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    lua_pushnumber(L, self->dtype == TD_F64 ? ((const double *)y)[i] : (double)((const float *)y)[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  s = call_for(L, top, 2);
+  if (s) return s;
+  s = take_table(L, top + 2, "the Jacobian", self->numel * self->numel, jacobian);
+  if (!s && ft && lua_isnil(L, top + 3))
+    s = td_fail(TD_EARG, "ode.solve: this method needs ∂f/∂t too; jac must give it as its second value");
+  else if (!s && ft) s = take_table(L, top + 3, "∂f/∂t", self->numel, ft);
+  lua_settop(L, top);
+  return s;
+}
+
+void tdl_field_set_jacobian(lua_State *L, td_field *f, int index) {
+  if (f->free != release) return;
+  lua_pushvalue(L, index);
+  ((lua_field *)f)->jacobian = luaL_ref(L, LUA_REGISTRYINDEX);
+  f->jacobian = lua_jacobian;
+}
+
 /* ---- Fields written in C ---- */
 
 #define TDL_C_FIELD "tide.CField"
@@ -275,7 +328,7 @@ void tdl_open_ode_field(lua_State *L) {
 static td_field *lua_field_new(lua_State *L, int index, tdl_form form) {
   lua_field *f = td_alloc(sizeof *f);
   if (!f) return NULL;
-  *f = (lua_field){.base = {.who = "ode.solve", .free = release}, .main = tdl_main(L)};
+  *f = (lua_field){.base = {.who = "ode.solve", .free = release}, .main = tdl_main(L), .jacobian = LUA_NOREF};
   lua_pushvalue(L, index);
   f->function = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushcfunction(L, tdl_handler);

@@ -45,6 +45,12 @@ static double dot(size_t n, const double *a, const double *b) {
   return sum;
 }
 
+static size_t history_bytes(const td_stepper *s) { return sizeof(setting) + (ROWS - 1) * s->n * sizeof(double); }
+
+static size_t history(const td_stepper *s) {
+  return s->bytes ? (history_bytes(s) + s->bytes - 1) / s->bytes : 0;
+}
+
 static td_status make(td_stepper *s) {
   static const double kappa[ORDER + 2] = {0, -0.1850, -1. / 9, -0.0823, -0.0415, 0, 0};
   bdf *x = td_alloc(sizeof *x);
@@ -59,6 +65,7 @@ static td_status make(td_stepper *s) {
   }
   s->own = x;
   td_stepper_room(s, 1);
+  s->most_history = history(s);
   return td_implicit_make(&x->m, s, ROOM, 0);
 }
 
@@ -295,11 +302,6 @@ static td_status dense(td_stepper *s, double theta, void *y, void *slope) {
 
 /* ---- What a checkpoint holds: the setting, then the differences as doubles whatever the state's type ---- */
 
-static size_t history_bytes(const td_stepper *s) { return sizeof(setting) + (ROWS - 1) * s->n * sizeof(double); }
-
-static size_t history(const td_stepper *s) {
-  return s->bytes ? (history_bytes(s) + s->bytes - 1) / s->bytes : 0;
-}
 static void save(const td_stepper *s, char *to) {
   const bdf *x = s->own;
   if (!s->bytes) return;

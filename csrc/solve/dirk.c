@@ -134,7 +134,8 @@ static td_status solve_stages(td_stepper *s, dirk *x, td_newton_verdict *verdict
   return TD_OK;
 }
 
-/* h (Σ e[i] k[i] + e0 f(t, y)), damped where the embedded method is not. */
+/* h (Σ e[i] k[i] + e0 f(t, y)). It is not damped by (I − hγJ)⁻¹: slopes are those of the stage equations, free of
+ * the iteration's error, and a damped estimate would let steps grow beyond what the extension resolves. */
 static void estimate(td_stepper *s, dirk *x) {
   const td_dirk *d = x->d;
   size_t n = x->m.n;
@@ -147,10 +148,6 @@ static void estimate(td_stepper *s, dirk *x) {
     double sum = d->e0 * f0[i];
     for (int j = 0; j < x->stages; j++) sum += d->e[j] * slope_of(x, j)[i];
     err[i] = h * sum;
-  }
-  if (d->filter) {
-    td_lu_solve(x->m.lu, x->m.pivot, n, false, err);
-    for (size_t i = 0; i < n; i++) err[i] *= x->m.shift;
   }
   td_implicit_narrow(s, err, td_stepper_vector(s, 0));
   s->error = (td_terms){.count = 1, .coef = {1}, .x = {td_stepper_vector(s, 0)}};

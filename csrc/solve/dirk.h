@@ -12,7 +12,6 @@ typedef struct {
   double a[TD_DIRK_STAGES][TD_DIRK_STAGES];
   double b[TD_DIRK_STAGES], e[TD_DIRK_STAGES];  /* e: b less the embedded weights; zero: no estimate */
   double e0;       /* the estimate's weight of f(t, y), for methods whose first stage is not that */
-  bool filter;     /* the estimate is passed through (I − hγJ)⁻¹: the embedded method is not damped at infinity */
 } td_dirk;
 
 extern const td_family td_family_dirk;

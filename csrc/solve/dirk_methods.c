@@ -48,7 +48,7 @@ static const td_dirk kvaerno5 = {
 #define KENCARP3_B 1471266399579. / 7840856788654, -4482444167858. / 7529755066697, 11266239266428. / 11593286722821, \
   KENCARP3_G
 static const td_dirk kencarp3 = {
-  .stages = 4, .filter = true,
+  .stages = 4,
   .a = {{0},
         {KENCARP3_G, KENCARP3_G},
         {2746238789719. / 10658868560708, -640167445237. / 6845629431997, KENCARP3_G},
@@ -61,7 +61,7 @@ static const td_dirk kencarp3 = {
 };
 #define KENCARP4_B 82889. / 524892, 0, 15625. / 83664, 69875. / 102672, -2260. / 8211, 1. / 4
 static const td_dirk kencarp4 = {
-  .stages = 6, .filter = true,
+  .stages = 6,
   .a = {{0},
         {1. / 4, 1. / 4},
         {8611. / 62500, -1743. / 31250, 1. / 4},
@@ -78,7 +78,7 @@ static const td_dirk kencarp4 = {
   -872700587467. / 9133579230613, 0, 0, 22348218063261. / 9555858737531, -1143369518992. / 8141816002931,             \
     -39379526789629. / 19018526304540, 32727382324388. / 42900044865799, 41. / 200
 static const td_dirk kencarp5 = {
-  .stages = 8, .filter = true,
+  .stages = 8,
   .a = {{0},
         {41. / 200, 41. / 200},
         {41. / 400, -567603406766. / 11931857230679, 41. / 200},
@@ -103,20 +103,20 @@ static const td_dirk kencarp5 = {
 #define TRBDF2_D 0.292893218813452475599155637895151  /* (2 − √2)/2 */
 #define TRBDF2_W 0.353553390593273762200422181052425  /* √2/4 */
 static const td_dirk trbdf2 = {
-  .stages = 3, .filter = true,
+  .stages = 3,
   .a = {{0}, {TRBDF2_D, TRBDF2_D}, {TRBDF2_W, TRBDF2_W, TRBDF2_D}},
   .b = {TRBDF2_W, TRBDF2_W, TRBDF2_D},
   .e = {TRBDF2_W - (1 - TRBDF2_W) / 3, TRBDF2_W - (3 * TRBDF2_W + 1) / 3, TRBDF2_D - TRBDF2_D / 3},
 };
 #define SDIRK2_G 0.292893218813452475599155637895151  /* 1 − √2/2 */
 static const td_dirk sdirk2 = {
-  .stages = 2, .filter = true,
+  .stages = 2,
   .a = {{SDIRK2_G}, {1 - SDIRK2_G, SDIRK2_G}},
   .b = {1 - SDIRK2_G, SDIRK2_G},
   .e = {-SDIRK2_G, SDIRK2_G},
 };
 static const td_dirk implicit_euler = {
-  .stages = 1, .filter = true, .a = {{1}}, .b = {1}, .e = {1. / 2}, .e0 = -1. / 2,
+  .stages = 1, .a = {{1}}, .b = {1}, .e = {1. / 2}, .e0 = -1. / 2,
 };
 static const td_dirk implicit_midpoint = {.stages = 1, .a = {{1. / 2}}, .b = {1}};
 static const td_dirk trapezoid = {.stages = 2, .a = {{0}, {1. / 2, 1. / 2}}, .b = {1. / 2, 1. / 2}};

@@ -24,6 +24,9 @@ struct td_field {
                    td_tensor **dexternal);
   /* out = ∂f/∂y v + ∂f/∂t vt. May be NULL; ask through td_field_jvp. */
   td_status (*jvp)(td_field *f, double t, const void *y, const void *v, double vt, void *out);
+  /* jacobian (n×n, row-major) = ∂f/∂y and, unless NULL, ft = ∂f/∂t. NULL where implicit methods have to put it together
+   * from the others. */
+  td_status (*jacobian)(td_field *f, double t, const void *y, double *jacobian, double *ft);
   /* f on the tape, for second derivatives: *dy receives one reference to a tensor of y's shape and type. t is 0-d
    * float64; both may carry nodes. NULL where it cannot be. */
   td_status (*record)(td_field *f, td_tensor *t, td_tensor *y, td_tensor **dy);

@@ -182,6 +182,10 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
   const td_field *f = s->f;
   s->counts->njev++;
   td_implicit_narrow(s, y, m->state);
+  if (f->jacobian) {
+    td_status status = f->jacobian(s->f, t, m->state, jacobian, ft);
+    return !status && dy ? td_implicit_eval(m, s, t, y, dy) : status;
+  }
   if (f->record && !f->jvp && !f->vjp) {
     s->counts->nfe++;
     td_status status = by_tape(m, s, t, jacobian, ft);
@@ -190,7 +194,7 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
   }
   if (!f->jvp && !f->vjp)
     return td_fail(TD_EGRAD, "%s: method \"%s\" needs the Jacobian of the right-hand side, which %s does not give; write "
-                   "it on tensors", f->who, s->method->name, f->kind);
+                   "it on tensors, or give the option jac", f->who, s->method->name, f->kind);
   td_status status = f->jvp ? by_columns(m, s, t, jacobian, ft) : by_rows(m, s, t, jacobian, ft);
   if (!status && dy) status = td_implicit_eval(m, s, t, y, dy);
   return status;
@@ -299,7 +303,8 @@ td_newton td_newton_begin(const td_implicit *m, const td_stepper *s) {
   double eps = s->f->dtype == TD_F64 ? DBL_EPSILON : (double)FLT_EPSILON, rtol = fmax(s->o->rtol, eps);
   td_newton w = {.exact = m->exact, .tolerance = fmin(2e-2, sqrt(rtol)), .floor = 4 * eps / rtol};
   if (w.floor > w.tolerance) w.tolerance = w.floor;
-  w.most = w.exact ? 40 : 10;
+  bool fixed = s->o->step_size > 0 || s->o->grid || !s->method->error_order;  /* no smaller step to fall back on */
+  w.most = w.exact || fixed ? 40 : 10;
   return w;
 }
 

@@ -10,6 +10,6 @@ typedef struct {
   bool estimate;  /* Hairer and Wanner's error estimate of Radau IIA with three stages */
 } td_irk;
 
-extern const td_family td_family_irk;
+extern const td_family td_family_irk, td_family_radau;
 
 #endif

@@ -2,9 +2,12 @@
 #include <string.h>
 #include "solve/stepper.h"
 
-extern const td_method *const td_methods_explicit[];
+extern const td_method *const td_methods_explicit[], *const td_methods_dirk[], *const td_methods_rosenbrock[],
+  *const td_methods_irk[], *const td_methods_bdf[], *const td_methods_symplectic[];
 
-static const td_method *const *const families[] = {td_methods_explicit, NULL};
+static const td_method *const *const families[] = {
+  td_methods_explicit, td_methods_rosenbrock, td_methods_dirk, td_methods_irk, td_methods_bdf, td_methods_symplectic, NULL,
+};
 
 const td_method *const *td_methods(void) {
   enum { MOST = 128 };

@@ -50,6 +50,9 @@ grad: string = "discrete" | exact for the steps taken; "adjoint" (or "backsolve"
   independent of the number of steps; "frozen": wrong on purpose, for comparison
 params: tensor[]? | further tensors that need gradients
 capture: boolean|string = "auto" | run f as a captured program: where it can be, true: or raise, false: never
+jac: function? | jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by
+  default from the tape, or from dual numbers when f is on plain numbers
+max_order: integer = 0 | of bdf, 5 at most; 0: no bound
 throw: boolean = true | false returns a failed solve instead of raising
 adjoint_method: string? | of the backward solve; as forward by default
 adjoint_rtol: number? | as forward by default
@@ -70,7 +73,7 @@ local s = ode.solve(function(t, y) return y * a end, tide.ones(1), {0, 1}, {rtol
 s.last:sum():backward()
 assert(math.abs(a.grad:item() - math.exp(0.5)) < 1e-4)]]},
     {"Solution.stats", "table",
-      "nfe (evaluations), nfe_b (backward so far), accepted, rejected, steps, h_min, h_max, t_first, "
+      "nfe (evaluations), njev (Jacobians), nlu (factorisations), nfe_b (backward so far), accepted, rejected, steps, h_min, h_max, t_first, "
         .. "t_last, saved, worst_index."},
     {"ode.odeint", "f: function, y0: state, t: numbers, opts: options? -> tensor|table",
       "The values at the times t, with torchdiffeq's names and defaults and exact gradients through the "
@@ -88,9 +91,15 @@ adjoint_norm: string = "rms" | or "seminorm"
 adjoint_params: tensor[]? | further tensors that need gradients]],
       source = "Chen et al. 2018."},
     {"ode.methods", "table",
-      "The methods by name: {name, source, family, order, error_order, dense_order, stages}, and of explicit ones "
-        .. "fsal, a, b, c, e and extended, the rows of all stages that the extension uses.",
-      example = "ode.methods.dopri5.order --> 5"},
+      "The methods by name: {name, source, family, order, error_order, dense_order, stages, stiff}, and their "
+        .. "coefficients: fsal, a, b, c, e and extended (the rows of all stages that the extension uses) of explicit "
+        .. "ones, or the tables dirk, rosenbrock, collocation.",
+      note = "Stiff and adaptive: rosenbrock23, ros3p, rodas4, rodas5p; kvaerno3, kvaerno4, kvaerno5, kencarp3, "
+        .. "kencarp4, kencarp5 (their implicit halves), trbdf2, sdirk2, implicit_euler; radau5; bdf. With fixed steps: "
+        .. "implicit_midpoint, trapezoid, radauIIA3, gl4, gl6. Symplectic, for states whose first half moves by the "
+        .. "second and the other way round, with fixed steps: verlet, yoshida4, yoshida6, yoshida8. kvaerno4, kvaerno5 "
+        .. "and the yoshida methods have stages beyond the step, and so evaluate f beyond the last time.",
+      example = "ode.methods.rodas5p.order --> 5"},
     {"ode.controllers", "table",
       "The step controllers by name: exponents k1, k2, k3 of the last three errors, safety, shrink, grow.",
       note = "A table of such fields may be given instead of a name.",

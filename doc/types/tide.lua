@@ -63,7 +63,7 @@ local Axes = {}
 local Canvas = {}
 
 ---@class tide.Solution
----@field stats table nfe (evaluations), nfe_b (backward so far), accepted, rejected, steps, h_min, h_max, t_first, t_last, saved, worst_index.
+---@field stats table nfe (evaluations), njev (Jacobians), nlu (factorisations), nfe_b (backward so far), accepted, rejected, steps, h_min, h_max, t_first, t_last, saved, worst_index.
 local Solution = {}
 
 ---@class tide.NoiseSchedule
@@ -2485,6 +2485,8 @@ function EMA:load_state_dict(state) end
 ---@field grad? string exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; default "discrete"
 ---@field params? tide.Tensor[] further tensors that need gradients
 ---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"
+---@field jac? function jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by default from the tape, or from dual numbers when f is on plain numbers
+---@field max_order? integer of bdf, 5 at most; 0: no bound; default 0
 ---@field throw? boolean false returns a failed solve instead of raising; default true
 ---@field adjoint_method? string of the backward solve; as forward by default
 ---@field adjoint_rtol? number as forward by default
@@ -2550,7 +2552,7 @@ function tide.ode.odeint(f, y0, t, opts) end
 ---@return tide.Tensor|table
 function tide.ode.odeint_adjoint(f, y0, t, opts) end
 
----The methods by name: {name, source, family, order, error_order, dense_order, stages}, and of explicit ones fsal, a, b, c, e and extended, the rows of all stages that the extension uses.
+---The methods by name: {name, source, family, order, error_order, dense_order, stages, stiff}, and their coefficients: fsal, a, b, c, e and extended (the rows of all stages that the extension uses) of explicit ones, or the tables dirk, rosenbrock, collocation.
 tide.ode.methods = {}
 
 ---The step controllers by name: exponents k1, k2, k3 of the last three errors, safety, shrink, grow.

@@ -2,6 +2,7 @@
 -- modes are chosen by name and independent of each other.
 
 local core = require "tide.core"
+local dual = require "tide.ode.dual"
 local message = require "tide.message"
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
@@ -45,7 +46,8 @@ local defaults = {
   method = "tsit5", rtol = 1e-6, atol = 1e-8, norm = "rms", controller = "pi",
   safety = options.none, ifactor = options.none, dfactor = options.none,
   first_step = 0, min_step = 0, max_step = 0, max_steps = 1e5, step_size = 0, land = false,
-  grad = "discrete", params = options.none, throw = true, capture = "auto",
+  grad = "discrete", params = options.none, throw = true, capture = "auto", jac = options.none,
+  max_order = 0,
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
   adjoint_norm = "seminorm",
 }
@@ -102,7 +104,7 @@ local function prepared(o)
   return {
     method = method.name, rtol = o.rtol, atol = o.atol, controller = c, first_step = o.first_step,
     min_step = o.min_step, max_step = o.max_step == math.huge and 0 or o.max_step, max_steps = o.max_steps,
-    step_size = o.step_size, land = o.land, max_norm = o.norm == "max", params = o.params,
+    step_size = o.step_size, land = o.land, max_norm = o.norm == "max", params = o.params, max_order = o.max_order,
     grad = nearest_of("ode.solve", "grad", o.grad, gradient_modes), seminorm = o.adjoint_norm == "seminorm",
   }
 end
@@ -235,8 +237,8 @@ end
 -- Statistics; nfe_b counts the evaluations of reverse passes so far.
 local function statistics(result, times, counter)
   local s = {
-    nfe = result.nfe, accepted = result.accepted, rejected = result.rejected, h_min = result.h_min,
-    h_max = result.h_max,
+    nfe = result.nfe, njev = result.njev, nlu = result.nlu, accepted = result.accepted,
+    rejected = result.rejected, h_min = result.h_min, h_max = result.h_max,
     t_first = times[1]:item(), t_last = result.t_last, worst_index = result.worst_index,
     saved = result.reached,
     steps = result.accepted + result.rejected,
@@ -283,6 +285,34 @@ local function accepts_capture(wanted, f, outcome)
   end
 end
 
+-- The Jacobian that implicit methods use, as the core calls it: the user's own, or for functions of plain numbers that
+-- of dual numbers. A function on tensors has its own from the tape: nil.
+local function jacobian_of(f, state, jac)
+  if jac == nil then
+    return (state.form and type(f) == "function") and dual.jacobian(f, state.form == "number") or nil
+  elseif type(jac) ~= "function" then
+    raise("ode.solve: jac is a %s, expected a function jac(t, y)", type(jac))
+  end
+  local function flat(x)
+    if is_tensor(x) then return core.reshape(x, -1):totable() end
+    if is_number(x) then return {x} end
+    local out = {}
+    for _, row in ipairs(x or {}) do
+      if is_number(row) then out[#out + 1] = row
+      else for _, v in ipairs(row) do out[#out + 1] = v end end
+    end
+    return out
+  end
+  return function(t, y)
+    local argument = y
+    if state.form == "number" then argument = y[1]
+    elseif not state.form then argument = core.reshape(core.tensor(y, state.y0.dtype), state.y0.shape) end
+    local time = state.form and t or core.reshape(core.tensor({t}, "float64"), {})
+    local j, ft = jac(time, argument)
+    return flat(j), ft and flat(ft) or nil
+  end
+end
+
 --- Solves y' = f(t, y) from y(t[1]) = y0, with values at the times t (ascending or descending; {t0, t1} for
 --- the two ends; a table may contain tensors). y0: a tensor; nested tables of tensors (f takes and returns the
 --- same); a table of numbers or one number (f takes a number and the like, and returns the like). Else, in f,
@@ -297,7 +327,9 @@ end
 --- adjoint_atol, adjoint_norm "seminorm" | "rms"), "frozen" (wrong on purpose, for comparison). params:
 --- further tensors that need gradients. capture "auto": f is captured (tide.capture) where it can be; true raises
 --- where it cannot, false runs f as it is; the result's `captured` and `not_captured` say what happened and why.
---- throw = false returns a failed solve instead of raising.
+--- Implicit methods take the Jacobian from the tape, from dual numbers when f is on plain numbers, or from jac(t, y),
+--- which gives ∂f/∂y row by row and, for Rosenbrock methods, ∂f/∂t as its second value; max_order bounds the order of
+--- bdf. throw = false returns a failed solve instead of raising.
 ---
 --- Returns {ts, ys (times × state), last (the state at the last time), status, message, method, grid (the times
 --- between the steps), stats}. The step-size control is not differentiated. Hairer, Nørsett, Wanner, Solving
@@ -323,6 +355,7 @@ function M.solve(f, y0, t, opts)
   request.form = state.form or "tensors"
   local captured = {}
   if not in_c and not state.form and o.capture then request.capture = accepts_capture(o.capture, f, captured) end
+  request.jacobian = jacobian_of(callee, state, o.jac)
   local ys, result, counter = core.ode_solve(field, state.y0, times, request)
   if result.status ~= "ok" and o.throw then raise("ode.solve: %s", result.message) end
   local reached = result.reached == times.numel and times or core.narrow(times, 1, 1, result.reached)

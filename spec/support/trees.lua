@@ -36,15 +36,15 @@ function M.of_order(n)
   return found
 end
 
--- Φᵢ(tree) of every stage.
-local function elementary(tree, a, stages)
+-- Φᵢ(tree) of every stage; `single`: the matrix at vertices with one child (Rosenbrock methods), else a.
+local function elementary(tree, a, stages, single)
   local phi = {}
   for i = 1, stages do phi[i] = 1 end
   for _, child in ipairs(tree) do
-    local inner = elementary(child, a, stages)
+    local inner, matrix = elementary(child, a, stages, single), #tree == 1 and single or a
     for i = 1, stages do
       local sum = 0
-      for j = 1, stages do sum = sum + (a[i][j] or 0) * inner[j] end
+      for j = 1, stages do sum = sum + (matrix[i][j] or 0) * inner[j] end
       phi[i] = phi[i] * sum
     end
   end
@@ -52,15 +52,16 @@ local function elementary(tree, a, stages)
 end
 
 --- The greatest |Σ wᵢ Φᵢ(τ) − θ^n/γ(τ)| over the trees of order n; and what rounding of the coefficients may
---- contribute to it, 1e-15 of the sum with every number positive.
-function M.defect(n, a, w, theta)
+--- contribute to it, 1e-15 of the sum with every number positive. `single` as for Rosenbrock methods, whose vertices
+--- with one child take α + Γ (Hairer, Wanner, Solving ODEs II, IV.7).
+function M.defect(n, a, w, theta, single)
   local worst, noise, positive = 0, 0, {}
   for i = 1, #w do
     positive[i] = {}
     for j = 1, #w do positive[i][j] = math.abs(a[i] and a[i][j] or 0) end
   end
   for _, tree in ipairs(M.of_order(n)) do
-    local phi, size, sum, total = elementary(tree, a, #w), elementary(tree, positive, #w), 0, 0
+    local phi, size, sum, total = elementary(tree, a, #w, single), elementary(tree, positive, #w), 0, 0
     for i = 1, #w do
       sum = sum + w[i] * phi[i]
       total = total + math.abs(w[i]) * size[i]

@@ -1,0 +1,119 @@
+-- Gradients through implicit and symplectic methods: the exact derivative of the steps taken.
+
+local tide = require "tide"
+require "spec.helper"
+local ode = tide.ode
+
+local function vector(...) return tide.tensor({...}, "float64") end
+local function leaf(...) return vector(...):requires_grad() end
+
+-- Two components, with time and parameters in every term.
+local function wavy(p)
+  return function(t, y)
+    return (y * p):sin() * (t * 1.3):cos() - y ^ 3 * 0.1 + p:sum() * t * 0.2 - y:flip(1) * p
+  end
+end
+
+-- Separable: each half moves by the other.
+local function swing(p)
+  return function(t, y)
+    local q, v = y:narrow(1, 1, 1), y:narrow(1, 2, 1)
+    return tide.cat({(v * p[1]):sin() + t:cos() * 0.2, -(q * p[2]):sin() + (t * 2):sin() * q:cos() * 0.3}, 1)
+  end
+end
+
+local weights = {{0.3, -0.2}, {0.5, 0.1}, {-0.4, 0.6}, {1, 0.7}}
+local times = {0, 0.31, 0.5, 0.93, 1.2}
+
+-- The loss at y0, p and times; step_size fixes the grid, and only the last step moves with the last time.
+local function loss_of(field, options, y0, p, t)
+  local ys = ode.solve(field(p), y0, t, options).ys
+  return (ys:narrow(1, 2, 4) * tide.tensor(weights, "float64")):sum()
+end
+
+local function central(f, h) return (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h) end
+
+local function assert_exact(field, options, tolerance)
+  local y0, p, t = leaf(0.7, 0.4), leaf(1.1, 0.8), leaf(unpack(times))
+  loss_of(field, options, y0, p, t):backward()
+  local function compare(x, place, got)
+    local fd = central(function(h)
+      local moved = {y0 = vector(0.7, 0.4), p = vector(1.1, 0.8), t = vector(unpack(times))}
+      moved[x][place] = moved[x][place] + h
+      return loss_of(field, options, moved.y0, moved.p, moved.t):item()
+    end, 1e-3)
+    local off = math.abs(fd - got) / (math.abs(fd) + 1e-2)
+    assert.is_true(off < tolerance, ("d/d%s[%d] is %.12g, by differences %.12g"):format(x, place, got, fd))
+  end
+  for i = 1, 2 do
+    compare("y0", i, y0.grad[i]:item())
+    compare("p", i, p.grad[i]:item())
+  end
+  for i = 2, #times do compare("t", i, t.grad[i]:item()) end
+end
+
+local names = {}
+for name, m in pairs(ode.methods) do
+  if m.stiff then names[#names + 1] = name end
+end
+table.sort(names)
+
+describe("the discrete gradient of an implicit method", function()
+  for _, name in ipairs(names) do
+    it("by " .. name .. " equals differences of the same steps", function()
+      assert_exact(wavy, {method = name, step_size = 0.17, rtol = 1e-13, atol = 1e-14}, 1e-9)
+    end)
+  end
+
+  it("does not depend on the method in the limit, on Robertson's problem", function()
+    local function robertson(k)
+      return function(_, y)
+        local a = -y[1] * k[1] + y[2] * y[3] * k[2]
+        local c = y[2] * y[2] * k[3]
+        return tide.stack({a, -a - c, c})
+      end
+    end
+    local function gradient(method)
+      local k = leaf(0.04, 1e4, 3e7)
+      local sol = ode.solve(robertson(k), vector(1, 0, 0), {0, 40}, {method = method, rtol = 1e-8, atol = 1e-12})
+      sol.last[1]:backward()
+      return k.grad * vector(0.04, 1e4, 3e7)
+    end
+    local truth = gradient("rodas5p")
+    for _, name in ipairs {"radau5", "kvaerno5", "bdf"} do assert.close(gradient(name), truth, 1e-5) end
+  end)
+
+  it("of float32 states agrees with float64", function()
+    for _, name in ipairs {"rodas4", "kvaerno3", "radau5", "bdf"} do
+      local grads = {}
+      for i, dtype in ipairs {"float32", "float64"} do
+        local y0 = tide.tensor({0.7, 0.4, 0.1}, dtype):requires_grad()
+        local sol = ode.solve(function(t, y) return (y * 2):sin() * t:cos() - y ^ 3 end, y0, {0, 0.4, 1},
+          {method = name, rtol = 1e-4, atol = 1e-5})
+        sol.ys:sum():backward()
+        grads[i] = y0.grad:to "float64"
+      end
+      assert.close(grads[1], grads[2], 3e-3)
+    end
+  end)
+
+  it("under a small budget of checkpoints is the same", function()
+    local function gradient(name, slots)
+      local y0 = leaf(0.7, 0.4)
+      loss_of(wavy, {method = name, rtol = 1e-5, atol = 1e-7, slots = slots}, y0, vector(1.1, 0.8), times):backward()
+      return y0.grad
+    end
+    for _, name in ipairs {"rodas5p", "kvaerno4", "radau5", "bdf"} do
+      local ok, few = pcall(gradient, name, 3)
+      if ok then assert.close(few, gradient(name), 1e-12) end
+    end
+  end)
+end)
+
+describe("the discrete gradient of a symplectic method", function()
+  for _, name in ipairs {"verlet", "yoshida4", "yoshida6", "yoshida8"} do
+    it("by " .. name .. " equals differences of the same steps", function()
+      assert_exact(swing, {method = name, step_size = 0.17}, 1e-9)
+    end)
+  end
+end)
