@@ -51,6 +51,8 @@ local tiny = {
     up_block_types = {"CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"}, cross_attention_dim = 10,
     attention_head_dim = {2, 4, 8}, transformer_layers_per_block = {1, 2, 1}, use_linear_projection = true,
     mid_block_scale_factor = 1.5, act_fn = "gelu", num_class_embeds = 3}},
+  dit = {"DiT", 19580, {sample_size = 8, in_channels = 3, num_layers = 2, num_attention_heads = 2,
+    attention_head_dim = 8, num_embeds_ada_norm = 4}},
 }
 
 local function tiny_model(name, dtype)
@@ -152,6 +154,14 @@ describe("a network's input", function()
 end)
 
 describe("a configuration", function()
+  it("of a transformer is checked too", function()
+    assert.fails_here(function() diffusion.DiT {num_attention_heads = 1, attention_head_dim = 6} end, "width of 6")
+    assert.fails_here(function() diffusion.DiT {sample_size = 9} end, "patch_size 2 does not divide")
+    local net = tiny_model("dit", "float32")
+    assert.fails_here(function() net(tide.randn(1, 6, 6, 3), 1, 1) end, "(1×6×6×3)", "N×8×8×3")
+    assert.are.same({2, 8, 8, 3}, net(tide.randn(2, 8, 8, 3), 1, 5).shape)
+  end)
+
   it("that is not known or not supported is refused", function()
     local net = diffusion.UNet2DModel
     assert.fails_here(function() net {block_out_chanels = {8}} end, "block_out_chanels", "block_out_channels")

@@ -121,7 +121,7 @@ def reference(path):
 def run(folder):
     with open(os.path.join(folder, "config.json")) as f:
         kind = json.load(f)["_class_name"]
-    model = getattr(diffusers, kind).from_pretrained(folder).eval()
+    model = getattr(diffusers, kind).from_pretrained(folder, low_cpu_mem_usage=False).eval()
     inputs = load_file(os.path.join(folder, "inputs.safetensors"))
     out = gradients(model, inputs, lambda y: inputs["sent_back"].permute(0, 3, 1, 2))
     save_file({k: v.contiguous() for k, v in out.items()}, os.path.join(folder, "outputs.safetensors"))

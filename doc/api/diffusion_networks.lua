@@ -73,6 +73,27 @@ local net = diffusion.UNet2DConditionModel {block_out_channels = {8, 16}, norm_n
   down_block_types = {"CrossAttnDownBlock2D", "DownBlock2D"}, up_block_types = {"UpBlock2D", "CrossAttnUpBlock2D"},
   cross_attention_dim = 12, attention_head_dim = 2}
 net(tide.randn(1, 8, 8, 4), 1, tide.randn(5, 12)).shape[4] --> 4]]},
+    {"diffusion.DiT", "config: options? -> module",
+      "A diffusion transformer in the layout of diffusers' DiTTransformer2DModel. The condition is a class, int64 "
+        .. "classes (the last stands for none), or vectors of its width in their place.",
+      options = [[
+sample_size: integer = 32 | height and width of the image
+patch_size: integer = 2 | of the squares that become vectors
+in_channels: integer = 4 | of the image
+out_channels: integer? | of the prediction, in_channels by default
+num_layers: integer = 28 | blocks
+num_attention_heads: integer = 16 | of each
+attention_head_dim: integer = 72 | channels of a head
+num_embeds_ada_norm: integer = 1000 | classes; one more stands for none
+attention_bias: boolean = true | of queries, keys and values
+norm_eps: number = 1e-5 | added to variances
+norm_num_groups: integer = 32 | not used
+upcast_attention: boolean = false | not used]] .. weights,
+      source = "Peebles and Xie 2023; diffusers' DiTTransformer2DModel.",
+      example = [[
+local net = diffusion.DiT {sample_size = 8, in_channels = 1, num_layers = 2, num_attention_heads = 2,
+  attention_head_dim = 8, num_embeds_ada_norm = 10}
+net(tide.randn(2, 8, 8, 1), 500, 11).shape[2] --> 8]]},
     {"diffusion.Classifier", "config: options? -> module",
       "A small convolutional classifier, smooth and without batch statistics: images N×H×W×C to logits.",
       options = [[

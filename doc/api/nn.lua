@@ -338,4 +338,30 @@ tide.allclose(w:matmul(w:t()), tide.eye(3), 1e-4, 1e-5) --> true]]},
     {"nn.init.fans", "t: tensor -> integer, integer", "fan_in and fan_out of a weight.",
       example = "nn.init.fans(tide.empty(3, 3, 16, 32)) --> 144  288"},
   },
+
+  {
+    title = "Low-rank adapters",
+    text = "An adapted layer computes with W + scale·A·B, where A (in×rank) and B (rank×out, zero at first) are all "
+      .. "that is trained; its own weights keep their names. Hu et al. 2021.",
+    {"nn.lora.add", "m: module, opts: options? -> string[]",
+      "Adapters for every Linear, Conv2d (of one group) and MultiheadAttention whose name a pattern finds; freezes "
+        .. "all else. The sorted names.",
+      options = [[
+rank: integer = 4 | of the product
+alpha: number? | the scale is alpha/rank; rank by default
+match: string|string[] = "." | patterns of names such as "down_blocks.1.attentions.2.to_q"
+generator: generator? | for the first values of A]],
+      example = [[
+local net = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+nn.lora.add(net, {rank = 2, match = "1$"})
+net:count() --> 32]]},
+    {"nn.lora.merge", "m: module -> module", "The weights take up their adapters, which runs at the old speed."},
+    {"nn.lora.unmerge", "m: module -> module", "Takes the adapters out of the weights again, to rounding."},
+    {"nn.lora.remove", "m: module -> module",
+      "The layers become what they were (with the adapters' part, if it was merged), and trainable."},
+    {"nn.lora.state_dict", "m: module -> table", "The adapters' tensors by name, and their scale."},
+    {"nn.lora.load_state_dict", "m: module, state: table -> string[]",
+      "Adds the adapters of a state to a module without any; their names.",
+      errors = "The state's adapters do not fit the module, which is then as before."},
+  },
 }

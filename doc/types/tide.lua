@@ -2265,6 +2265,44 @@ function tide.nn.init.gain(nonlinearity, a) end
 ---@return integer
 function tide.nn.init.fans(t) end
 
+---@class tide.nn.lora.add.options
+---@field rank? integer of the product; default 4
+---@field alpha? number the scale is alpha/rank; rank by default
+---@field match? string|string[] patterns of names such as "down_blocks.1.attentions.2.to_q"; default "."
+---@field generator? tide.Generator for the first values of A
+
+---Adapters for every Linear, Conv2d (of one group) and MultiheadAttention whose name a pattern finds; freezes all else. The sorted names.
+---@param m tide.nn.Module
+---@param opts? tide.nn.lora.add.options
+---@return string[]
+function tide.nn.lora.add(m, opts) end
+
+---The weights take up their adapters, which runs at the old speed.
+---@param m tide.nn.Module
+---@return tide.nn.Module
+function tide.nn.lora.merge(m) end
+
+---Takes the adapters out of the weights again, to rounding.
+---@param m tide.nn.Module
+---@return tide.nn.Module
+function tide.nn.lora.unmerge(m) end
+
+---The layers become what they were (with the adapters' part, if it was merged), and trainable.
+---@param m tide.nn.Module
+---@return tide.nn.Module
+function tide.nn.lora.remove(m) end
+
+---The adapters' tensors by name, and their scale.
+---@param m tide.nn.Module
+---@return table
+function tide.nn.lora.state_dict(m) end
+
+---Adds the adapters of a state to a module without any; their names.
+---@param m tide.nn.Module
+---@param state table
+---@return string[]
+function tide.nn.lora.load_state_dict(m, state) end
+
 ---@class tide.optim.SGD.options
 ---@field lr? number the learning rate; default 0.01
 ---@field momentum? number how much of the velocity stays; default 0
@@ -2854,6 +2892,27 @@ function tide.diffusion.UNet2DModel(config) end
 ---@param config? tide.diffusion.UNet2DConditionModel.options
 ---@return tide.nn.Module
 function tide.diffusion.UNet2DConditionModel(config) end
+
+---@class tide.diffusion.DiT.options
+---@field sample_size? integer height and width of the image; default 32
+---@field patch_size? integer of the squares that become vectors; default 2
+---@field in_channels? integer of the image; default 4
+---@field out_channels? integer of the prediction, in_channels by default
+---@field num_layers? integer blocks; default 28
+---@field num_attention_heads? integer of each; default 16
+---@field attention_head_dim? integer channels of a head; default 72
+---@field num_embeds_ada_norm? integer classes; one more stands for none; default 1000
+---@field attention_bias? boolean of queries, keys and values; default true
+---@field norm_eps? number added to variances; default 1e-5
+---@field norm_num_groups? integer not used; default 32
+---@field upcast_attention? boolean not used; default false
+---@field dtype? tide.dtype of the parameters; default "float32"
+---@field generator? tide.Generator for the first values
+
+---A diffusion transformer in the layout of diffusers' DiTTransformer2DModel. The condition is a class, int64 classes (the last stands for none), or vectors of its width in their place.
+---@param config? tide.diffusion.DiT.options
+---@return tide.nn.Module
+function tide.diffusion.DiT(config) end
 
 ---@class tide.diffusion.Classifier.options
 ---@field in_channels? integer of the images; default 1

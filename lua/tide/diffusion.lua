@@ -8,7 +8,7 @@
 
 local M = {}
 
-for _, part in ipairs {"schedule", "sample", "unet", "classifier", "folder", "pretrained", "train", "evaluate"} do
+for _, part in ipairs {"schedule", "sample", "unet", "dit", "classifier", "folder", "pretrained", "train", "evaluate"} do
   for name, value in pairs(require("tide.diffusion." .. part)) do M[name] = value end
 end
 

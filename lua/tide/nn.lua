@@ -8,7 +8,7 @@
 --
 -- A module is a plain table that can be called; see nn/module.lua for how to write one.
 
-local M = {init = require "tide.nn.initialise", hold = require("tide.nn.pass").hold}
+local M = {init = require "tide.nn.initialise", lora = require "tide.nn.lora", hold = require("tide.nn.pass").hold}
 
 for _, part in ipairs {"module", "layers", "norm", "dropout", "container", "pool", "attention", "loss"} do
   for name, value in pairs(require("tide.nn." .. part)) do M[name] = value end

@@ -11,6 +11,7 @@ local core = require "tide.core"
 local json = require "tide.diffusion.json"
 local layout = require "tide.diffusion.layout"
 local message = require "tide.message"
+local nn_module = require "tide.nn.module"
 local options = require "tide.options"
 local scheduler = require "tide.diffusion.scheduler"
 
@@ -22,6 +23,7 @@ local function classes()
   local unet = require "tide.diffusion.unet"
   return {
     UNet2DModel = unet.UNet2DModel, UNet2DConditionModel = unet.UNet2DConditionModel,
+    DiTTransformer2DModel = require("tide.diffusion.dit").DiT,
     Classifier = require("tide.diffusion.classifier").Classifier,
   }
 end
@@ -189,7 +191,8 @@ local function construct(path, config, o)
   if type(config) ~= "table" then return nil, path .. ": expected an object, found a " .. type(config) end
   local class = classes()[config._class_name]
   if not class then
-    return nil, ("%s: _class_name is %s, expected UNet2DModel, UNet2DConditionModel, DiT or Classifier"):format(path,
+    return nil, ("%s: _class_name is %s, expected one of UNet2DModel, "
+      .. "UNet2DConditionModel, DiTTransformer2DModel, Classifier"):format(path,
       tostring(config._class_name or nil))
   end
   local given = {dtype = o.dtype}
@@ -251,6 +254,11 @@ function M.save(dir, model, schedule)
   if type(model) ~= "table" or not classes()[model.class_name] then
     raise("diffusion.save: the model is a %s, expected one of tide.diffusion's networks",
       type(model) == "table" and model.class_name or type(model))
+  end
+  for name in nn_module.named_modules(model) do
+    if name:find "%.lora_A" then
+      raise("diffusion.save: the model has adapters: nn.lora.merge it and nn.lora.remove them first")
+    end
   end
   local ok, why = core.io.make_folder(dir)
   if not ok then return nil, why end

@@ -59,7 +59,7 @@ return function(tide)
   for _, part in ipairs(parts) do
     for name, value in pairs(tide[part]) do
       local path = part .. "." .. name
-      if path == "nn.init" then
+      if path == "nn.init" or path == "nn.lora" then
         functions(value, function(own, f) see(path .. "." .. own, f) end)
       elseif part ~= "linalg" or names[values[value] or ""] ~= value then  -- it has the core's operations too
         if type(value) == "function" or type(value) == "table" then see(path, value) end
