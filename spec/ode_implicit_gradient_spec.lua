@@ -117,3 +117,86 @@ describe("the discrete gradient of a symplectic method", function()
     end)
   end
 end)
+
+describe("reversible schemes", function()
+  local schemes = {
+    {method = "alf"}, {method = "alf_damped"}, {method = "reversible_heun"},
+    {method = "mccallum_foster", base = "rk4"}, {method = "mccallum_foster", base = "tsit5", coupling = 0.99},
+  }
+  local function options_of(scheme, more)
+    local o = {}
+    for k, v in pairs(scheme) do o[k] = v end
+    for k, v in pairs(more) do o[k] = v end
+    return o
+  end
+  local function gradients(scheme, more)
+    local y0, p, t = leaf(0.7, 0.4), leaf(1.1, 0.8), leaf(unpack(times))
+    loss_of(wavy, options_of(scheme, more), y0, p, t):backward()
+    return tide.cat({y0.grad, p.grad, t.grad}, 1)
+  end
+
+  for _, scheme in ipairs(schemes) do
+    local name = scheme.method .. (scheme.base and " over " .. scheme.base or "")
+
+    it(name .. ": the discrete gradient equals differences of the same steps", function()
+      assert_exact(wavy, options_of(scheme, {step_size = 0.17}), 1e-9)
+    end)
+
+    it(name .. ": states rebuilt backwards give the gradient of stored ones, at fixed and at adaptive steps", function()
+      assert.close(gradients(scheme, {step_size = 0.05, grad = "reversible"}), gradients(scheme, {step_size = 0.05}),
+        1e-12)
+      if scheme.base ~= "rk4" and scheme.method ~= "alf_damped" then  -- damping forward amplifies backwards
+        local o = {rtol = 1e-4, atol = 1e-6}
+        local stored = gradients(scheme, o)
+        o.grad = "reversible"
+        assert.close(gradients(scheme, o), stored, 1e-9)
+      end
+    end)
+
+    it(name .. " has its order", function()
+      local function f(t, y) return y * y * math.cos(t) end
+      local exact = 1 / (1 / 0.7 - math.sin(1))
+      local function err(n)
+        return math.abs(ode.solve(f, 0.7, {0, 1}, options_of(scheme, {step_size = 1 / n})).last - exact)
+      end
+      local order = ({alf = 2, alf_damped = 1, reversible_heun = 2, rk4 = 4, tsit5 = 5})[scheme.base or scheme.method]
+      local n = order > 2 and 8 or 100
+      local slope = math.log(err(n) / err(4 * n)) / math.log(4)
+      assert.is_true(slope > order - 0.4 and slope < order + (order > 2 and 1.5 or 0.4), ("slope %.2f"):format(slope))
+    end)
+  end
+
+  it("call f once a step and once at the start", function()
+    for _, method in ipairs {"alf", "reversible_heun"} do
+      local calls = 0
+      ode.solve(function(_, y)
+        calls = calls + 1
+        return -y
+      end, 1, {0, 1}, {method = method, step_size = 0.1})
+      assert.are.equal(11, calls)
+    end
+  end)
+
+  it("keep no state but the last", function()
+    local function peak(grad)
+      local y0 = tide.ones({20000}, "float64"):requires_grad()
+      local before = tide.memory().live
+      local sol = ode.solve(function(_, y) return -y end, y0, {0, 1}, {method = "alf", step_size = 0.01, grad = grad})
+      local held = tide.memory().live - before
+      sol.last:sum():backward()
+      return held
+    end
+    assert.is_true(peak("discrete") > 100 * 160000)
+    assert.is_true(peak("reversible") < 12 * 160000)
+  end)
+
+  it("need a reversible method, and a base with an estimate for adaptive steps", function()
+    local y0 = leaf(1)
+    local function refused(o, part)
+      assert.fails_here(function() ode.solve(function(_, y) return -y end, y0, {0, 1}, o) end, "ode.solve", part)
+    end
+    refused({method = "tsit5", grad = "reversible"}, "needs a reversible method")
+    refused({method = "mccallum_foster", base = "rk4"}, "has no error estimate")
+    refused({method = "mccallum_foster", base = "bdf"}, "is not an explicit")
+  end)
+end)

@@ -103,6 +103,10 @@ static void read_options(lua_State *L, int index, td_ode_options *o) {
   o->every = (size_t)number_field(L, index, "every");
   o->slots = (size_t)number_field(L, index, "slots");
   o->budget = (size_t)number_field(L, index, "budget");
+  o->coupling = number_field(L, index, "coupling");
+  lua_getfield(L, index, "base");
+  if (lua_isstring(L, -1)) o->base = td_method_find(lua_tostring(L, -1));
+  lua_pop(L, 1);
   o->max_order = (int)number_field(L, index, "max_order");
   o->max_iters = (int)number_field(L, index, "max_iters");
   o->land = bool_field(L, index, "land");
@@ -246,6 +250,10 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
   if (moves && !s) s = capture_field(L, r->f, was && (leads || r->f->nexternals));
   if (s) return s;
   *recorded = was && (leads || r->f->nexternals);
+  r->o.keep_last = *recorded && r->mode == TD_ODE_REVERSIBLE;
+  if (r->o.keep_last && !r->o.method->family->undo)
+    return td_fail(TD_EARG, "ode.solve: grad = \"reversible\" needs a reversible method, alf, reversible_heun or "
+                   "mccallum_foster; %s is none", r->o.method->name);
   r->o.keep = (*recorded && r->mode == TD_ODE_DISCRETE) || bool_field(L, 4, "dense");
   td_recording = false;
   extras e;
@@ -364,7 +372,7 @@ static void push_times(lua_State *L, const td_ode_recorded *r) {
 /* ode_solve(f, y0, times, options) → ys (times×state, the rows reached), result table, counter of backward
  * evaluations, and with `every` the times of the rows */
 static int core_ode_solve(lua_State *L) {
-  static const char *const modes[] = {"discrete", "backsolve", "frozen", NULL};
+  static const char *const modes[] = {"discrete", "backsolve", "frozen", "reversible", NULL};
   static const char *const forms[] = {"tensors", "table", "number", NULL};
   lua_settop(L, 4);
   td_tensor *y0 = tdl_tensor(L, 2, "ode.solve", "y0"), *times = tdl_tensor(L, 3, "ode.solve", "t");

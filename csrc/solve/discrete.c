@@ -86,6 +86,21 @@ static td_status linear_back(sweep *v, td_step_back *b) {
   return status;
 }
 
+/* The kept state at the end of step n, which s holds, becomes that at its start. */
+static td_status undo(sweep *v, size_t n) {
+  const td_ode_step *step = &v->w->r->solution.path.steps[n];
+  td_stepper *s = &v->s;
+  if (n > 0 && step->restart)
+    return td_fail(TD_EGRAD, "ode.solve: grad = \"reversible\" cannot go back over a jump or an event at t=%g; use "
+                   "\"discrete\"", step->t);
+  s->t = step->t;
+  s->end = step->end;
+  s->last_time = step->before_jump ? nextafter(step->end, step->t) : step->end;
+  s->have_f0 = s->have_f1 = false;
+  v->replayed++;
+  return s->method->family->undo(s);
+}
+
 /* lambda at the end of step n becomes lambda at its start. */
 static td_status step_back(sweep *v, size_t n) {
   td_sweep *w = v->w;
@@ -93,9 +108,12 @@ static td_status step_back(sweep *v, size_t n) {
   td_trajectory *path = (td_trajectory *)&r->solution.path;
   const td_ode_step *step = &path->steps[n];
   size_t last = w->next;
+  bool reversible = r->mode == TD_ODE_REVERSIBLE;
+  td_status status = reversible ? undo(v, n) : TD_OK;
+  if (status) return status;
   while (w->next > 1 && (r->ts[w->next - 1] - step->t) * (step->end - step->t) > 0) w->next--;
   if (w->next == last && !v->live) return TD_OK;  /* after the last saved value of a failed solve */
-  td_status status = td_trajectory_seek(path, &v->s, n, &v->replayed);
+  if (!reversible) status = td_trajectory_seek(path, &v->s, n, &v->replayed);
   if (status) return status;
   v->s.end = step->end;
   v->s.last_time = step->before_jump ? nextafter(step->end, step->t) : step->end;
@@ -109,7 +127,7 @@ static td_status step_back(sweep *v, size_t n) {
   if (r->o.linear && b.ndense) status = linear_back(v, &b);
   else status = v->s.method->family->back(&v->s, &b);
   if (!status && step->restart && v->s.method->family->start_back)
-    status = v->s.method->family->start_back(&v->s, v->lambda);
+    status = v->s.method->family->start_back(&v->s, &b);
   if (!status && w->dtimes) collect_times(v, &b, n, w->next, last);
   return status;
 }
@@ -130,6 +148,7 @@ static td_status sweep_steps(sweep *v) {
   td_sweep *w = v->w;
   const td_ode_recorded *r = w->r;
   td_status status = sweep_room(v);
+  if (!status && r->mode == TD_ODE_REVERSIBLE) status = td_stepper_load(&v->s, r->solution.stats.t_last, r->solution.path.last);
   for (size_t n = r->solution.path.n; n-- > 0 && !status;) {
     size_t mark = td_auto_mark();
     status = step_back(v, n);

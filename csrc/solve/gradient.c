@@ -66,7 +66,7 @@ static void reverse(td_rule *rule) {
   if (w.dexternal) memset(w.dexternal, 0, (ne + 1) * sizeof *w.dexternal);
   if (w.dtimes) memset(w.dtimes, 0, nt * sizeof *w.dtimes);
   if (w.dys && w.dexternal && (w.dtimes || !rule->need[TIMES])) {
-    td_status s = r->mode == TD_ODE_DISCRETE ? td_sweep_discrete(&w) : td_sweep_backsolve(&w);
+    td_status s = td_ode_is_discrete(r->mode) ? td_sweep_discrete(&w) : td_sweep_backsolve(&w);
     if (!s) hand_over(rule, &w);
   }
   td_tensor_release(w.lambda);
@@ -142,7 +142,7 @@ static td_status keep_for_reverse(td_ode_recorded *r, td_tensor *ys) {
   r->nversions = r->f->nexternals + 1;
   for (size_t i = 0; i < r->f->nexternals; i++) r->versions[i] = version_of(r->f->externals[i]);
   r->versions[r->f->nexternals] = version_of(ys);
-  if (r->mode == TD_ODE_DISCRETE) return TD_OK;
+  if (td_ode_is_discrete(r->mode)) return TD_OK;
   r->solution.ys = td_tensor_alias(ys);
   return r->solution.ys ? TD_OK : td_last_status();
 }

@@ -8,8 +8,11 @@
 typedef enum {
   TD_ODE_DISCRETE,   /* exact derivative of the steps taken; states kept at their starts, each step replayed once */
   TD_ODE_BACKSOLVE,  /* continuous adjoint, the state integrated backwards too: memory does not grow with steps */
-  TD_ODE_FROZEN      /* backsolve with the cotangent held at its end value: wrong on purpose, for comparison only */
+  TD_ODE_FROZEN,     /* backsolve with the cotangent held at its end value: wrong on purpose, for comparison only */
+  TD_ODE_REVERSIBLE  /* discrete, with the states rebuilt backwards by a reversible scheme: nothing is kept but the end */
 } td_ode_gradient;
+
+static inline bool td_ode_is_discrete(td_ode_gradient m) { return m == TD_ODE_DISCRETE || m == TD_ODE_REVERSIBLE; }
 
 /* What the reverse pass of a solve needs. Filled by the caller of td_ode_record, which takes it over. */
 typedef struct {

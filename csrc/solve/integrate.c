@@ -186,6 +186,16 @@ static size_t planned_steps(const td_ode_options *o, const double *ts, size_t nt
   return steps < 1e15 ? (size_t)fmax(steps, 1) : 0;
 }
 
+/* The kept state at the end. */
+static td_status keep_last(td_solve *v) {
+  td_trajectory *path = &v->out->path;
+  path->last_bytes = td_stepper_kept(&v->s) * v->s.bytes + 1;
+  path->last = td_alloc(path->last_bytes);
+  if (!path->last) return td_last_status();
+  td_stepper_save(&v->s, path->last);
+  return TD_OK;
+}
+
 td_status td_ode_integrate(td_field *f, const void *y0, const double *ts, size_t nt, const td_ode_options *o,
                            td_ode_solution *out) {
   *out = (td_ode_solution){.status = TD_ODE_OK};
@@ -204,6 +214,7 @@ td_status td_ode_integrate(td_field *f, const void *y0, const double *ts, size_t
   if (!status && o->norm == TD_NORM_FUNCTION && !(v.scaled = td_alloc(v.s.bytes + 1))) status = td_last_status();
   if (!status) status = td_stepper_start(&v.s, ts[0], y0);
   if (!status) status = run(&v);
+  if (!status && o->keep_last) status = keep_last(&v);
   td_free(v.scaled, v.scaled ? v.s.bytes + 1 : 0);
   td_stepper_free(&v.s);
   return status;

@@ -55,6 +55,9 @@ typedef struct td_ode_options {
   size_t slots, budget;                   /* states kept for the reverse pass, see trajectory.h */
   bool keep;                              /* keep them at all */
   const void *first_slope;                /* f(ts[0], y0) when the caller has it, else NULL */
+  bool keep_last;                         /* the kept state at the end, to undo the steps from */
+  const td_method *base;                  /* of mccallum_foster; NULL: its own choice */
+  double coupling;                        /* likewise; 0: its own */
   int max_order, max_iters;               /* of families that choose; 0: their own */
 } td_ode_options;
 

@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "solve/hermite.h"
 #include "solve/integrate.h"
-#include "solve/stepper.h"
 
 enum { MOST = 15, MOVES = 2 * MOST + 1 };
 
@@ -150,31 +150,6 @@ static td_status pull(td_stepper *s, td_step_back *b, double t, double time, con
   return TD_OK;
 }
 
-/* Cotangents of values inside the step join those of its ends; the slopes there are pulled at once. y1bar, ybar: in and
- * out. */
-static td_status back_dense(td_stepper *s, td_step_back *b, const char *y1, char *y1bar, char *ybar) {
-  double h = s->end - s->t;
-  char *f0bar = td_stepper_vector(s, SLOPE), *f1bar = td_stepper_vector(s, KICK);
-  memset(f0bar, 0, s->bytes);
-  memset(f1bar, 0, s->bytes);
-  td_status status = td_stepper_slope(s);
-  if (!status) status = td_stepper_eval(s, s->last_time, y1, s->f1);
-  if (status) return status;
-  for (size_t i = 0; i < b->ndense; i++) {
-    double q = b->theta[i], p = q * q * (3 - 2 * q), d0 = q * (1 - q) * (1 - q), d1 = q * q * (q - 1);
-    const double w[4] = {1 - p, p, h * d0, h * d1};
-    char *to[4] = {ybar, y1bar, f0bar, f1bar};
-    for (int j = 0; j < 4; j++) td_stepper_combine(s, to[j], to[j], 1, &w[j], &b->w[i]);
-    double a0 = td_stepper_dot(s, s->f0, b->w[i]), a1 = td_stepper_dot(s, s->f1, b->w[i]);
-    if (b->hbar) *b->hbar += d0 * a0 + d1 * a1;
-    if (b->theta_bar)
-      b->theta_bar[i] = 6 * q * (1 - q) * (td_stepper_dot(s, y1, b->w[i]) - td_stepper_dot(s, s->y, b->w[i])) +
-                        h * ((1 - q) * (1 - 3 * q) * a0 + q * (3 * q - 2) * a1);
-  }
-  status = pull(s, b, s->last_time, 1, y1, f1bar, y1bar);
-  return status ? status : pull(s, b, s->t, 0, s->y, f0bar, ybar);
-}
-
 static td_status back(td_stepper *s, td_step_back *b) {
   symplectic *x = s->own;
   double h = s->end - s->t, one = 1;
@@ -190,7 +165,8 @@ static td_status back(td_stepper *s, td_step_back *b) {
   char *start_bar = td_stepper_vector(s, BAR);
   memset(start_bar, 0, s->bytes);
   if (b->ndense) {
-    td_status status = back_dense(s, b, s->y1, bar, start_bar);
+    char *const room[3] = {slope, td_stepper_vector(s, KICK), td_stepper_vector(s, PULLED)};
+    td_status status = td_hermite_back(s, b, s->y1, bar, start_bar, room);
     if (status) return status;
   }
   for (int i = x->count - 1; i >= 0; i--) {

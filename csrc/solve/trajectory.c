@@ -110,6 +110,7 @@ td_status td_trajectory_add(td_trajectory *p, const td_stepper *s, bool restart,
 void td_trajectory_free(td_trajectory *p) {
   for (size_t i = 0; i < p->n; i++) forget_state(p, &p->steps[i]);
   td_free(p->steps, p->capacity * sizeof *p->steps);
+  td_free(p->last, p->last_bytes);
   *p = (td_trajectory){0};
 }
 

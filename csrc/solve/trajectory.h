@@ -15,6 +15,8 @@ typedef struct {
 typedef struct {
   td_ode_step *steps;
   size_t n, capacity;
+  char *last;         /* the kept state at the end, or NULL */
+  size_t last_bytes;
   bool keep;          /* keep states at all */
   size_t slots;       /* states kept at a time, the first included; SIZE_MAX: no bound */
   size_t budget;      /* bytes of states; turned into slots when the first is kept. 0: no bound */

@@ -47,11 +47,14 @@ max_steps: integer = 1e5 | accepted and rejected
 step_size: number? | fixed steps; methods without an error estimate go from time to time of t without it
 land: boolean = false | step onto the times instead of interpolating
 grad: string = "discrete" | exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory
-  independent of the number of steps; "frozen": wrong on purpose, for comparison
+  independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the
+  states rebuilt backwards by a reversible method, nothing kept but the end
 params: tensor[]? | further tensors that need gradients
 capture: boolean|string = "auto" | run f as a captured program: where it can be, true: or raise, false: never
 jac: function? | jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by
   default from the tape, or from dual numbers when f is on plain numbers
+base: string = "tsit5" | of mccallum_foster, any explicit method
+coupling: number = 0.999 | of mccallum_foster: less damps more forward and amplifies rounding backward
 max_order: integer = 0 | of bdf, 5 at most; 0: no bound
 throw: boolean = true | false returns a failed solve instead of raising
 adjoint_method: string? | of the backward solve; as forward by default
@@ -97,7 +100,8 @@ adjoint_params: tensor[]? | further tensors that need gradients]],
       note = "Stiff and adaptive: rosenbrock23, ros3p, rodas4, rodas5p; kvaerno3, kvaerno4, kvaerno5, kencarp3, "
         .. "kencarp4, kencarp5 (their implicit halves), trbdf2, sdirk2, implicit_euler; radau5; bdf. With fixed steps: "
         .. "implicit_midpoint, trapezoid, radauIIA3, gl4, gl6. Symplectic, for states whose first half moves by the "
-        .. "second and the other way round, with fixed steps: verlet, yoshida4, yoshida6, yoshida8. kvaerno4, kvaerno5 "
+        .. "second and the other way round, with fixed steps: verlet, yoshida4, yoshida6, yoshida8. Reversible: alf, alf_damped, reversible_heun, "
+        .. "mccallum_foster. kvaerno4, kvaerno5 "
         .. "and the yoshida methods have stages beyond the step, and so evaluate f beyond the last time.",
       example = "ode.methods.rodas5p.order --> 5"},
     {"ode.controllers", "table",

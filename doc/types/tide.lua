@@ -2520,10 +2520,12 @@ function EMA:load_state_dict(state) end
 ---@field max_steps? integer accepted and rejected; default 1e5
 ---@field step_size? number fixed steps; methods without an error estimate go from time to time of t without it
 ---@field land? boolean step onto the times instead of interpolating; default false
----@field grad? string exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; default "discrete"
+---@field grad? string exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end; default "discrete"
 ---@field params? tide.Tensor[] further tensors that need gradients
 ---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"
 ---@field jac? function jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by default from the tape, or from dual numbers when f is on plain numbers
+---@field base? string of mccallum_foster, any explicit method; default "tsit5"
+---@field coupling? number of mccallum_foster: less damps more forward and amplifies rounding backward; default 0.999
 ---@field max_order? integer of bdf, 5 at most; 0: no bound; default 0
 ---@field throw? boolean false returns a failed solve instead of raising; default true
 ---@field adjoint_method? string of the backward solve; as forward by default

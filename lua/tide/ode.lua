@@ -47,13 +47,14 @@ local defaults = {
   safety = options.none, ifactor = options.none, dfactor = options.none,
   first_step = 0, min_step = 0, max_step = 0, max_steps = 1e5, step_size = 0, land = false,
   grad = "discrete", params = options.none, throw = true, capture = "auto", jac = options.none,
-  max_order = 0,
+  max_order = 0, base = options.none, coupling = 0.999,
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
   adjoint_norm = "seminorm",
 }
 
 local gradient_modes = {
   discrete = "discrete", backsolve = "backsolve", adjoint = "backsolve", frozen = "frozen",
+  reversible = "reversible",
 }
 
 local function check_number(o, name, least)
@@ -105,6 +106,7 @@ local function prepared(o)
     method = method.name, rtol = o.rtol, atol = o.atol, controller = c, first_step = o.first_step,
     min_step = o.min_step, max_step = o.max_step == math.huge and 0 or o.max_step, max_steps = o.max_steps,
     step_size = o.step_size, land = o.land, max_norm = o.norm == "max", params = o.params, max_order = o.max_order,
+    base = o.base and nearest_of("ode.solve", "base", o.base, methods).name, coupling = o.coupling,
     grad = nearest_of("ode.solve", "grad", o.grad, gradient_modes), seminorm = o.adjoint_norm == "seminorm",
   }
 end
@@ -324,7 +326,9 @@ end
 --- step_size for fixed steps (methods without an error estimate step from time to time of t without it);
 --- land = true steps onto the times instead of interpolating. grad: "discrete" (exact for the steps taken),
 --- "backsolve" (continuous adjoint, memory independent of the number of steps; adjoint_method, adjoint_rtol,
---- adjoint_atol, adjoint_norm "seminorm" | "rms"), "frozen" (wrong on purpose, for comparison). params:
+--- adjoint_atol, adjoint_norm "seminorm" | "rms"), "frozen" (wrong on purpose, for comparison),
+--- "reversible" (discrete, the states rebuilt backwards by alf, reversible_heun or mccallum_foster over the method `base`
+--- with `coupling`: memory does not grow with steps). params:
 --- further tensors that need gradients. capture "auto": f is captured (tide.capture) where it can be; true raises
 --- where it cannot, false runs f as it is; the result's `captured` and `not_captured` say what happened and why.
 --- Implicit methods take the Jacobian from the tape, from dual numbers when f is on plain numbers, or from jac(t, y),
