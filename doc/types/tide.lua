@@ -73,6 +73,9 @@ local NoiseSchedule = {}
 ---@field stats table nfe (evaluations), calls (of the network; two an evaluation with guidance), nfe_b (backward so far), bytes_kept (latents kept for the gradient), steps.
 local Sample = {}
 
+---@class tide.Adapter
+local Adapter = {}
+
 ---@class tide
 local tide = {}
 tide.nn = {}
@@ -2823,6 +2826,111 @@ function Sample:reconstruct() end
 
 ---The samplers by name: {name, source, order, options}. The options are given to diffusion.sample with their defaults here. ddim, dpm_solver_1/2/3, dpm_solver_1_sde, dpmpp_1/2s/2m/3m, dpmpp_2m_sde, dpmpp_3m_sde, deis, lms, plms, unip, unipc, euler, heun, dpm2, euler_a, dpm2_a, dpmpp_2s_a, flow_euler, flow_midpoint, flow_heun; reversible: bdia, o_belm, edict, mf; "ode": AdjointDPM's form with any method of tide.ode.
 tide.diffusion.samplers = {}
+
+---@class tide.diffusion.optimise.options
+---@field targets? tide.Tensor[] what is changed: x_T by default; a condition, adapters, weights
+---@field iterations? integer steps of the optimiser; default 30
+---@field lr? number its rate; default 0.05
+---@field optimiser? string|function "adamw", "sgd", or a function of the targets that makes one; default "adam"
+---@field keep_norm? boolean every noise is brought back to the norm it began with; default true
+---@field shell? number weight of minus the log-density of |x_T|², instead of a kept norm; default 0
+---@field clip_grad? number greatest norm of the gradient
+---@field callback? function callback(iteration, iterations, loss, out)
+---@field sampling? table options of diffusion.sample
+
+---Changes x_T, or the leaves in `targets`, in place so that metric(x0, out), a tensor of one element, becomes small.
+---@param model function
+---@param x_T tide.Tensor
+---@param metric function
+---@param opts? tide.diffusion.optimise.options
+---@return table
+function tide.diffusion.optimise(model, x_T, metric, opts) end
+
+---@class tide.diffusion.attack.options
+---@field bound? number greatest distance from x_T; default 0.1
+---@field norm? string of the distance, over elements, or "l2"; default "max"
+---@field step? number of every element along the gradient's sign ("max"), or of the whole ("l2"); default 0.02
+---@field iterations? integer steps; default 30
+---@field success? function success(x0) → N of 0 or 1; noises that succeeded are left alone
+---@field callback? function callback(iteration, iterations, loss, found)
+---@field sampling? table options of diffusion.sample
+
+---Looks, from a batch of noises, for others within a bound whose samples make metric(x0), one number for each of the batch, large. x_T is not changed.
+---@param model function
+---@param x_T tide.Tensor
+---@param metric function
+---@param opts? tide.diffusion.attack.options
+---@return table
+function tide.diffusion.attack(model, x_T, metric, opts) end
+
+---@class tide.diffusion.guide.options
+---@field schedule? string|tide.NoiseSchedule as in diffusion.sample; default "linear"
+---@field steps? integer of the sample; default 50
+---@field spacing? string of the sample
+---@field substeps? integer of the short sampler; default 4
+---@field subsampler? string its name; default "ddim"
+---@field from? integer first step that is guided; after 30 % of them
+---@field to? integer last one; at 70 %
+---@field strength? number a push is as long as the sampler's own step, times this; default 1
+---@field repeats? integer times that a guided step is taken, with fresh noise between; default 1
+---@field noise? tide.Generator for repeats
+---@field callback? function callback(step, steps, node, x, loss)
+---@field sampling? table options of diffusion.sample, such as condition, negative, guidance, prediction
+
+---A DDIM sample whose states are moved against the gradient of loss(x0), taken through a short sampler from each state to its end (symplectic adjoint guidance).
+---@param model function
+---@param x_T tide.Tensor
+---@param loss function
+---@param opts? tide.diffusion.guide.options
+---@return table
+function tide.diffusion.guide(model, x_T, loss, opts) end
+
+---Products of channels, averaged over positions: N×C×C of N×H×W×C or N×L×C. Differences of these measure style.
+---@param features tide.Tensor
+---@return tide.Tensor
+function tide.diffusion.gram(features) end
+
+---@class tide.diffusion.lora.options
+---@field rank? integer columns of A; default 4
+---@field scale? number of the product; default 1
+---@field match? string|function a pattern that names have to fit, or a function of name and weight; all by default
+---@field generator? tide.Generator for A; B is 0
+
+---Freezes a network and adapts its weights of two or more dims: W + scale·A·B takes their place while it runs. At first the network computes what it did.
+---@param net tide.nn.Module
+---@param opts? tide.diffusion.lora.options
+---@return tide.Adapter
+function tide.diffusion.lora(net, opts) end
+
+---The adapters' own tensors, for an optimiser.
+---@return tide.Tensor[]
+function Adapter:parameters() end
+
+---How many numbers they are.
+---@return integer
+function Adapter:count() end
+
+---Them by name, for io.save_safetensors.
+---@return table
+function Adapter:state_dict() end
+
+---Takes what state_dict gave.
+---@param state table
+---@return tide.Adapter
+function Adapter:load_state_dict(state) end
+
+---W + scale·A·B of one of adapter.pairs.
+---@param pair table
+---@return tide.Tensor
+function Adapter:weight(pair) end
+
+---Writes the adapted weights into the network and takes the adapters off.
+---@return tide.nn.Module
+function Adapter:merge() end
+
+---Takes the adapters off; the network's own weights train again.
+---@return tide.nn.Module
+function Adapter:remove() end
 
 ---@class tide.diffusion.UNet2DModel.options
 ---@field sample_size? integer|integer[] not used by the network

@@ -8,7 +8,8 @@
 
 local M = {}
 
-for _, part in ipairs {"schedule", "sample", "unet", "dit", "classifier", "folder", "pretrained", "train", "evaluate"} do
+for _, part in ipairs {"schedule", "sample", "unet", "dit", "classifier", "folder", "pretrained", "train", "evaluate",
+  "tasks", "guide", "lora"} do
   for name, value in pairs(require("tide.diffusion." .. part)) do M[name] = value end
 end
 

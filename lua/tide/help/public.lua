@@ -31,6 +31,7 @@ local function objects(tide)
     Axes = getmetatable(figure:axes(1)), Canvas = require "tide.plot.canvas",
     NoiseSchedule = getmetatable(tide.diffusion.Schedule "linear"),
     Trainer = getmetatable(tide.diffusion.Trainer {p}),
+    Adapter = getmetatable(tide.diffusion.lora(tide.nn.Linear(1, 1))),
     Sample = getmetatable(tide.diffusion.sample(function(x) return x end, tide.ones(1), {steps = 1})),
   }
 end

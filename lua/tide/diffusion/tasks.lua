@@ -1,0 +1,219 @@
+-- What gradients through a sampler are for: optimising what a sample comes from under a metric, attacking a classifier
+-- from within a bound, features' Gram matrices as a measure of style.
+
+local autograd = require "tide.autograd"
+local core = require "tide.core"
+local message = require "tide.message"
+local options = require "tide.options"
+local sampling = require "tide.diffusion.sample"
+local tensors = require "tide.tensor"
+
+local M = {}
+local raise, is_tensor, none = message.raise, tensors.is_tensor, options.none
+
+-- ---- Losses that are told apart from mistakes ----
+
+-- The metric of a sample, one number on the tape and finite.
+local function loss_of(fname, metric, out, iteration)
+  local loss = metric(out.x0, out)
+  if not is_tensor(loss) or loss.numel ~= 1 then
+    raise("%s: the metric gave %s, expected a tensor of one element", fname,
+      is_tensor(loss) and "shape (" .. message.shape(loss) .. ")" or "a " .. type(loss))
+  end
+  local value = loss:item()
+  if value ~= value or math.abs(value) == math.huge then
+    raise("%s: the loss is %g at iteration %d", fname, value, iteration)
+  end
+  return loss, value
+end
+
+-- Gradients of the loss for the targets; one that is not reached is a mistake.
+local function gradients_of(fname, loss, targets)
+  if not loss.needs_grad then
+    raise("%s: the loss does not depend on the sample; was the metric computed under no_grad, or detached?", fname)
+  end
+  local grads = autograd.gradients(loss, targets)
+  for i, g in ipairs(grads) do
+    if not g then raise("%s: the loss does not depend on target %d through the sampler", fname, i) end
+  end
+  return grads
+end
+
+local function inner_dims(x)
+  local dims = {}
+  for i = 2, x.ndim do dims[#dims + 1] = i end
+  return dims
+end
+
+-- The Euclidean norm of each of the batch, N×1×….
+local function norms(x)
+  local dims = inner_dims(x)
+  if #dims == 0 then return core.abs(x) end
+  return core.sqrt(core.sum(core.square(x), dims, true))
+end
+
+local function check_metric(fname, metric)
+  if type(metric) ~= "function" and not (getmetatable(metric) or {}).__call then
+    raise("%s: the metric is a %s, expected a function metric(x0, out)", fname, type(metric))
+  end
+end
+
+local function whole(fname, o, name)
+  local v = o[name]
+  if type(v) ~= "number" or v < 1 or v % 1 ~= 0 then
+    raise("%s: %s is %s, expected a whole number, 1 or more", fname, name, tostring(v))
+  end
+end
+
+-- ---- Optimising ----
+
+-- Minus the log-density of r = |x|², as that of a standard normal x of d dims has it, over d: least at r = d − 2.
+local function shell_penalty(x)
+  local d = x.numel / x:size(1)
+  local r = core.sum(core.square(x), inner_dims(x))
+  return core.sum(r - core.log(r) * (d - 2)) / (2 * d * x:size(1))
+end
+
+local function optimiser_of(fname, o, targets)
+  if type(o.optimiser) == "function" then return o.optimiser(targets) end
+  local class = ({adam = "Adam", adamw = "AdamW", sgd = "SGD"})[o.optimiser]
+  if not class then
+    raise("%s: unknown optimiser %q, expected \"adam\", \"adamw\", \"sgd\" or a function", fname, tostring(o.optimiser))
+  end
+  return require("tide.optim")[class](targets, {lr = o.lr})
+end
+
+--- diffusion.optimise(model, x_T, metric, opts): changes x_T, or the leaves named in `targets`, in place so that
+--- metric(x0, out), one number, becomes small. See doc/api/diffusion_tasks.lua.
+function M.optimise(model, x, metric, opts)
+  local fname = "diffusion.optimise"
+  check_metric(fname, metric)
+  local o = options.check(fname, opts, {
+    targets = none, iterations = 30, lr = 0.05, optimiser = "adam", keep_norm = true, shell = 0, clip_grad = none,
+    sampling = none, callback = none,
+  })
+  whole(fname, o, "iterations")
+  if not is_tensor(x) then raise("%s: x_T is a %s, expected a tensor", fname, type(x)) end
+  if not o.targets and not x.is_leaf then raise("%s: x_T is no leaf; call requires_grad() on it", fname) end
+  local targets = o.targets or {x}
+  local opt = optimiser_of(fname, o, targets)
+  local moves_noise = false
+  for _, t in ipairs(targets) do moves_noise = moves_noise or t == x end
+  local radius = norms(x:detach())
+  local losses = {}
+  for i = 1, o.iterations do
+    local total, value
+    local out = autograd.enable_grad(function()
+      local s = sampling.sample(model, x, o.sampling)
+      total, value = loss_of(fname, metric, s, i)
+      if moves_noise and o.shell > 0 then total = total + shell_penalty(x) * o.shell end
+      return s
+    end)
+    losses[i] = value
+    for k, g in ipairs(gradients_of(fname, total, targets)) do targets[k].grad = g end
+    if o.clip_grad then require("tide.optim").clip_grad_norm(targets, o.clip_grad) end
+    opt:step():zero_grad()
+    if moves_noise and o.keep_norm then
+      core.with_recording(false, function() x:mul_(radius / norms(x)) end)
+    end
+    if o.callback then o.callback(i, o.iterations, value, out) end
+  end
+  local final = core.with_recording(false, function()
+    local s = sampling.sample(model, x, o.sampling)
+    losses[#losses + 1] = select(2, loss_of(fname, metric, s, o.iterations + 1))
+    return s
+  end)
+  return {x0 = final.x0, losses = losses, out = final, before = losses[1], after = losses[#losses]}
+end
+
+-- ---- Attacking from within a bound ----
+
+-- x brought back to within the bound of `centre`.
+local function bounded(x, centre, o)
+  local away = x - centre
+  if o.norm == "max" then return centre + core.clamp(away, -o.bound, o.bound) end
+  return centre + away * core.minimum(o.bound / core.maximum(norms(away), 1e-30), 1)
+end
+
+-- A step of the given size along g: of every element (norm "max"), or of the whole.
+local function direction(g, o)
+  if o.norm == "max" then return core.sign(g) end
+  return g / core.maximum(norms(g), 1e-30)
+end
+
+local function check_attack(fname, o, metric)
+  check_metric(fname, metric)
+  whole(fname, o, "iterations")
+  if o.norm ~= "max" and o.norm ~= "l2" then
+    raise("%s: norm is %s, expected \"max\" or \"l2\"", fname, tostring(o.norm))
+  end
+  for _, name in ipairs {"bound", "step"} do
+    if type(o[name]) ~= "number" or o[name] ~= o[name] or o[name] <= 0 then
+      raise("%s: %s is %s, expected a number above 0", fname, name, tostring(o[name]))
+    end
+  end
+end
+
+local function mask_like(mask, x)
+  local shape = {x:size(1)}
+  for i = 2, x.ndim do shape[i] = 1 end
+  return core.reshape(core.to(mask, x.dtype), shape)
+end
+
+--- diffusion.attack(model, x_T, metric, opts): looks, from a batch of noises, for others within `bound` that make
+--- metric(x0), one number for each of the batch, large. x_T is not changed. See doc/api/diffusion_tasks.lua.
+function M.attack(model, x, metric, opts)
+  local fname = "diffusion.attack"
+  local o = options.check(fname, opts, {
+    bound = 0.1, norm = "max", step = 0.02, iterations = 30, success = none, sampling = none, callback = none,
+  })
+  check_attack(fname, o, metric)
+  local centre = x:detach():clone()  -- a copy: the bound stays where the noise began
+  local now, found = centre, core.zeros({x:size(1)}, "uint8")
+  local n, out = x:size(1), nil
+  local function look(point)
+    out = sampling.sample(model, point, o.sampling)
+    local values = metric(out.x0, out)
+    if not is_tensor(values) or values.numel ~= n then
+      raise("%s: the metric gave %s, expected one number for each of the batch of %d", fname,
+        is_tensor(values) and "shape (" .. message.shape(values) .. ")" or "a " .. type(values), n)
+    end
+    if o.success then found = core.logical_or(found, core.reshape(o.success(out.x0:detach()), n)) end
+    return values
+  end
+  local used = 0
+  for i = 1, o.iterations do
+    local point = now:detach():requires_grad()
+    local loss = autograd.enable_grad(function() return core.sum(look(point)) end)
+    if o.callback then o.callback(i, o.iterations, loss:item(), found) end
+    if core.sum(found):item() == n then break end
+    local g = gradients_of(fname, loss, {point})[1]
+    local free = 1 - mask_like(found, x)
+    now = bounded(now + direction(g, o) * free * o.step, centre, o)
+    used = i
+  end
+  core.with_recording(false, look, now)
+  local away = now - centre
+  local flat = core.reshape(away, n, -1)
+  return {
+    x = now, x0 = out.x0:detach(), found = found, iterations = used,
+    distance = core.reshape(norms(flat), n), largest = core.max(core.abs(flat), 2),
+    rate = o.success and core.sum(found):item() / n or nil,
+  }
+end
+
+-- ---- Style ----
+
+--- diffusion.gram(features): Σ over positions of products of channels, N×C×C over N×H×W×C (or N×L×C), divided by the
+--- number of positions. Gatys et al. 2016.
+function M.gram(features)
+  if not is_tensor(features) or (features.ndim ~= 4 and features.ndim ~= 3) then
+    raise("diffusion.gram: the features are %s, expected N×H×W×C or N×L×C",
+      is_tensor(features) and "of shape (" .. message.shape(features) .. ")" or "a " .. type(features))
+  end
+  local n, c = features:size(1), features:size(-1)
+  local flat = core.reshape(features, n, -1, c)
+  return core.mm(tensors.t(flat), flat) / flat:size(2)
+end
+
+return M
