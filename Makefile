@@ -120,9 +120,19 @@ lint:
 # ---- Measurements: every script of bench/, on its own ----
 bench: all $(BUILD)/bench-kernels
 	$(BUILD)/bench-kernels
-	@for f in bench/*.lua; do echo "== $$f"; bin/tide $$f || exit 1; done
+	@for f in $(filter-out bench/compare.lua bench/pictures.lua,$(wildcard bench/*.lua)); do \
+	  echo "== $$f"; bin/tide $$f || exit 1; done
 $(BUILD)/bench-kernels: bench/kernels.c $(CORE_OBJ)
 	$(CC) $(TD_CFLAGS) -o $@ $^ $(LIBS)
+
+# tide beside its peers: make bench-peers PYTHON=/path/to/python [PEERS="homoode unet"] [REPEATS=3] [ROUNDS=2] [THREADS=2]
+REPEATS ?= 3
+ROUNDS ?= 2
+THREADS ?= 2
+bench-peers: all
+	@[ -n "$(PYTHON)" ] || { echo "bench-peers: PYTHON=/path/to/python is missing: the one that has the peers"; exit 1; }
+	bin/tide bench/compare.lua $(PEERS) --python $(PYTHON) --repeats $(REPEATS) --rounds $(ROUNDS) --threads $(THREADS)
+	bin/tide bench/pictures.lua --python $(PYTHON)
 
 # ---- Installation: LuaRocks gives the folders, or PREFIX does ----
 PREFIX ?= /usr/local
@@ -145,4 +155,4 @@ clean:
 	rm -rf build build-*
 
 .DEFAULT_GOAL := all
-.PHONY: all puc packages test-packages demo test asan asan-run lint bench install clean
+.PHONY: all puc packages test-packages demo test asan asan-run lint bench bench-peers install clean

@@ -119,8 +119,9 @@ end
 -- The measurements that a process prints; an error with its last words if it prints none.
 local function run(command, environment)
   local errors = os.tmpname()
-  local pipe = io.popen(("env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OMP_NUM_THREADS=%d PYTHONWARNINGS=ignore %s %s 2>%s")
-    :format(o.threads, environment or "", command, errors))
+  local settings = ("-u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OMP_NUM_THREADS=%d PYTHONWARNINGS=ignore %s")
+    :format(o.threads, environment or "")
+  local pipe = io.popen(("env %s %s 2>%s"):format(settings, command, errors))
   local records = {}
   for line in pipe:lines() do
     if line:sub(1, 1) == "{" then records[#records + 1] = parsed(line) end

@@ -212,8 +212,9 @@ static td_status add_narrow_grad(td_plan *p, int step) {
   td_action *a = new_action(p, TD_DO_CLEAR, step);
   if (!a) return td_last_status();
   a->as.clear.bytes = y->numel * td_dtype_size(y->dtype);
-  td_status status = note(p, y->buffer, y->offset, (void **)&a->as.clear.data);
-  if (status || s->in[0].numel == 0) return status;
+  a->as.clear.y = head_of(p, y);
+  if (!a->as.clear.y) return td_last_status();
+  if (s->in[0].numel == 0) return TD_OK;
   td_value w = window(y, s->a.i[0], (size_t)s->a.i[1], s->in[0].shape[s->a.i[0]], (size_t)s->a.i[2]);
   return add_copy(p, step, &w, &s->in[0]);
 }

@@ -20,8 +20,8 @@ typedef struct {
       td_tensor *y, *x;
       size_t *stride;  /* of x, 0 where it repeats */
     } move;
-    struct {
-      char *data;
+    struct {        /* y = 0 */
+      td_tensor *y;
       size_t bytes;
     } clear;
   } as;

@@ -156,7 +156,7 @@ static td_status perform(td_action *a) {
                      td_dtype_size(y->dtype));
       return TD_OK;
     }
-    default: memset(a->as.clear.data, 0, a->as.clear.bytes); return TD_OK;
+    default: memset(a->as.clear.y->data, 0, a->as.clear.bytes); return TD_OK;
   }
 }
 
