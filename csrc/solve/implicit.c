@@ -301,7 +301,7 @@ td_status td_implicit_second(td_implicit *m, td_stepper *s, double t, const doub
 
 td_newton td_newton_begin(const td_implicit *m, const td_stepper *s) {
   double eps = s->f->dtype == TD_F64 ? DBL_EPSILON : (double)FLT_EPSILON, rtol = fmax(s->o->rtol, eps);
-  td_newton w = {.exact = m->exact, .tolerance = fmin(2e-2, sqrt(rtol)), .floor = 4 * eps / rtol};
+  td_newton w = {.exact = m->exact, .tolerance = fmin(3e-2, sqrt(rtol)), .floor = 4 * eps / rtol};
   if (w.floor > w.tolerance) w.tolerance = w.floor;
   bool fixed = s->o->step_size > 0 || s->o->grid || !s->method->error_order;  /* no smaller step to fall back on */
   w.most = w.exact || fixed ? 40 : 10;
@@ -325,7 +325,7 @@ td_newton_verdict td_newton_judge(td_newton *w, double norm) {
   if (!w->exact && left <= w->tolerance) return TD_NEWTON_CONVERGED;
   if (w->exact && left <= w->floor * 1e-4) return TD_NEWTON_CONVERGED;
   if (w->iteration >= w->most) return small ? TD_NEWTON_CONVERGED : TD_NEWTON_DIVERGED;
-  if (!w->exact && left * pow(w->rate, w->most - w->iteration) > w->tolerance * 10) return TD_NEWTON_DIVERGED;
+  if (!w->exact && left * pow(w->rate, w->most - w->iteration) > w->tolerance) return TD_NEWTON_DIVERGED;
   return TD_NEWTON_GO_ON;
 }
 

@@ -125,6 +125,7 @@ static void newton_update(irk *x, double h) {
 static td_status iterate(td_stepper *s, irk *x, double h, td_newton_verdict *verdict) {
   size_t n = x->m.n;
   td_newton w = td_newton_begin(&x->m, s);
+  if (w.most == 10) w.most = 6;
   mix(x, x->k.t_inverse, Z, W);
   for (*verdict = TD_NEWTON_GO_ON; *verdict == TD_NEWTON_GO_ON;) {
     for (int i = 0; i < x->k.stages; i++) {
@@ -269,7 +270,7 @@ static void reject(td_stepper *s, bool finite) {
 /* Gustafsson's predictive control; small changes are not worth a factorisation. */
 static double next_factor(td_stepper *s, double error, bool accepted) {
   irk *x = s->own;
-  double h = s->end - s->t, most = 2 * 10, safety = 0.9 * (most + 1) / (most + x->iterations);
+  double h = s->end - s->t, most = 2 * 6, safety = 0.9 * (most + 1) / (most + x->iterations);
   double plain = pow(error, -0.25), multiplier = 1;
   if (accepted) h = x->old_h;
   if (accepted && x->h_before != 0) multiplier = h / x->h_before * pow(x->error_before / error, 0.25);
@@ -277,7 +278,7 @@ static double next_factor(td_stepper *s, double error, bool accepted) {
   if (!accepted) return fmax(0.2, fmin(wanted, 0.9));
   bool stumbled = x->tried;
   x->h_before = h;
-  x->error_before = fmax(error, 1e-2);
+  x->error_before = error;
   x->tried = x->fresh = false;
   wanted = fmin(10, fmax(0.2, wanted));
   if (stumbled) wanted = fmin(1, wanted);

@@ -3,6 +3,8 @@
 -- locals that hold functions of `math` (local cos = math.cos) stand for their counterparts on dual numbers, which
 -- treat plain numbers as before.
 
+local message = require "tide.message"
+
 local M = {}
 
 local Dual = {}
@@ -181,8 +183,8 @@ function M.jacobian(f, single)
     if ok then rows, by_time = of_result(result, n, single) end
     width = before
     if ok then return rows, by_time end
-    error("ode.solve: the Jacobian of the right-hand side is not known, for it cannot be run on dual numbers (" ..
-      tostring(result) .. "): compare with math.max or math.min, give the option jac, or write it on tensors", 0)
+    message.raise("ode.solve: the Jacobian of the right-hand side is not known, for it cannot run on dual numbers " ..
+      "(%s): compare by math.max or math.min, give the option jac, or write it on tensors", tostring(result))
   end
 end
 
