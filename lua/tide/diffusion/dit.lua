@@ -116,7 +116,9 @@ function DiT:init(given)
   for _, what in ipairs {"num_attention_heads", "attention_head_dim", "in_channels", "num_layers", "sample_size",
     "patch_size", "num_embeds_ada_norm"} do config.whole(name, what, o[what]) end
   local width = o.num_attention_heads * o.attention_head_dim
-  if width % 4 ~= 0 then raise("%s: a width of %d (heads times attention_head_dim) is no multiple of 4", name, width) end
+  if width % 4 ~= 0 then
+    raise("%s: a width of %d (heads times attention_head_dim) is no multiple of 4", name, width)
+  end
   if o.sample_size % o.patch_size ~= 0 then
     raise("%s: patch_size %d does not divide sample_size %d", name, o.patch_size, o.sample_size)
   end
