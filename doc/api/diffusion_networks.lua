@@ -155,7 +155,8 @@ clip: number|boolean = 1 | largest norm of the gradient, or false
 ema: number = 0.999 | decay of the averages of the weights
 null: any? | the condition that stands for none: a class, or a vector
 drop: number = 0.1 | share of the images that get it
-seed: integer = 0 | of noise, times and dropped conditions]],
+seed: integer = 0 | of noise, times and dropped conditions
+capture: boolean = true | steps run as a captured program, see train_step]],
       fields = [[
 steps: integer | done so far
 loss: number | of the last step

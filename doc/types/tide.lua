@@ -3078,6 +3078,7 @@ function tide.diffusion.pretrained(name) end
 ---@field null? any the condition that stands for none: a class, or a vector
 ---@field drop? number share of the images that get it; default 0.1
 ---@field seed? integer of noise, times and dropped conditions; default 0
+---@field capture? boolean steps run as a captured program, see train_step; default true
 
 ---Trains a network to predict ε, x0, v or the flow at random times of a noise schedule.
 ---@param model tide.nn.Module

@@ -13,6 +13,7 @@ local options = require "tide.options"
 local random = require "tide.random"
 local schedules = require "tide.diffusion.schedule"
 local is_tensor = require("tide.tensor").is_tensor
+local train_step = require("tide.train_step").train_step
 
 local M = {}
 local raise, shape_of = message.raise, message.shape
@@ -57,7 +58,7 @@ Trainer.__index = Trainer
 local trainer_options = {
   schedule = "linear", prediction = options.none, weighting = "uniform", gamma = 5, times = "uniform",
   optimiser = options.none, lr = 1e-3, weight_decay = 0, warmup = 0, rate = options.none, clip = 1, ema = 0.999,
-  null = options.none, drop = 0.1, seed = 0,
+  null = options.none, drop = 0.1, seed = 0, capture = true,
 }
 
 local function check_numbers(o)
@@ -77,6 +78,48 @@ local function check_numbers(o)
   end
 end
 
+-- The learning rate of the step under way.
+local function current_rate(self)
+  local lr = self.lr
+  if self.rate then lr = self.rate(self.steps, lr) end
+  if self.steps < self.warmup then lr = lr * (self.steps + 1) / self.warmup end
+  return lr
+end
+
+-- The mean over images of the mean square error of each, weighted where there are weights.
+local function weighted_error(model, x_t, times, condition, target, weights)
+  local p = model(x_t, times, condition)
+  if shape_of(p) ~= shape_of(target) then
+    raise("Trainer: the model gave shape (%s) for images of shape (%s)", shape_of(p), shape_of(target))
+  end
+  local n, dims = target:size(1), {}
+  for i = 2, target.ndim do dims[#dims + 1] = i end
+  local loss = core.sum(core.square(p - target), dims) * (n / target.numel)
+  if weights then loss = loss * weights end
+  return core.sum(loss) / n
+end
+
+-- Raises before weights are spoilt.
+local function check_finite(self, what, value)
+  if value ~= value or math.abs(value) == math.huge then
+    raise("Trainer: %s is %s at step %d: lower the learning rate", what, tostring(value), self.steps + 1)
+  end
+end
+
+-- What happens between the gradient and the optimiser's step.
+local function before_step(self)
+  local norm = optim.clip_grad_norm(self.parameters, self.clip or math.huge)
+  check_finite(self, "the norm of the gradient", norm)
+  self.optimiser:set_lr(current_rate(self))
+end
+
+-- The step as a captured program; a model that cannot be captured runs as it is.
+local function captured_step(self)
+  local model = self.model
+  return train_step(function(...) return weighted_error(model, ...) end, self.optimiser,
+    {before_step = function() before_step(self) end})
+end
+
 --- diffusion.Trainer(model, opts): see doc/api/diffusion_networks.lua.
 function M.Trainer(model, opts)
   local o = options.check("Trainer", opts, trainer_options)
@@ -93,6 +136,7 @@ function M.Trainer(model, opts)
   self.lr, self.warmup, self.rate = self.optimiser.groups[1].lr, o.warmup, o.rate
   self.average = optim.EMA(self.parameters, o.ema)
   self.generator = core.generator(o.seed)
+  if o.capture then self.captured = captured_step(self) end
   return self
 end
 
@@ -129,8 +173,8 @@ local function weights_at(self, times)
   return core.tensor(list, times.dtype)
 end
 
---- The loss of a batch, as a tensor with its graph: noise, times and dropped conditions are drawn anew.
-function Trainer:loss_of(x0, condition)
+-- What weighted_error takes for a batch: noise, times and dropped conditions are drawn anew.
+local function draw(self, x0, condition)
   if not is_tensor(x0) or x0.ndim < 2 then
     raise("Trainer: the images are %s, expected a tensor N×…", is_tensor(x0) and "of shape (" .. shape_of(x0) .. ")"
       or "a " .. type(x0))
@@ -141,38 +185,30 @@ function Trainer:loss_of(x0, condition)
   condition = dropped(self, condition, n)
   local x_t = self.schedule:add_noise(x0, noise, times)
   local target = self.schedule:target(x0, noise, times, self.prediction)
-  local p = self.model(x_t, times, condition)
-  if shape_of(p) ~= shape_of(x0) then
-    raise("Trainer: the model gave shape (%s) for images of shape (%s)", shape_of(p), shape_of(x0))
-  end
-  local dims = {}
-  for i = 2, x0.ndim do dims[#dims + 1] = i end
-  local loss = core.sum(core.square(p - target), dims) * (n / x0.numel)
   local weights = weights_at(self, times)
-  if weights then loss = loss * core.to(weights, loss.dtype) end
-  return core.sum(loss) / n
+  return x_t, times, condition, target, weights and core.to(weights, x0.dtype)
 end
 
--- The learning rate of the step under way.
-local function current_rate(self)
-  local lr = self.lr
-  if self.rate then lr = self.rate(self.steps, lr) end
-  if self.steps < self.warmup then lr = lr * (self.steps + 1) / self.warmup end
-  return lr
+--- The loss of a batch, as a tensor with its graph: noise, times and dropped conditions are drawn anew.
+function Trainer:loss_of(x0, condition)
+  return weighted_error(self.model, draw(self, x0, condition))
 end
 
 --- One step on a batch of images (N×…) and their conditions. Returns the loss. A loss that is not finite raises
 --- before it spoils the weights.
 function Trainer:step(x0, condition)
-  local loss = self:loss_of(x0, condition)
-  local value = loss:item()
-  if value ~= value or math.abs(value) == math.huge then
-    raise("Trainer: the loss is %s at step %d: lower the learning rate", tostring(value), self.steps + 1)
+  local value
+  if self.captured then
+    value = self.captured(draw(self, x0, condition))
+  else
+    local loss = self:loss_of(x0, condition)
+    value = loss:item()
+    check_finite(self, "the loss", value)
+    loss:backward()
+    before_step(self)
+    self.optimiser:step():zero_grad()
   end
-  loss:backward()
-  if self.clip then optim.clip_grad_norm(self.parameters, self.clip) end
-  self.optimiser:set_lr(current_rate(self))
-  self.optimiser:step():zero_grad()
+  check_finite(self, "the loss", value)
   self.average:update()
   self.steps, self.loss = self.steps + 1, value
   return value
