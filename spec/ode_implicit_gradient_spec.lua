@@ -54,7 +54,7 @@ end
 
 local names = {}
 for name, m in pairs(ode.methods) do
-  if m.stiff then names[#names + 1] = name end
+  if m.stiff and m.family ~= "exponential" then names[#names + 1] = name end
 end
 table.sort(names)
 
@@ -107,6 +107,66 @@ describe("the discrete gradient of an implicit method", function()
       local ok, few = pcall(gradient, name, 3)
       if ok then assert.close(few, gradient(name), 1e-12) end
     end
+  end)
+end)
+
+describe("exponential methods", function()
+  local diagonal = vector(-6, -3)
+  local matrix = tide.tensor({{-6, 1}, {0.5, -3}}, "float64")
+  local function semilinear(p)
+    return function(t, y) return matrix:matmul(y) + (y * p):sin() * (t * 1.3):cos() + p:sum() * t * 0.2 end
+  end
+
+  for _, name in ipairs {"etd1", "etdrk2", "etdrk3", "etdrk4", "krogstad4"} do
+    for kind, linear in pairs {diagonal = diagonal, matrix = matrix} do
+      it(("%s with a %s: the discrete gradient equals differences of the same steps"):format(name, kind), function()
+        assert_exact(semilinear, {method = name, step_size = 0.17, linear = linear}, 1e-9)
+      end)
+
+      it(("%s with a %s has its order"):format(name, kind), function()
+        local f, y0 = semilinear(vector(1.1, 0.8)), vector(0.7, 0.4)
+        local exact = ode.solve(f, y0, {0, 1}, {method = "radau5", rtol = 1e-12, atol = 1e-13}).last
+        local function err(n)
+          local sol = ode.solve(f, y0, {0, 1}, {method = name, step_size = 1 / n, linear = linear})
+          return (sol.last - exact):norm():item()
+        end
+        local order, slope = ode.methods[name].order, math.log(err(20) / err(80)) / math.log(4)
+        assert.is_true(math.abs(slope - order) < 0.35, ("slope %.2f"):format(slope))
+      end)
+    end
+  end
+
+  it("are exact where f is linear, however large", function()
+    local l = tide.tensor({{-1e4, 3}, {1, -0.5}}, "float64")
+    local exact = (l * 2):matrix_exp():matmul(vector(1, 2))
+    for _, name in ipairs {"etd1", "etdrk2", "etdrk3", "etdrk4", "krogstad4", "exprb32"} do
+      local sol = ode.solve(function(_, y) return l:matmul(y) end, vector(1, 2), {0, 1, 2},
+        {method = name, linear = l, step_size = 0.5})
+      assert.close(sol.last, exact, 1e-9)
+    end
+  end)
+
+  it("exprb32 is adaptive and of order three, and refuses the gradient it has not", function()
+    local f, y0 = semilinear(vector(1.1, 0.8)), leaf(0.7, 0.4)
+    local exact = ode.solve(f, y0:detach(), {0, 1}, {method = "radau5", rtol = 1e-12, atol = 1e-13}).last
+    local sol = ode.solve(f, y0, {0, 1}, {method = "exprb32", rtol = 1e-7, atol = 1e-9})
+    assert.close(sol.last:detach(), exact, 1e-6)
+    assert.fails_here(function() sol.last:sum():backward() end, "ode.solve", "no discrete gradient", "etdrk4")
+    local function err(n)
+      return (ode.solve(f, y0:detach(), {0, 1}, {method = "exprb32", step_size = 1 / n}).last - exact):norm():item()
+    end
+    assert.is_true(math.abs(math.log(err(20) / err(80)) / math.log(4) - 3) < 0.35)
+  end)
+
+  it("want the linear part, of the right size, and constant", function()
+    local function refused(linear, part)
+      assert.fails_here(function()
+        ode.solve(function(_, y) return -y end, vector(1, 2), {0, 1}, {method = "etdrk4", linear = linear})
+      end, "ode.solve", part)
+    end
+    refused(nil, "needs the option linear")
+    refused(vector(1, 2, 3), "linear has shape (3)")
+    refused(leaf(1, 2), "counts as a constant")
   end)
 end)
 

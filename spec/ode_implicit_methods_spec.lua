@@ -15,7 +15,7 @@ local function named(pick)
   return out
 end
 
-local stiff = named(function(m) return m.stiff end)
+local stiff = named(function(m) return m.stiff and m.family ~= "exponential" end)
 
 -- ---- Coefficients ----
 

@@ -392,6 +392,9 @@ static int core_ode_solve(lua_State *L) {
   td_ode_recorded *r = recorded_new(L, y0, times, (td_ode_gradient)mode, (tdl_form)form);
   if (!r) tdl_raise(L);
   r->o = forward;
+  lua_getfield(L, 4, "semilinear");
+  r->o.semilinear = td_tensor_retain(tdl_test(L, -1));
+  lua_pop(L, 1);
   r->adjoint = backward;
 
   bool recorded = false;

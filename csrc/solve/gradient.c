@@ -128,6 +128,7 @@ void td_ode_recorded_free(void *recorded) {
   if (!r) return;
   td_ode_solution_free(&r->solution);
   td_field_free(r->f);
+  td_tensor_release(r->o.semilinear);
   td_free(r->versions, r->nversions * sizeof *r->versions);
   td_free(r->ts, r->nts * sizeof *r->ts);
   if (r->nfe_free) r->nfe_free(r->nfe_owner);

@@ -54,6 +54,9 @@ capture: boolean|string = "auto" | run f as a captured program: where it can be,
 jac: function? | jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by
   default from the tape, or from dual numbers when f is on plain numbers
 base: string = "tsit5" | of mccallum_foster, any explicit method
+linear: tensor? | the stiff linear part L of f, for exponential methods: as many numbers as the state has (a
+  diagonal), or a square matrix for the state or for its last dim; f is the whole right-hand side, L counts as a
+  constant
 coupling: number = 0.999 | of mccallum_foster: less damps more forward and amplifies rounding backward
 max_order: integer = 0 | of bdf, 5 at most; 0: no bound
 throw: boolean = true | false returns a failed solve instead of raising
@@ -76,7 +79,8 @@ local s = ode.solve(function(t, y) return y * a end, tide.ones(1), {0, 1}, {rtol
 s.last:sum():backward()
 assert(math.abs(a.grad:item() - math.exp(0.5)) < 1e-4)]]},
     {"Solution.stats", "table",
-      "nfe (evaluations), njev (Jacobians), nlu (factorisations), nfe_b (backward so far), accepted, rejected, steps, h_min, h_max, t_first, "
+      "nfe (evaluations), njev (Jacobians), nlu (factorisations), nfe_b (backward so far), accepted, rejected, "
+        .. "steps, h_min, h_max, t_first, "
         .. "t_last, saved, worst_index."},
     {"ode.odeint", "f: function, y0: state, t: numbers, opts: options? -> tensor|table",
       "The values at the times t, with torchdiffeq's names and defaults and exact gradients through the "
@@ -100,8 +104,10 @@ adjoint_params: tensor[]? | further tensors that need gradients]],
       note = "Stiff and adaptive: rosenbrock23, ros3p, rodas4, rodas5p; kvaerno3, kvaerno4, kvaerno5, kencarp3, "
         .. "kencarp4, kencarp5 (their implicit halves), trbdf2, sdirk2, implicit_euler; radau5; bdf. With fixed steps: "
         .. "implicit_midpoint, trapezoid, radauIIA3, gl4, gl6. Symplectic, for states whose first half moves by the "
-        .. "second and the other way round, with fixed steps: verlet, yoshida4, yoshida6, yoshida8. Reversible: alf, alf_damped, reversible_heun, "
-        .. "mccallum_foster. kvaerno4, kvaerno5 "
+        .. "second and the other way round, with fixed steps: verlet, yoshida4, yoshida6, yoshida8. Reversible: "
+        .. "alf, alf_damped, reversible_heun, "
+        .. "mccallum_foster. Exponential, with the option linear and fixed steps: etd1, etdrk2, etdrk3, etdrk4, "
+        .. "krogstad4; adaptive and without it: exprb32. kvaerno4, kvaerno5 "
         .. "and the yoshida methods have stages beyond the step, and so evaluate f beyond the last time.",
       example = "ode.methods.rodas5p.order --> 5"},
     {"ode.controllers", "table",

@@ -2528,6 +2528,7 @@ function EMA:load_state_dict(state) end
 ---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"
 ---@field jac? function jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by default from the tape, or from dual numbers when f is on plain numbers
 ---@field base? string of mccallum_foster, any explicit method; default "tsit5"
+---@field linear? tide.Tensor the stiff linear part L of f, for exponential methods: as many numbers as the state has (a diagonal), or a square matrix for the state or for its last dim; f is the whole right-hand side, L counts as a constant
 ---@field coupling? number of mccallum_foster: less damps more forward and amplifies rounding backward; default 0.999
 ---@field max_order? integer of bdf, 5 at most; 0: no bound; default 0
 ---@field throw? boolean false returns a failed solve instead of raising; default true

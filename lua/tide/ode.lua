@@ -47,7 +47,7 @@ local defaults = {
   safety = options.none, ifactor = options.none, dfactor = options.none,
   first_step = 0, min_step = 0, max_step = 0, max_steps = 1e5, step_size = 0, land = false,
   grad = "discrete", params = options.none, throw = true, capture = "auto", jac = options.none,
-  max_order = 0, base = options.none, coupling = 0.999,
+  max_order = 0, base = options.none, coupling = 0.999, linear = options.none,
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
   adjoint_norm = "seminorm",
 }
@@ -79,6 +79,16 @@ local function check_choice(o, name, ...)
   raise("ode.solve: %s is %s, expected \"%s\"", name, tostring(o[name]), table.concat({...}, "\" or \""))
 end
 
+-- The linear part for exponential methods as the core takes it.
+local function semilinear_of(l)
+  if l == nil then return nil end
+  if not tensors.is_tensor(l) then l = core.tensor(l, "float64") end
+  if l.needs_grad then
+    raise("ode.solve: linear counts as a constant, but this tensor needs a gradient; give linear:detach()")
+  end
+  return core.contiguous(core.to(l, "float64"))
+end
+
 -- The options as the core reads them.
 local function prepared(o)
   check_number(o, "rtol", 0)
@@ -107,6 +117,7 @@ local function prepared(o)
     min_step = o.min_step, max_step = o.max_step == math.huge and 0 or o.max_step, max_steps = o.max_steps,
     step_size = o.step_size, land = o.land, max_norm = o.norm == "max", params = o.params, max_order = o.max_order,
     base = o.base and nearest_of("ode.solve", "base", o.base, methods).name, coupling = o.coupling,
+    semilinear = semilinear_of(o.linear),
     grad = nearest_of("ode.solve", "grad", o.grad, gradient_modes), seminorm = o.adjoint_norm == "seminorm",
   }
 end
@@ -327,13 +338,14 @@ end
 --- land = true steps onto the times instead of interpolating. grad: "discrete" (exact for the steps taken),
 --- "backsolve" (continuous adjoint, memory independent of the number of steps; adjoint_method, adjoint_rtol,
 --- adjoint_atol, adjoint_norm "seminorm" | "rms"), "frozen" (wrong on purpose, for comparison),
---- "reversible" (discrete, the states rebuilt backwards by alf, reversible_heun or mccallum_foster over the method `base`
---- with `coupling`: memory does not grow with steps). params:
+--- "reversible" (discrete, the states rebuilt backwards by alf, reversible_heun or mccallum_foster over the method
+--- `base` with `coupling`: memory does not grow with steps). params:
 --- further tensors that need gradients. capture "auto": f is captured (tide.capture) where it can be; true raises
 --- where it cannot, false runs f as it is; the result's `captured` and `not_captured` say what happened and why.
 --- Implicit methods take the Jacobian from the tape, from dual numbers when f is on plain numbers, or from jac(t, y),
 --- which gives ∂f/∂y row by row and, for Rosenbrock methods, ∂f/∂t as its second value; max_order bounds the order of
---- bdf. throw = false returns a failed solve instead of raising.
+--- bdf. linear: the stiff linear part of f, for exponential methods. throw = false returns a failed solve instead
+--- of raising.
 ---
 --- Returns {ts, ys (times × state), last (the state at the last time), status, message, method, grid (the times
 --- between the steps), stats}. The step-size control is not differentiated. Hairer, Nørsett, Wanner, Solving
