@@ -182,6 +182,8 @@ static void forget_arrays(td_ode_options *o) {
   o->groups = NULL;
   o->first_slope = NULL;
   o->nstops = o->ngroups = 0;
+  o->events = NULL;
+  o->nevents = 0;
   o->norm_data = NULL;
   if (o->norm == TD_NORM_GROUPS || o->norm == TD_NORM_FUNCTION) o->norm = TD_NORM_RMS;
 }
@@ -237,6 +239,51 @@ static td_status first_call(td_ode_recorded *r, const td_tensor *y0, td_tensor *
   return r->f->eval(r->f, r->ts[0], y0->data, slope->data);
 }
 
+/* The fields of one entry {fn, reset, direction, stop_after} of the option events, at the top of the stack. */
+static td_status read_event(lua_State *L, tdl_form form, const td_tensor *y0, td_event *e) {
+  int at = lua_gettop(L);
+  e->direction = (int)number_field(L, at, "direction");
+  e->stop_after = (unsigned)number_field(L, at, "stop_after");
+  lua_getfield(L, at, "fn");
+  e->value = tdl_event_for(L, at + 1, form, y0);
+  if (!e->value) return td_last_status();
+  lua_getfield(L, at, "reset");
+  if (lua_isfunction(L, -1) && !(e->reset = tdl_field_for(L, at + 2, form, y0))) return td_last_status();
+  lua_settop(L, at);
+  return TD_OK;
+}
+
+static td_status read_events(lua_State *L, tdl_form form, const td_tensor *y0, td_ode_recorded *r) {
+  lua_getfield(L, 4, "events");
+  int list = lua_gettop(L), n = lua_istable(L, list) ? (int)tdl_rawlen(L, list) : 0;
+  td_status s = TD_OK;
+  if (n) {
+    r->events = td_alloc((size_t)n * sizeof *r->events);
+    if (!r->events) return td_last_status();
+    memset(r->events, 0, (size_t)n * sizeof *r->events);
+    r->nevents = (size_t)n;
+  }
+  for (int i = 1; i <= n && !s; i++) {
+    lua_rawgeti(L, list, i);
+    s = read_event(L, form, y0, &r->events[i - 1]);
+  }
+  lua_settop(L, list - 1);
+  return s;
+}
+
+/* Runs every event function and reset once at the start: on the tape for what they depend on. */
+static td_status explore_events(td_ode_recorded *r, const td_tensor *y0, void *room) {
+  td_status s = TD_OK;
+  for (size_t i = 0; i < r->nevents && !s; i++) {
+    td_event *e = &r->events[i];
+    s = e->value->eval(e->value, r->ts[0], y0->data, room);
+    e->boolean = tdl_event_is_boolean(e->value);
+    if (!s && td_recording && !e->boolean && e->value->record) s = td_field_explore(e->value, r->ts[0], y0->data, room);
+    if (!s && td_recording && e->reset && e->reset->record) s = td_field_explore(e->reset, r->ts[0], y0->data, room);
+  }
+  return s;
+}
+
 /* The forward solve over contiguous y0. *recorded: a gradient can flow to something. Where t never leaves t0, f is
  * not called. */
 static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool leads, bool *recorded) {
@@ -248,7 +295,15 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
   if (moves) s = first_call(r, y0, slope);
   if (!s && was) s = add_params(L, 4, r->f);
   if (moves && !s) s = capture_field(L, r->f, was && (leads || r->f->nexternals));
+  if (!s && r->nevents) {
+    td_tensor *room = td_auto(td_tensor_new(y0->dtype, y0->ndim, y0->shape));
+    s = room ? explore_events(r, y0, room->data) : td_last_status();
+    if (!s) s = td_ode_share_externals(r);
+  }
   if (s) return s;
+  r->o.events = r->events;
+  r->o.nevents = r->nevents;
+  r->o.event_points = (int)number_field(L, 4, "event_points");
   *recorded = was && (leads || r->f->nexternals);
   r->o.keep_last = *recorded && r->mode == TD_ODE_REVERSIBLE;
   if (r->o.keep_last && !r->o.method->family->undo)
@@ -296,6 +351,20 @@ static void push_result(lua_State *L, const td_ode_solution *s) {
   set_number(L, "h_max", stats->h_max);
   set_number(L, "t_last", stats->t_last);
   set_number(L, "worst_index", (double)stats->worst + 1);
+  lua_pushboolean(L, s->event_row), lua_setfield(L, -2, "event_row");
+  lua_createtable(L, (int)s->events.nhits, 0);
+  for (size_t i = 0; i < s->events.nhits; i++) {
+    lua_pushinteger(L, (lua_Integer)s->events.hits[i].which + 1);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  lua_setfield(L, -2, "event_index");
+  lua_createtable(L, (int)s->nlimits, 0);
+  for (size_t i = 0; i < s->nlimits; i++) {
+    if (!s->limits[i]) continue;
+    lua_pushnumber(L, s->limits[i]);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  lua_setfield(L, -2, "limits");
   push_grid(L, s);
   lua_setfield(L, -2, "grid");
 }
@@ -304,11 +373,11 @@ static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tenso
                                      tdl_form form) {
   td_ode_recorded *r = td_alloc(sizeof *r);
   if (!r) return NULL;
-  *r = (td_ode_recorded){.mode = mode, .nt = times->numel, .nts = times->numel,
+  *r = (td_ode_recorded){.refs = 1, .mode = mode, .nt = times->numel, .nts = times->numel,
                          .seminorm = bool_field(L, 4, "seminorm")};
   r->ts = td_alloc(r->nts * sizeof *r->ts);
   r->f = tdl_field_for(L, 1, form, y0);
-  if (!r->ts || !r->f) {
+  if (!r->ts || !r->f || read_events(L, form, y0, r)) {
     td_ode_recorded_free(r);
     return NULL;
   }
@@ -354,7 +423,8 @@ static td_tensor *take_rows(td_ode_recorded *r) {
   td_tensor *all = r->solution.ys;
   size_t shape[TD_MAX_DIMS];
   memcpy(shape, all->shape, sizeof shape);
-  shape[0] = r->nt = r->solution.reached;
+  shape[0] = r->solution.reached;
+  r->nt = shape[0] - r->solution.event_row;
   r->solution.ys = NULL;
   if (shape[0] == all->shape[0]) return all;
   td_tensor *rows = td_tensor_view(all, all->ndim, shape, all->stride, 0);
@@ -369,8 +439,109 @@ static void push_times(lua_State *L, const td_ode_recorded *r) {
   tdl_push(L, t);
 }
 
+/* ---- The path of a solve, evaluated anywhere inside: makes the step around t again ---- */
+
+#define TDL_PATH "tide.OdePath"
+typedef struct {
+  td_ode_recorded *r;
+  td_stepper s;
+  td_step_counts counts;
+  size_t at;            /* the step that s has made; SIZE_MAX: none */
+} path;
+
+static int path_gc(lua_State *L) {
+  path *p = lua_touserdata(L, 1);
+  td_stepper_free(&p->s);
+  td_ode_recorded_free(p->r);
+  p->r = NULL;
+  return 0;
+}
+
+static void push_path(lua_State *L, td_ode_recorded *r) {
+  path *p = lua_newuserdata(L, sizeof *p);
+  memset(p, 0, sizeof *p);
+  p->at = SIZE_MAX;
+  luaL_getmetatable(L, TDL_PATH);
+  lua_setmetatable(L, -2);
+  p->r = r;
+  r->refs++;
+  tdl_check(L, td_stepper_make(&p->s, r->o.method, &r->o, r->f, &p->counts));
+}
+
+/* Which step holds t: at a time where two meet, the one that begins there, or with `left` the one that ends there. */
+static size_t step_of(const td_trajectory *steps, double t, bool left) {
+  size_t lo = 0, hi = steps->n;
+  double direction = steps->steps[0].end >= steps->steps[0].t ? 1 : -1;
+  while (hi - lo > 1) {
+    size_t m = lo + (hi - lo) / 2;
+    double ahead = direction * (t - steps->steps[m].t);
+    if (ahead > 0 || (ahead == 0 && !left)) lo = m;
+    else hi = m;
+  }
+  return lo;
+}
+
+static td_status make_step_of(path *p, size_t n) {
+  if (p->at == n) return TD_OK;
+  td_trajectory *steps = &p->r->solution.path;
+  uint64_t replayed = 0;
+  td_step_result result;
+  p->at = SIZE_MAX;
+  td_status s = td_trajectory_at(steps, &p->s, n, &replayed);
+  if (!s) s = td_stepper_step(&p->s, steps->steps[n].end, steps->steps[n].before_jump, &result);
+  if (!s) p->at = n;
+  return s;
+}
+
+/* path(t, left) → y, dy/dt */
+static int path_call(lua_State *L) {
+  path *p = luaL_checkudata(L, 1, TDL_PATH);
+  const td_trajectory *steps = &p->r->solution.path;
+  double t = luaL_checknumber(L, 2), first = p->r->ts[0], last = p->r->solution.stats.t_last;
+  if (!(fmin(first, last) <= t && t <= fmax(first, last)))
+    tdl_error(L, "ode.solve: sol(%g) lies outside the solved interval from %g to %g", t, first, last);
+  if (steps->n == 0) tdl_error(L, "ode.solve: no step was made");
+  const td_field *f = p->r->f;
+  td_tensor *y = td_tensor_new(f->dtype, f->ndim, f->shape), *dy = td_tensor_new(f->dtype, f->ndim, f->shape);
+  lua_State *before = tdl_enter(L);
+  bool was = td_recording;
+  td_recording = false;
+  size_t n = step_of(steps, t, lua_toboolean(L, 3));
+  td_status s = y && dy ? make_step_of(p, n) : td_last_status();
+  const td_ode_step *step = &steps->steps[n];
+  if (!s) s = p->s.method->family->dense(&p->s, (t - step->t) / (step->end - step->t), y->data, dy->data);
+  td_recording = was;
+  tdl_leave(before);
+  if (s) {
+    td_tensor_release(y);
+    td_tensor_release(dy);
+    tdl_raise(L);
+  }
+  tdl_push(L, y);
+  tdl_push(L, dy);
+  return 2;
+}
+
+/* The events' times, and states before and after, as tensors; out[0 … 2] new references. */
+static td_status take_hits(td_ode_recorded *r, td_tensor **out) {
+  const td_event_list *l = &r->solution.events;
+  size_t shape[TD_MAX_DIMS] = {l->nhits};
+  memcpy(shape + 1, r->f->shape, sizeof(size_t) * (size_t)r->f->ndim);
+  out[0] = td_tensor_new(TD_F64, 1, shape);
+  out[1] = td_tensor_new(r->f->dtype, r->f->ndim + 1, shape);
+  out[2] = td_tensor_new(r->f->dtype, r->f->ndim + 1, shape);
+  if (!out[0] || !out[1] || !out[2]) return td_last_status();
+  for (size_t i = 0; i < l->nhits; i++) {
+    td_tensor_set(out[0], i, l->hits[i].t);
+    memcpy(out[1]->data + i * l->bytes, l->hits[i].before, l->bytes);
+    memcpy(out[2]->data + i * l->bytes, l->hits[i].after, l->bytes);
+  }
+  return TD_OK;
+}
+
 /* ode_solve(f, y0, times, options) → ys (times×state, the rows reached), result table, counter of backward
- * evaluations, and with `every` the times of the rows */
+ * evaluations, with `every` the times of the rows (else nil), with events their times and the states before and after,
+ * and with `dense` the path */
 static int core_ode_solve(lua_State *L) {
   static const char *const modes[] = {"discrete", "backsolve", "frozen", "reversible", NULL};
   static const char *const forms[] = {"tensors", "table", "number", NULL};
@@ -409,23 +580,36 @@ static int core_ode_solve(lua_State *L) {
     tdl_raise(L);
   }
   push_result(L, &r->solution);
-  td_tensor *ys = take_rows(r);
-  tdl_push(L, ys);
+  td_tensor *out[4] = {take_rows(r)};
+  int nout = 1;
+  tdl_push(L, out[0]);
   lua_insert(L, -2);
   lua_pushvalue(L, 5);
   if (r->nodes) push_times(L, r);
   else lua_pushnil(L);
-  if (recorded) {
+  if (r->nevents) {
+    s = take_hits(r, out + 1);
+    for (int i = 1; i < 4; i++) {
+      if (out[i]) tdl_push(L, out[i]);
+      else lua_pushnil(L);
+    }
+    nout = 4;
+  } else {
+    for (int i = 1; i < 4; i++) lua_pushnil(L);
+  }
+  if (bool_field(L, 4, "dense")) push_path(L, r);
+  else lua_pushnil(L);
+  if (recorded && !s) {
     backward_calls->refs++;
     r->nfe_backward = backward_calls->value;
     r->nfe_free = counter_release;
     r->nfe_owner = backward_calls;
-    s = td_ode_record(r, ys, y0, times);
+    s = td_ode_record(r, out, nout, y0, times);
   } else {
     td_ode_recorded_free(r);
   }
   tdl_check(L, s);
-  return 4;
+  return 8;
 }
 
 /* ode_methods() → list of {name, source, family, order, error_order, dense_order, stages}, and of explicit methods fsal,
@@ -498,6 +682,17 @@ static int core_ode_dense(lua_State *L) {
   return 2;
 }
 
+/* ode_check(y0, times): raises what ode_solve would, without calling anything */
+static int core_ode_check(lua_State *L) {
+  td_tensor *y0 = tdl_tensor(L, 1, "ode.solve", "y0"), *times = tdl_tensor(L, 2, "ode.solve", "t");
+  double *ts = td_alloc(times->numel * sizeof *ts);
+  for (size_t i = 0; ts && i < times->numel; i++) ts[i] = td_tensor_get(times, i * times->stride[0]);
+  td_status s = ts ? td_ode_check(y0->dtype, y0->ndim, ts, times->numel) : td_last_status();
+  td_free(ts, times->numel * sizeof *ts);
+  tdl_check(L, s);
+  return 0;
+}
+
 /* ode_revolve(n, c) → least extra forward steps over n with c states kept */
 static int core_ode_revolve(lua_State *L) {
   size_t n = (size_t)luaL_checknumber(L, 1), c = (size_t)luaL_checknumber(L, 2);
@@ -507,7 +702,7 @@ static int core_ode_revolve(lua_State *L) {
 
 static const luaL_Reg functions[] = {
   {"ode_solve", core_ode_solve}, {"ode_methods", core_ode_methods}, {"ode_dense", core_ode_dense},
-  {"ode_revolve", core_ode_revolve},
+  {"ode_revolve", core_ode_revolve}, {"ode_check", core_ode_check},
   {NULL, NULL},
 };
 
@@ -518,6 +713,12 @@ void tdl_open_ode(lua_State *L) {
   lua_pushcfunction(L, counter_gc);
   lua_setfield(L, -2, "__gc");
   lua_pushcfunction(L, counter_call);
+  lua_setfield(L, -2, "__call");
+  lua_pop(L, 1);
+  luaL_newmetatable(L, TDL_PATH);
+  lua_pushcfunction(L, path_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pushcfunction(L, path_call);
   lua_setfield(L, -2, "__call");
   lua_pop(L, 1);
 }

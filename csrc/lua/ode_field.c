@@ -11,6 +11,8 @@ typedef struct {
   lua_State *main;
   td_tensor *last;        /* what the function returned last, and how often it was written then */
   uint32_t last_version;
+  tdl_form form;          /* of events */
+  bool boolean;           /* an event that gave a boolean */
 } lua_field;
 
 static void release(td_field *self) {
@@ -225,6 +227,86 @@ void tdl_field_set_jacobian(lua_State *L, td_field *f, int index) {
   f->jacobian = lua_jacobian;
 }
 
+/* ---- Events: one number or a boolean ---- */
+
+static void push_numbers(lua_State *L, tdl_form form, const td_field *f, const double *y) {
+  if (form == TDL_NUMBER) {
+    lua_pushnumber(L, y[0]);
+    return;
+  }
+  lua_createtable(L, (int)f->numel, 0);
+  for (size_t i = 0; i < f->numel; i++) {
+    lua_pushnumber(L, y[i]);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+}
+
+static td_status take_scalar(lua_State *L, double *c) {
+  td_tensor *x = tdl_test(L, -1);
+  if (lua_isboolean(L, -1)) *c = lua_toboolean(L, -1) ? 1 : -1;
+  else if (lua_type(L, -1) == LUA_TNUMBER) *c = lua_tonumber(L, -1);
+  else if (x && x->numel == 1) *c = td_tensor_get(x, 0);
+  else return td_fail(TD_EARG, "ode.solve: the event function gave %s, expected a number or a boolean",
+                      tdl_describe(L, -1));
+  return TD_OK;
+}
+
+static td_status event_eval(td_field *self, double t, const void *y, void *out) {
+  lua_field *f = (lua_field *)self;
+  lua_State *L = tdl_state();
+  int top;
+  double c = 0;
+  td_status s = push_function(f, L, &top);
+  if (s) return s;
+  if (f->form == TDL_TENSORS) {
+    td_tensor *state = td_tensor_new(self->dtype, self->ndim, self->shape);
+    if (!state) return td_last_status();
+    memcpy(state->data, y, self->numel * td_dtype_size(self->dtype));
+    tdl_push(L, td_tensor_number(TD_F64, t, false));
+    tdl_push(L, state);
+  } else {
+    lua_pushnumber(L, t);
+    push_numbers(L, f->form, self, y);
+  }
+  bool was = td_recording;
+  td_recording = false;
+  s = call(L, top);
+  td_recording = was;
+  if (s) return s;
+  f->boolean = lua_isboolean(L, -1);
+  s = take_scalar(L, &c);
+  lua_settop(L, top);
+  if (self->dtype == TD_F64) *(double *)out = c;
+  else *(float *)out = (float)c;
+  return s;
+}
+
+/* On the tape: c in every element, so that the first one's cotangent is c's. */
+static td_status event_record(td_field *self, td_tensor *t, td_tensor *y, td_tensor **dy) {
+  lua_field *f = (lua_field *)self;
+  lua_State *L = tdl_state();
+  int top;
+  td_status s = push_function(f, L, &top);
+  if (s) return s;
+  tdl_push(L, td_tensor_retain(t));
+  tdl_push(L, td_tensor_retain(y));
+  s = call(L, top);
+  if (s) return s;
+  td_tensor *x = tdl_test(L, -1);
+  size_t mark = td_auto_mark();
+  if (x && x->numel == 1) {
+    td_tensor *flat = td_do(td_op_find("reshape"), &(td_attrs){.i = {0}}, 1, x);
+    *dy = td_tensor_retain(td_expand(td_cast(flat, y->dtype), y->ndim, y->shape));
+  } else {
+    *dy = td_tensor_zeros(y->dtype, y->ndim, y->shape);
+  }
+  td_auto_release(mark);
+  lua_settop(L, top);
+  return *dy ? TD_OK : td_last_status();
+}
+
+bool tdl_event_is_boolean(const td_field *f) { return ((const lua_field *)f)->boolean; }
+
 /* ---- Fields written in C ---- */
 
 #define TDL_C_FIELD "tide.CField"
@@ -339,6 +421,23 @@ static td_field *lua_field_new(lua_State *L, int index, tdl_form form) {
   return &f->base;
 }
 
+static void take_shape(td_field *f, const td_tensor *y0) {
+  f->dtype = y0->dtype;
+  f->ndim = y0->ndim;
+  f->numel = y0->numel;
+  memcpy(f->shape, y0->shape, sizeof f->shape);
+}
+
+td_field *tdl_event_for(lua_State *L, int index, tdl_form form, const td_tensor *y0) {
+  td_field *f = lua_field_new(L, index, form);
+  if (!f) return NULL;
+  ((lua_field *)f)->form = form;
+  f->eval = event_eval;
+  if (form == TDL_TENSORS) f->record = event_record;
+  take_shape(f, y0);
+  return f;
+}
+
 td_field *tdl_field_for(lua_State *L, int index, tdl_form form, const td_tensor *y0) {
   c_field *c = test_c_field(L, index);
   td_field *f = c ? c->make(c->p) : lua_field_new(L, index, form);
@@ -349,9 +448,6 @@ td_field *tdl_field_for(lua_State *L, int index, tdl_form form, const td_tensor 
     td_field_free(f);
     return NULL;
   }
-  f->dtype = y0->dtype;
-  f->ndim = y0->ndim;
-  f->numel = y0->numel;
-  memcpy(f->shape, y0->shape, sizeof f->shape);
+  take_shape(f, y0);
   return f;
 }

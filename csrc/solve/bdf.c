@@ -384,7 +384,7 @@ static td_status back_first(td_stepper *s, bdf *x, td_step_back *b, double h, do
   double tau = 0, *bar = vector(x, BAR + 1), *g = vector(x, RESIDUAL);
   *hbar += dot(n, bar, vector(x, OLD + 1)) / h;
   for (size_t i = 0; i < n; i++) bar[i] *= h;
-  td_status status = td_implicit_vjp(&x->m, s, s->t, x->m.y, bar, g, &tau, b->dexternal);
+  td_status status = td_implicit_vjp(&x->m, s, s->first_time, x->m.y, bar, g, &tau, b->dexternal);
   if (status) return status;
   add(n, vector(x, BAR), 1, g);
   if (b->tbar) *b->tbar += tau;

@@ -228,5 +228,4 @@ void td_solve_reject(td_solve *v, const td_trial *p, double error, bool finite, 
   v->rejected_last = true;
   v->out->stats.rejected++;
   v->out->stats.worst = v->worst;
-  if (v->out->limits) v->out->limits[v->worst]++;
 }

@@ -10,13 +10,14 @@
 
 /* Does step n end at t1 of the solve? A failed solve has no such step. */
 static bool ends_solve(const td_ode_recorded *r, size_t n) {
-  return n + 1 == r->solution.path.n && r->nt == r->nts && r->solution.path.steps[n].end == r->ts[r->nts - 1];
+  return !r->solution.path.steps[n].is_cut && n + 1 == r->solution.path.n && r->nt == r->nts && r->solution.path.steps[n].end == r->ts[r->nts - 1];
 }
 
 /* Is the value at save time j simply that of step n's end? When times are differentiated only the solve's
  * own end is: another save time that falls on a node moves along the extension, whose nodes stay. */
 static bool is_end(const td_ode_recorded *r, size_t n, size_t j, bool times) {
-  return r->nodes || (r->ts[j] == r->solution.path.steps[n].end && (!times || ends_solve(r, n)));
+  const td_ode_step *step = &r->solution.path.steps[n];
+  return r->nodes || (!step->is_cut && r->ts[j] == step->end && (!times || ends_solve(r, n)));
 }
 
 /* ---- One step back ---- */
@@ -32,6 +33,11 @@ typedef struct {
   bool live;                /* lambda is not all zero */
   const void **dense_w;     /* room for the values inside one step */
   double *theta, *theta_bar;
+  size_t room;              /* of them */
+  size_t next_hit;          /* events before this one are still to be passed */
+  double tau0;              /* dL/dt of the start of the segment that was passed last, when an event set it */
+  char *event_block;        /* cotangents at the events of one step, and rooms */
+  size_t event_bytes;
 } sweep;
 
 static const char *row(const sweep *v, size_t j) { return v->w->dys->data + j * v->s.bytes; }
@@ -57,21 +63,68 @@ static size_t take_saves(sweep *v, size_t n, size_t first, size_t last) {
   return count;
 }
 
-/* Gradients of the times that move: the solve's two ends, and save times inside the step. θ = (τ − t)/(end − t). */
+/* Events in the step become values inside it, with what comes through them as cotangents. */
+static td_status pull_events(sweep *v, size_t n, size_t hits, td_step_back *b) {
+  const td_ode_recorded *r = v->w->r;
+  const td_ode_step *step = &r->solution.path.steps[n];
+  const td_event_list *list = &r->solution.events;
+  td_tensor *const *dout = v->w->dout;
+  size_t bytes = v->s.bytes;
+  td_step_result result;
+  td_status status = td_stepper_step(&v->s, step->end, step->before_jump, &result);
+  v->event_bytes = (hits + 4) * bytes + 1;
+  if (!status && !(v->event_block = td_alloc(v->event_bytes))) status = td_last_status();
+  if (status) return status;
+  char *slope = v->event_block + hits * bytes, *after = slope + bytes, *room = after + bytes;
+  for (size_t i = 0; i < hits && !status; i++) {
+    size_t at = v->next_hit - hits + i;
+    const td_event_hit *hit = &list->hits[at];
+    char *w = v->event_block + i * bytes;
+    bool goes_on = hit->cuts && !(r->solution.event_row && n + 1 == r->solution.path.n);
+    double one = 1;
+    memset(w, 0, bytes);
+    memset(after, 0, bytes);
+    if (goes_on) memcpy(after, v->lambda, bytes);
+    if (hit->cuts) memset(v->lambda, 0, v->lambda_bytes);
+    if (hit->cuts && !goes_on)  /* the last row is the state after */
+      td_stepper_combine(&v->s, after, after, 1, &one, (const void *[]){row(v, r->nt)});
+    if (dout[2]) td_stepper_combine(&v->s, w, w, 1, &one, (const void *[]){dout[2]->data + at * bytes});
+    if (dout[3]) td_stepper_combine(&v->s, after, after, 1, &one, (const void *[]){dout[3]->data + at * bytes});
+    td_event_pass pass = {.s = &v->s, .tau = dout[1] ? td_tensor_get(dout[1], at) : 0,
+                          .tau0 = goes_on ? v->tau0 : 0, .after = after, .slope = slope,
+                          .dexternal = v->w->dexternal, .room = room};
+    status = v->s.method->family->dense(&v->s, hit->theta, NULL, slope);
+    if (!status) status = td_event_pull(&r->events[hit->which], hit, &pass, w);
+    v->theta[b->ndense] = hit->theta;
+    v->dense_w[b->ndense++] = w;
+  }
+  v->next_hit -= hits;
+  return status;
+}
+
+/* Gradients of the times that move: the solve's two ends, the step's start when an event set it, and save times inside
+ * the step, which come first among the values. θ = (τ − t)/(end − t). */
 static void collect_times(sweep *v, const td_step_back *b, size_t n, size_t first, size_t last) {
   const td_ode_recorded *r = v->w->r;
-  double *dtimes = v->w->dtimes, h = v->s.end - v->s.t;
+  double *dtimes = v->w->dtimes, h = v->s.end - v->s.t, start = b->tbar ? *b->tbar - *b->hbar : 0, stop = 0;
   size_t end = r->nodes ? 1 : r->nt - 1;
-  if (n == 0 && b->tbar) dtimes[0] += *b->tbar - *b->hbar;
-  if (ends_solve(r, n) && b->hbar) dtimes[end] += *b->hbar;
-  for (size_t j = first, i = 0; j < last; j++) {
-    if (is_end(r, n, j, true)) continue;
-    double slope = b->theta_bar[i] / h, theta = b->theta[i];
-    i++;
-    dtimes[j] += slope;
-    if (n == 0) dtimes[0] -= slope * (1 - theta);
-    if (ends_solve(r, n)) dtimes[end] -= slope * theta;
+  for (size_t i = 0; i < b->ndense && b->theta_bar; i++) {
+    start -= b->theta_bar[i] / h * (1 - b->theta[i]);
+    stop -= b->theta_bar[i] / h * b->theta[i];
   }
+  v->tau0 = start;
+  if (!dtimes) return;
+  if (n == 0) dtimes[0] += start;
+  if (ends_solve(r, n)) dtimes[end] += (b->hbar ? *b->hbar : 0) + stop;
+  for (size_t j = first, i = 0; j < last; j++)
+    if (!is_end(r, n, j, true)) dtimes[j] += b->theta_bar[i++] / h;
+}
+
+/* How many events lie in step n, the last ones not yet passed. */
+static size_t count_hits(const sweep *v, size_t n) {
+  size_t count = 0;
+  while (count < v->next_hit && v->w->r->solution.events.hits[v->next_hit - 1 - count].step == n) count++;
+  return count;
 }
 
 /* Straight lines between the ends instead of the extension. */
@@ -93,7 +146,7 @@ static td_status undo(sweep *v, size_t n) {
   if (n > 0 && step->restart)
     return td_fail(TD_EGRAD, "ode.solve: grad = \"reversible\" cannot go back over a jump or an event at t=%g; use "
                    "\"discrete\"", step->t);
-  s->t = step->t;
+  s->t = s->first_time = step->t;
   s->end = step->end;
   s->last_time = step->before_jump ? nextafter(step->end, step->t) : step->end;
   s->have_f0 = s->have_f1 = false;
@@ -112,28 +165,35 @@ static td_status step_back(sweep *v, size_t n) {
   td_status status = reversible ? undo(v, n) : TD_OK;
   if (status) return status;
   while (w->next > 1 && (r->ts[w->next - 1] - step->t) * (step->end - step->t) > 0) w->next--;
-  if (w->next == last && !v->live) return TD_OK;  /* after the last saved value of a failed solve */
+  size_t hits = count_hits(v, n);
+  if (w->next == last && !v->live && !hits) return TD_OK;  /* after the last saved value of a failed solve */
   if (!reversible) status = td_trajectory_seek(path, &v->s, n, &v->replayed);
   if (status) return status;
   v->s.end = step->end;
   v->s.last_time = step->before_jump ? nextafter(step->end, step->t) : step->end;
   double tbar = 0, hbar = 0;
-  bool moves = w->dtimes && (n == 0 || ends_solve(r, n));
+  bool timed = w->dtimes || step->pinned;
+  bool moves = step->pinned || (w->dtimes && (n == 0 || ends_solve(r, n)));
   td_step_back b = {.lambda = v->lambda, .ndense = take_saves(v, n, w->next, last), .theta = v->theta,
-                    .w = v->dense_w, .theta_bar = w->dtimes ? v->theta_bar : NULL, .tbar = moves ? &tbar : NULL,
+                    .w = v->dense_w, .theta_bar = timed ? v->theta_bar : NULL, .tbar = moves ? &tbar : NULL,
                     .hbar = moves ? &hbar : NULL, .dexternal = w->dexternal};
   v->live = true;
+  if (hits) status = pull_events(v, n, hits, &b);
   v->s.f->time_wanted = moves;
+  if (status) return status;
   if (r->o.linear && b.ndense) status = linear_back(v, &b);
   else status = v->s.method->family->back(&v->s, &b);
   if (!status && step->restart && v->s.method->family->start_back)
     status = v->s.method->family->start_back(&v->s, &b);
-  if (!status && w->dtimes) collect_times(v, &b, n, w->next, last);
+  if (!status && timed) collect_times(v, &b, n, w->next, last);
+  td_free(v->event_block, v->event_bytes);
+  v->event_block = NULL;
   return status;
 }
 
 static td_status sweep_room(sweep *v) {
-  size_t nt = v->w->r->nt;
+  size_t nt = v->room = v->w->r->nt + v->w->r->solution.events.nhits;
+  v->next_hit = v->w->r->solution.events.nhits;
   v->lambda_bytes = (1 + v->s.most_history) * v->s.bytes;
   v->lambda = td_alloc(v->lambda_bytes + 1);
   v->dense_w = td_alloc(nt * sizeof *v->dense_w);
@@ -175,8 +235,9 @@ td_status td_sweep_discrete(td_sweep *w) {
     r->nfe_backward[1] += v.replayed;
   }
   td_free(v.lambda, v.lambda_bytes + 1);
-  td_free(v.dense_w, r->nt * sizeof *v.dense_w);
-  td_free(v.theta, 2 * r->nt * sizeof *v.theta);
+  td_free(v.dense_w, v.room * sizeof *v.dense_w);
+  td_free(v.theta, 2 * v.room * sizeof *v.theta);
+  td_free(v.event_block, v.event_bytes);
   td_stepper_free(&v.s);
   return status;
 }
@@ -230,6 +291,7 @@ static td_tensor *replay_rows(replay *v, size_t n, td_tensor *y) {
   const td_ode_step *step = &r->solution.path.steps[n];
   td_step_record p = {.y = y, .theta = v->theta, .shift = v->times ? v->shift : NULL, .dense = v->dense};
   v->s.t = step->t;
+  v->s.first_time = step->after_jump ? nextafter(step->t, step->end) : step->t;
   v->s.end = step->end;
   v->s.last_time = step->before_jump ? nextafter(step->end, step->t) : step->end;
   if (v->times && record_times(r, n, v->times, &p)) return NULL;

@@ -248,7 +248,7 @@ static td_status back(td_stepper *s, td_step_back *b) {
 static td_tensor *time_tensor(const td_stepper *s, const explicit *x, const td_step_record *r, int i) {
   double time = i == x->end ? s->last_time : td_stepper_time(s, x->c[i]);
   if (!r->t) return td_auto(td_tensor_number(TD_F64, time, false));
-  if (i == 0) return r->t;
+  if (i == 0) return s->first_time == s->t ? r->t : td_add(r->t, td_num(s->first_time - s->t));
   return time == s->end ? r->end : td_add(r->t, td_mul(r->h, td_num(x->c[i])));
 }
 

@@ -60,7 +60,10 @@ static void hand_over(td_rule *rule, td_sweep *w) {
 static void reverse(td_rule *rule) {
   td_ode_recorded *r = rule->data;
   size_t ne = r->f->nexternals, nt = r->nt > 2 ? r->nt : 2;
-  td_sweep w = {.r = r, .dys = td_auto(td_tensor_contiguous(rule->dout[0])), .next = r->nt};
+  td_sweep w = {.r = r, .next = r->nt};
+  for (int i = 0; i < rule->nout; i++)
+    w.dout[i] = rule->dout[i] ? td_auto(td_tensor_contiguous(rule->dout[i])) : NULL;
+  w.dys = w.dout[0] ? w.dout[0] : td_auto(td_tensor_zeros(r->f->dtype, 1, (const size_t[]){(r->nt + 1) * r->f->numel}));
   w.dexternal = td_alloc((ne + 1) * sizeof *w.dexternal);
   if (rule->need[TIMES]) w.dtimes = td_alloc(nt * sizeof *w.dtimes);
   if (w.dexternal) memset(w.dexternal, 0, (ne + 1) * sizeof *w.dexternal);
@@ -99,6 +102,10 @@ static td_status pull_recorded(td_rule *rule, td_tensor *ys, td_tensor *const *o
 /* Recording is on: the pass itself must be differentiable. */
 static void reverse_recorded(td_rule *rule) {
   td_ode_recorded *r = rule->data;
+  if (r->nevents) {
+    td_fail(TD_EGRAD, "ode.solve: a solve with events has no second derivatives");
+    return;
+  }
   if (r->mode != TD_ODE_DISCRETE) {
     td_fail(TD_EGRAD, "ode.solve: a second derivative of a solve needs grad = \"discrete\"");
     return;
@@ -125,10 +132,15 @@ static const td_op ode_op = {.name = "ode.solve", .vjp = ode_vjp, .keep = TD_KEE
 
 void td_ode_recorded_free(void *recorded) {
   td_ode_recorded *r = recorded;
-  if (!r) return;
+  if (!r || --r->refs > 0) return;
   td_ode_solution_free(&r->solution);
   td_field_free(r->f);
   td_tensor_release(r->o.semilinear);
+  for (size_t i = 0; i < r->nevents; i++) {
+    td_field_free(r->events[i].value);
+    td_field_free(r->events[i].reset);
+  }
+  td_free(r->events, r->nevents * sizeof *r->events);
   td_free(r->versions, r->nversions * sizeof *r->versions);
   td_free(r->ts, r->nts * sizeof *r->ts);
   if (r->nfe_free) r->nfe_free(r->nfe_owner);
@@ -148,18 +160,44 @@ static td_status keep_for_reverse(td_ode_recorded *r, td_tensor *ys) {
   return r->solution.ys ? TD_OK : td_last_status();
 }
 
-td_status td_ode_record(td_ode_recorded *r, td_tensor *ys, td_tensor *y0, td_tensor *times) {
+td_status td_ode_record(td_ode_recorded *r, td_tensor *const *out, int nout, td_tensor *y0, td_tensor *times) {
   size_t n = EXTERNALS + r->f->nexternals;
   td_tensor **in = td_alloc(n * sizeof *in);
-  td_status s = in ? keep_for_reverse(r, ys) : td_last_status();
+  td_status s = in ? keep_for_reverse(r, out[0]) : td_last_status();
   if (s) {
     td_ode_recorded_free(r);
   } else {
     in[Y0] = y0;
     in[TIMES] = times;
     for (size_t i = 0; i < r->f->nexternals; i++) in[EXTERNALS + i] = r->f->externals[i];
-    s = td_tape_custom(&ode_op, in, (int)n, &ys, 1, r, td_ode_recorded_free);
+    s = td_tape_custom(&ode_op, in, (int)n, out, nout, r, td_ode_recorded_free);
   }
   td_free(in, in ? n * sizeof *in : 0);
+  return s;
+}
+
+static td_status share_one(td_field *to, td_field *f) {
+  td_status s = TD_OK;
+  for (size_t i = 0; f && i < f->nexternals && !s; i++) s = td_field_add_external(to, f->externals[i]);
+  return s;
+}
+
+static td_status replace_externals(td_field *f, td_field *all) {
+  if (!f) return TD_OK;
+  for (size_t i = 0; i < f->nexternals; i++) td_tensor_release(f->externals[i]);
+  f->nexternals = 0;
+  return share_one(f, all);
+}
+
+td_status td_ode_share_externals(td_ode_recorded *r) {
+  td_status s = TD_OK;
+  for (size_t i = 0; i < r->nevents && !s; i++) {
+    s = share_one(r->f, r->events[i].value);
+    if (!s) s = share_one(r->f, r->events[i].reset);
+  }
+  for (size_t i = 0; i < r->nevents && !s; i++) {
+    s = replace_externals(r->events[i].value, r->f);
+    if (!s) s = replace_externals(r->events[i].reset, r->f);
+  }
   return s;
 }

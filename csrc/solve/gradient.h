@@ -16,6 +16,7 @@ static inline bool td_ode_is_discrete(td_ode_gradient m) { return m == TD_ODE_DI
 
 /* What the reverse pass of a solve needs. Filled by the caller of td_ode_record, which takes it over. */
 typedef struct {
+  int refs;                   /* the node's, and the dense object's */
   td_field *f;                /* owned */
   td_ode_options o, adjoint;  /* of the forward and of the backward solve */
   td_ode_gradient mode;
@@ -23,6 +24,8 @@ typedef struct {
   double *ts;
   size_t nt, nts;             /* times that have a value, and all of them */
   td_ode_solution solution;
+  td_event *events;           /* owned, with their fields; options.events during the solve and after */
+  size_t nevents;
   bool nodes;                 /* the saved values are those of all steps: ts are the nodes of the grid */
   uint32_t *versions;         /* of f's externals, and of ys at the end */
   size_t nversions;
@@ -34,8 +37,13 @@ typedef struct {
 
 void td_ode_recorded_free(void *recorded);
 
-/* Makes ys, the rows that were reached, the result of one node on y0, times (float64) and the externals.
- * Takes over `recorded`, which must not own ys. */
-td_status td_ode_record(td_ode_recorded *recorded, td_tensor *ys, td_tensor *y0, td_tensor *times);
+/* Events ask for what f does not depend on, or not yet: afterwards all fields of the solve share one list of
+ * externals. */
+td_status td_ode_share_externals(td_ode_recorded *recorded);
+
+/* Makes ys, the rows that were reached, and with events their times and the states before and after (else NULL), the
+ * results of one node on y0, times (float64) and the externals. Takes one reference to `recorded` over, which must not
+ * own ys. */
+td_status td_ode_record(td_ode_recorded *recorded, td_tensor *const *out, int nout, td_tensor *y0, td_tensor *times);
 
 #endif

@@ -202,7 +202,7 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
 
 td_status td_implicit_refresh(td_implicit *m, td_stepper *s, double *ft) {
   double *dy = s->have_f0 ? NULL : m->fresh;
-  td_status status = td_implicit_jacobian(m, s, s->t, m->y, m->jacobian, ft, dy);
+  td_status status = td_implicit_jacobian(m, s, s->first_time, m->y, m->jacobian, ft, dy);
   if (status) return status;
   if (dy) td_implicit_narrow(s, dy, s->f0);
   s->have_f0 = m->have_jacobian = m->current = true;

@@ -52,8 +52,9 @@ static void give_up_stuck(td_solve *v, double h, bool finite, bool refused) {
 
 /* Moves on to the step's end; at a jump f starts afresh from the right. */
 static td_status advance(td_solve *v, const td_trial *p) {
-  td_status status = td_trajectory_add(&v->out->path, &v->s, v->restarted, p->jump);
-  v->restarted = false;
+  td_ode_step like = {.restart = v->restarted, .pinned = v->pinned, .after_jump = v->jumped, .before_jump = p->jump};
+  td_status status = td_trajectory_add(&v->out->path, &v->s, &like);
+  v->restarted = v->pinned = v->jumped = false;
   if (!status) status = td_stepper_accept(&v->s);
   if (status) return status;
   v->out->stats.t_last = p->end;
@@ -62,8 +63,36 @@ static td_status advance(td_solve *v, const td_trial *p) {
   if (v->o->grid) v->next_node++;
   while (v->next_stop < v->o->nstops && v->direction * (v->o->stops[v->next_stop].t - p->end) <= 0) v->next_stop++;
   if (!p->jump) return TD_OK;
-  v->restarted = true;
-  return td_stepper_start(&v->s, p->end, v->s.y);
+  v->restarted = v->jumped = true;
+  status = td_stepper_start(&v->s, p->end, v->s.y);
+  v->s.first_time = nextafter(p->end, p->end + v->direction);
+  return status;
+}
+
+/* An event at θ = cut ends the solve there, or starts it afresh from the state after. */
+static td_status cut_step(td_solve *v, const td_trial *p, bool ends) {
+  td_ode_solution *out = v->out;
+  const td_event_hit *hit = &out->events.hits[out->events.nhits - 1];
+  td_ode_step like = {.restart = v->restarted, .pinned = v->pinned, .after_jump = v->jumped, .before_jump = p->jump, .is_cut = true, .cut = hit->t};
+  td_status status = td_solve_save(v, p, hit->t);
+  if (!status) status = td_trajectory_add(&out->path, &v->s, &like);
+  if (status) return status;
+  out->stats.t_last = v->anchor = hit->t;
+  v->taken = 0;
+  if (ends) {
+    td_solve_save_row(v, hit->after);
+    out->event_row = true;
+    out->status = TD_ODE_EVENT;
+    return TD_OK;
+  }
+  v->restarted = v->pinned = true;
+  v->jumped = false;
+  v->history[0] = v->history[1] = 1;
+  v->sizes[0] = v->sizes[1] = 0;
+  status = td_stepper_start(&v->s, hit->t, hit->after);
+  if (!status) status = td_event_begin(&out->events, hit->t, hit->after);
+  for (size_t i = 0; i < out->events.n; i++) out->events.fresh[i] = i == hit->which;
+  return status;
 }
 
 static td_status accept(td_solve *v, const td_trial *p, double error, double *h) {
@@ -72,9 +101,17 @@ static td_status accept(td_solve *v, const td_trial *p, double error, double *h)
   stats->accepted++;
   if (stats->h_min == 0 || size < stats->h_min) stats->h_min = size;
   if (size > stats->h_max) stats->h_max = size;
-  td_status status = td_solve_save(v, p);
+  td_event_list *events = &v->out->events;
+  double cut = 2;
+  bool ends = false;
+  td_status status = TD_OK;
+  if (events->n) status = td_event_scan(events, &v->s, v->out->path.n, v->room, &cut, &ends);
+  if (!status && cut <= 1) return cut_step(v, p, ends);
+  td_event_advance(events);
+  if (!status) status = td_solve_save(v, p, p->end);
   if (!status) status = advance(v, p);
   if (!status && td_is_adaptive(v->o)) td_solve_control(v, p, error, h);
+  if (!status && events->n && v->restarted) status = td_event_begin(events, v->s.t, v->s.y);
   return status;
 }
 
@@ -90,7 +127,10 @@ static td_status judge(td_solve *v, const td_trial *p, verdict *out) {
   td_status status = td_stepper_step(&v->s, p->end, p->jump, &result);
   out->refused = result == TD_STEP_REFUSED;
   if (status || out->refused) return status;
-  if (td_is_adaptive(v->o)) status = td_solve_error(v, &out->error);
+  if (td_is_adaptive(v->o)) {
+    status = td_solve_error(v, &out->error);
+    if (v->out->limits && v->worst < v->out->nlimits) v->out->limits[v->worst]++;
+  }
   out->finite = isfinite(out->error) && td_solve_is_finite(v, v->s.y1, &v->worst);
   return status;
 }
@@ -158,6 +198,7 @@ static td_status run(td_solve *v) {
   if (status || v->next == v->nt) return status;
   double h = 0;
   status = start(v, &h);
+  if (!status) status = td_event_begin(&v->out->events, v->s.t, v->s.y);
   while (!status && v->next < v->nt && v->out->status == TD_ODE_OK) status = step(v, &h);
   return status;
 }
@@ -179,8 +220,8 @@ td_status td_ode_check(td_dtype d, int ndim, const double *ts, size_t nt) {
 
 /* Steps that a solve will take when nothing but the step size decides; 0: not known. */
 static size_t planned_steps(const td_ode_options *o, const double *ts, size_t nt) {
-  if (o->grid) return o->ngrid - 1;
-  if (o->step_size == 0 || o->land || o->nstops) return 0;
+  if (o->grid) return o->nevents ? 0 : o->ngrid - 1;
+  if (o->step_size == 0 || o->land || o->nstops || o->nevents) return 0;
   double size = o->max_step > 0 && o->max_step < o->step_size ? o->max_step : o->step_size;
   double steps = ceil(fabs(ts[nt - 1] - ts[0]) / size - 1e-10);
   return steps < 1e15 ? (size_t)fmax(steps, 1) : 0;
@@ -196,12 +237,24 @@ static td_status keep_last(td_solve *v) {
   return TD_OK;
 }
 
+/* The lists of events and of limiting elements. */
+static td_status make_lists(const td_ode_options *o, const td_field *f, size_t bytes, td_ode_solution *out) {
+  enum { MOST = 4096 };
+  td_status status = td_event_list_make(&out->events, o->events, f->numel ? o->nevents : 0, o->event_points, bytes);
+  if (status || f->numel > MOST || f->numel == 0) return status;
+  out->limits = td_alloc(f->numel * sizeof *out->limits);
+  if (!out->limits) return td_last_status();
+  out->nlimits = f->numel;
+  memset(out->limits, 0, f->numel * sizeof *out->limits);
+  return TD_OK;
+}
+
 td_status td_ode_integrate(td_field *f, const void *y0, const double *ts, size_t nt, const td_ode_options *o,
                            td_ode_solution *out) {
   *out = (td_ode_solution){.status = TD_ODE_OK};
   td_status status = td_ode_check(f->dtype, f->ndim, ts, nt);
   if (status) return status;
-  size_t shape[TD_MAX_DIMS] = {nt};
+  size_t shape[TD_MAX_DIMS] = {nt + (o->nevents > 0)};
   memcpy(shape + 1, f->shape, sizeof(size_t) * (size_t)f->ndim);
   out->stats.t_last = ts[0];
   out->path = (td_trajectory){.keep = o->keep, .slots = o->slots ? o->slots : SIZE_MAX, .budget = o->budget,
@@ -212,15 +265,20 @@ td_status td_ode_integrate(td_field *f, const void *y0, const double *ts, size_t
                 .direction = ts[nt - 1] >= ts[0] ? 1 : -1, .history = {1, 1}, .out = out};
   status = td_stepper_make(&v.s, o->method, o, f, &out->stats.counts);
   if (!status && o->norm == TD_NORM_FUNCTION && !(v.scaled = td_alloc(v.s.bytes + 1))) status = td_last_status();
+  if (!status && o->nevents && !(v.room = td_alloc(2 * v.s.bytes + 1))) status = td_last_status();
+  if (!status) status = make_lists(o, f, v.s.bytes, out);
   if (!status) status = td_stepper_start(&v.s, ts[0], y0);
   if (!status) status = run(&v);
   if (!status && o->keep_last) status = keep_last(&v);
+  td_free(v.room, v.room ? 2 * v.s.bytes + 1 : 0);
   td_free(v.scaled, v.scaled ? v.s.bytes + 1 : 0);
   td_stepper_free(&v.s);
   return status;
 }
 
 void td_ode_solution_free(td_ode_solution *s) {
+  td_event_list_free(&s->events);
+  td_free(s->limits, s->nlimits * sizeof *s->limits);
   td_trajectory_free(&s->path);
   td_tensor_release(s->ys);
   td_free(s->every_t, s->every_room * sizeof *s->every_t);

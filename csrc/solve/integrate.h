@@ -2,6 +2,7 @@
  * array; the binding packs several tensors into one. Time is double whatever the state's type. */
 #ifndef TD_SOLVE_INTEGRATE_H
 #define TD_SOLVE_INTEGRATE_H
+#include "solve/event.h"
 #include "solve/trajectory.h"
 
 typedef enum {
@@ -54,6 +55,9 @@ typedef struct td_ode_options {
   size_t every;                           /* every so many steps are saved too; 0: none */
   size_t slots, budget;                   /* states kept for the reverse pass, see trajectory.h */
   bool keep;                              /* keep them at all */
+  td_event *events;                       /* see event.h */
+  size_t nevents;
+  int event_points;
   const void *first_slope;                /* f(ts[0], y0) when the caller has it, else NULL */
   bool keep_last;                         /* the kept state at the end, to undo the steps from */
   const td_method *base;                  /* of mccallum_foster; NULL: its own choice */
@@ -79,7 +83,10 @@ typedef struct {
   char *every_y;
   size_t nevery, every_room, every_bytes;
   td_ode_stats stats;
-  uint32_t *limits;     /* rejections by element, when counted; else NULL */
+  bool event_row;       /* the solve ended at an event: the last row is the state there */
+  td_event_list events; /* and what was found */
+  uint32_t *limits;     /* how often each element had the largest error of a step; NULL when there are many */
+  size_t nlimits;
   td_trajectory path;
 } td_ode_solution;
 

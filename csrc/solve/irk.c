@@ -206,7 +206,7 @@ static td_status estimate(td_stepper *s, irk *x) {
   if ((x->fresh || x->tried) && td_implicit_norm(&x->m, err) > 1) {
     memcpy(y, x->m.y, n * sizeof *y);
     add(n, y, 1, err);
-    td_status status = td_implicit_eval(&x->m, s, s->t, y, err);
+    td_status status = td_implicit_eval(&x->m, s, s->first_time, y, err);
     if (status) return status;
     for (int i = 0; i < MAX; i++) add(n, err, e[i] / h, vector(x, Z + i));
     td_lu_solve(x->m.lu, x->m.pivot, n, false, err);

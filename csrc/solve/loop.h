@@ -15,9 +15,10 @@ typedef struct {
   double anchor, taken;       /* fixed steps: the last stop, and steps since */
   double history[2];          /* errors of the last accepted steps */
   double sizes[2];            /* and their sizes */
-  bool rejected_last, restarted;
+  bool rejected_last, restarted, pinned, jumped;
   size_t worst;               /* the element with the largest scaled error in the last norm */
-  char *scaled;               /* room for one vector when a norm or a group needs it; else NULL */
+  char *scaled;               /* room for one vector when a norm needs it; else NULL */
+  char *room;                 /* for two, with events; else NULL */
   td_ode_solution *out;
 } td_solve;
 
@@ -47,8 +48,8 @@ void td_solve_control(td_solve *v, const td_trial *p, double error, double *h);
 void td_solve_reject(td_solve *v, const td_trial *p, double error, bool finite, double *h);
 
 /* ---- save.c ---- */
-/* Values at the save times in the step just made, and the step's end when every n-th is wanted. */
-td_status td_solve_save(td_solve *v, const td_trial *p);
+/* Values at the save times in the step just made up to `stop`, its end or an event, and the step's end when every n-th is wanted. */
+td_status td_solve_save(td_solve *v, const td_trial *p, double stop);
 void td_solve_save_row(td_solve *v, const void *y);
 td_status td_solve_save_every(td_solve *v, double t, const void *y);
 

@@ -167,7 +167,7 @@ static td_status back_stage(td_stepper *s, rosenbrock *x, const td_step_back *b,
   size_t n = x->m.n;
   double h = s->end - s->t, tau = 0, *v = vector(x, BARS + i), *ystage = vector(x, W);
   td_lu_solve(x->m.lu, x->m.pivot, n, true, v);
-  double t = i == 0 ? s->t : td_stepper_time(s, d->alpha[i]);
+  double t = i == 0 ? s->first_time : td_stepper_time(s, d->alpha[i]);
   td_status status = td_implicit_vjp(&x->m, s, t, vector(x, STATES + i), v, ystage, &tau, b->dexternal);
   if (status) return status;
   add(n, vector(x, YBAR), 1, ystage);
@@ -199,7 +199,7 @@ static td_status back(td_stepper *s, td_step_back *b) {
   memset(vector(x, WT), 0, x->m.n * sizeof(double));
   for (int i = x->d->stages - 1; i >= 0 && !status; i--) status = back_stage(s, x, b, i);
   if (!status)
-    status = td_implicit_second(&x->m, s, s->t, x->m.y, (size_t)x->d->stages, vector(x, BARS), vector(x, U),
+    status = td_implicit_second(&x->m, s, s->first_time, x->m.y, (size_t)x->d->stages, vector(x, BARS), vector(x, U),
                                 vector(x, WT), vector(x, YBAR), b->tbar, b->dexternal);
   if (!status) td_implicit_narrow(s, vector(x, YBAR), b->lambda);
   return status;

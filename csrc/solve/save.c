@@ -26,8 +26,8 @@ static td_status save_between(td_solve *v, const td_trial *p, double at) {
   return status;
 }
 
-td_status td_solve_save(td_solve *v, const td_trial *p) {
-  for (; v->next < v->nt && v->direction * (v->ts[v->next] - p->end) <= 0; v->next++) {
+td_status td_solve_save(td_solve *v, const td_trial *p, double stop) {
+  for (; v->next < v->nt && v->direction * (v->ts[v->next] - stop) <= 0; v->next++) {
     if (v->ts[v->next] == p->end) {
       td_solve_save_row(v, v->s.y1);
       continue;
@@ -35,7 +35,7 @@ td_status td_solve_save(td_solve *v, const td_trial *p) {
     td_status status = save_between(v, p, v->ts[v->next]);
     if (status) return status;
   }
-  if (v->o->every && v->out->stats.accepted % v->o->every == 0) return td_solve_save_every(v, p->end, v->s.y1);
+  if (v->o->every && stop == p->end && v->out->stats.accepted % v->o->every == 0) return td_solve_save_every(v, p->end, v->s.y1);
   return TD_OK;
 }
 

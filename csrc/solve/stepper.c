@@ -39,7 +39,7 @@ void td_stepper_free(td_stepper *s) {
 /* ---- Moving ---- */
 
 td_status td_stepper_start(td_stepper *s, double t, const void *y) {
-  s->t = t;
+  s->t = s->first_time = t;
   if (s->bytes) memmove(s->y, y, s->bytes);
   s->have_f0 = s->have_f1 = false;
   return s->method->family->start ? s->method->family->start(s) : TD_OK;
@@ -47,7 +47,7 @@ td_status td_stepper_start(td_stepper *s, double t, const void *y) {
 
 td_status td_stepper_slope(td_stepper *s) {
   if (s->have_f0) return TD_OK;
-  td_status status = td_stepper_eval(s, s->t, s->y, s->f0);
+  td_status status = td_stepper_eval(s, s->first_time, s->y, s->f0);
   s->have_f0 = !status;
   return status;
 }
@@ -76,7 +76,7 @@ td_status td_stepper_accept(td_stepper *s) {
   swap(&s->f0, &s->f1);
   s->have_f0 = s->have_f1;
   s->have_f1 = false;
-  s->t = s->end;
+  s->t = s->first_time = s->end;
   return TD_OK;
 }
 
@@ -90,7 +90,7 @@ void td_stepper_save(const td_stepper *s, char *to) {
 }
 
 td_status td_stepper_load(td_stepper *s, double t, const char *from) {
-  s->t = t;
+  s->t = s->first_time = t;
   if (s->bytes) memcpy(s->y, from, s->bytes);
   s->have_f0 = s->have_f1 = false;
   return s->method->family->load ? s->method->family->load(s, from + s->bytes) : TD_OK;
@@ -105,6 +105,7 @@ td_status td_stepper_eval(td_stepper *s, double t, const void *y, void *dy) {
 
 double td_stepper_time(const td_stepper *s, double c) {
   if (fabs(c - 1) < 1e-14) return s->last_time;
+  if (c == 0) return s->first_time;
   return s->t + c * (s->end - s->t);
 }
 

@@ -61,6 +61,7 @@ struct td_stepper {
   td_step_counts *counts;
 
   double t, end;                   /* the step goes from t to end; h = end − t */
+  double first_time;               /* where f is called instead of at t: t, or one ulp after a jump there */
   double last_time;                /* where f is called instead of at `end`: end, or one ulp before a jump there */
   char *y, *y1;                    /* at t; at end, after a step */
   char *f0, *f1;                   /* f(t, y), f(last_time, y1): valid when have_f0, have_f1 */
@@ -170,7 +171,7 @@ static inline char *td_stepper_vector(const td_stepper *s, size_t i) {
 }
 /* dy = f(t, y), counted. */
 td_status td_stepper_eval(td_stepper *s, double t, const void *y, void *dy);
-/* t + c·h, and exactly last_time where c is 1. */
+/* t + c·h, and exactly first_time and last_time where c is 0 or 1. */
 double td_stepper_time(const td_stepper *s, double c);
 /* out = base + Σ coef[i] x[i] (base NULL: zero); the fused pass, with a short way for small states. */
 void td_stepper_combine(const td_stepper *s, void *out, const void *base, int count, const double *coef,

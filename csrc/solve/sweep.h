@@ -7,6 +7,7 @@
 typedef struct {
   const td_ode_recorded *r;
   td_tensor *dys;          /* cotangent of the saved values: times×state, contiguous */
+  td_tensor *dout[4];      /* of all results: ys, event times, states before and after; NULL: none */
   size_t next;             /* save times before this one are still to be passed */
   td_tensor *lambda;       /* cotangent of the state; NULL: zero; owned */
   td_tensor **dexternal;   /* of each external; likewise */

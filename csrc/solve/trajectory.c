@@ -60,7 +60,7 @@ static td_status keep_state(td_trajectory *p, td_ode_step *step, const td_steppe
 static void thin(td_trajectory *p) {
   p->stride *= 2;
   for (size_t i = 0; i < p->n; i++)
-    if (i % p->stride) forget_state(p, &p->steps[i]);
+    if (i % p->stride && !p->steps[i].pinned) forget_state(p, &p->steps[i]);
 }
 
 /* Is the state at the start of the next step to be kept? */
@@ -75,6 +75,7 @@ static bool wants_state(td_trajectory *p, size_t bytes) {
   }
   if (p->slots >= (p->planned ? p->planned : SIZE_MAX)) return true;
   if (p->planned) {
+    if (p->n + 1 == p->planned) return true;  /* the sweep begins here: this state is at hand */
     if (p->n != p->next_kept || p->kept >= p->slots) return false;
     size_t left = p->slots - p->kept;  /* this one included */
     size_t ahead = left > 1 ? td_revolve_split(p->planned - p->n, left) : 0;
@@ -97,12 +98,15 @@ static td_status grow(td_trajectory *p) {
   return TD_OK;
 }
 
-td_status td_trajectory_add(td_trajectory *p, const td_stepper *s, bool restart, bool before_jump) {
+td_status td_trajectory_add(td_trajectory *p, const td_stepper *s, const td_ode_step *like) {
   td_status status = p->n == p->capacity ? grow(p) : TD_OK;
   if (status) return status;
   td_ode_step *step = &p->steps[p->n];
-  *step = (td_ode_step){.t = s->t, .end = s->end, .restart = restart, .before_jump = before_jump};
-  if (wants_state(p, s->bytes)) status = keep_state(p, step, s);
+  *step = *like;
+  step->t = s->t;
+  step->end = s->end;
+  step->state = NULL;
+  if (wants_state(p, s->bytes) || (step->pinned && p->keep)) status = keep_state(p, step, s);
   if (!status) p->n++;
   return status;
 }
@@ -116,9 +120,15 @@ void td_trajectory_free(td_trajectory *p) {
 
 /* ---- Coming back ---- */
 
+/* A fresh start of s for this step from y. */
+static td_status start(td_stepper *s, const td_ode_step *step, const char *y) {
+  td_status status = td_stepper_start(s, step->t, y);
+  if (step->after_jump) s->first_time = nextafter(step->t, step->end);
+  return status;
+}
+
 static td_status load(td_stepper *s, const td_ode_step *step) {
-  if (step->restart) return td_stepper_start(s, step->t, step->state);
-  return td_stepper_load(s, step->t, step->state);
+  return step->restart ? start(s, step, step->state) : td_stepper_load(s, step->t, step->state);
 }
 
 /* Makes step i of the grid again, and moves on. */
@@ -130,13 +140,14 @@ static td_status make_again(td_trajectory *p, td_stepper *s, size_t i, uint64_t 
   ++*replayed;
   status = td_stepper_accept(s);
   if (!status && i + 1 < p->n && p->steps[i + 1].restart) {  /* the loop started afresh there */
-    status = td_stepper_start(s, p->steps[i + 1].t, s->y);
+    status = start(s, &p->steps[i + 1], s->y);
   }
   return status;
 }
 
 td_status td_trajectory_seek(td_trajectory *p, td_stepper *s, size_t n, uint64_t *replayed) {
-  for (size_t i = n + 1; i < p->n && p->steps[i].state; i++) forget_state(p, &p->steps[i]);
+  for (size_t i = n + 1; i < p->n && p->steps[i].state; i++)
+    if (!p->steps[i].pinned) forget_state(p, &p->steps[i]);
   size_t from = n;
   while (!p->steps[from].state) from--;
   td_status status = load(s, &p->steps[from]);
@@ -146,5 +157,13 @@ td_status td_trajectory_seek(td_trajectory *p, td_stepper *s, size_t n, uint64_t
     for (; from < stop && !status; from++) status = make_again(p, s, from, replayed);
     if (!status && slots > 1 && !p->steps[from].state) status = keep_state(p, &p->steps[from], s);
   }
+  return status;
+}
+
+td_status td_trajectory_at(td_trajectory *p, td_stepper *s, size_t n, uint64_t *replayed) {
+  size_t from = n;
+  while (!p->steps[from].state) from--;
+  td_status status = load(s, &p->steps[from]);
+  for (; from < n && !status; from++) status = make_again(p, s, from, replayed);
   return status;
 }

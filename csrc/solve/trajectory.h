@@ -9,7 +9,11 @@ typedef struct {
   char *state;        /* y and the method's history at t, or NULL: not kept */
   size_t bytes;       /* of state */
   bool restart;       /* history is forgotten here: the first step, after a jump, after an event */
-  bool before_jump;   /* f at the end is taken from the left */
+  bool before_jump;   /* f at the end is taken from before */
+  bool after_jump;    /* f at the start is taken from after */
+  bool pinned;        /* the state was set by an event: kept whatever the budget */
+  bool is_cut;        /* an event inside ended it at `cut`: y at `end` was not used */
+  double cut;
 } td_ode_step;
 
 typedef struct {
@@ -26,8 +30,9 @@ typedef struct {
   size_t next_kept;   /* of a planned one: the next step whose state is kept */
 } td_trajectory;
 
-/* The accepted step that s has just made joins; to be called before td_stepper_accept. */
-td_status td_trajectory_add(td_trajectory *p, const td_stepper *s, bool restart, bool before_jump);
+/* The accepted step that s has just made joins; to be called before td_stepper_accept. The flags and the cut are
+ * taken from `like`. */
+td_status td_trajectory_add(td_trajectory *p, const td_stepper *s, const td_ode_step *like);
 void td_trajectory_free(td_trajectory *p);
 
 /* Extra forward steps that a reverse sweep over n steps with c slots needs at least, the forward sweep's own n − 1
@@ -39,5 +44,9 @@ size_t td_revolve_split(size_t n, size_t c);
 /* Puts s at the start of step n, ready to make it: loads or recomputes the state. Steps at or after `last` have been
  * swept and their slots are free. *replayed counts the steps made again. */
 td_status td_trajectory_seek(td_trajectory *p, td_stepper *s, size_t n, uint64_t *replayed);
+/* The same at any time, changing nothing that is kept. */
+td_status td_trajectory_at(td_trajectory *p, td_stepper *s, size_t n, uint64_t *replayed);
+/* Where a step's values end to count: its end, or its cut. */
+static inline double td_step_stop(const td_ode_step *s) { return s->is_cut ? s->cut : s->end; }
 
 #endif

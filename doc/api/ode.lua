@@ -33,17 +33,34 @@ return {
       },
       options = [[
 method: string = "tsit5" | see ode.methods
-rtol: number = 1e-6 | relative tolerance
-atol: number = 1e-8 | absolute tolerance, in units of y
-norm: string = "rms" | of the scaled error over the whole state; or "max"
+rtol: number|tensor|table = 1e-6 | relative tolerance; one for each element, or for each part of a nested state
+atol: number|tensor|table = 1e-8 | absolute tolerance, in units of y; likewise
+norm: string|table|function = "rms" | of the scaled error over the whole state; "max"; "parts" or {sizes of groups}:
+  the greatest root mean square of a group; or a function of the scaled error
 controller: string|table = "pi" | see ode.controllers
 safety: number? | the controller's, 0.9
 ifactor: number? | greatest growth of a step, 10
 dfactor: number? | greatest shrinking of a step, 0.2
 first_step: number? | chosen by default (Hairer, Nørsett and Wanner, II.4)
 min_step: number = 0 | a smaller one ends the solve
+on_min_step: string = "fail" | or "accept": steps of min_step are accepted whatever their error
 max_step: number? | no bound by default
 max_steps: integer = 1e5 | accepted and rejected
+max_num_steps: integer? | another name for it
+step_t: numbers? | times to step onto
+jump_t: numbers? | times at which f jumps: it is asked from one side before and from the other after
+grid_constructor: function? | grid_constructor(f, y0, t) → the nodes of a fixed grid, both ends included
+interp: string = "dense" | save times on fixed steps by the method's extension; "linear": by straight lines
+save: string|integer = "times" | values at t; "steps" or every how many steps: at those instead
+save_fn: function? | save_fn(t, y): what is saved of every state, in ys
+dense: boolean = false | sol(t) gives y and dy/dt at any time; keeps the states of all steps
+event: function|table? | fn(t, y) ends the solve where it changes its sign (a boolean: at the step's end); or a
+  table {fn, direction = 1 | -1 | 0, terminal = true | false | after how many, reset = function(t, y) → y after}; an
+  event with a reset goes on
+events: table? | a list of such
+event_points: integer = 10 | places in a step at which signs are looked at
+checkpoints: integer = 0 | states kept for the reverse pass, the rest made again at least cost; 0: as memory allows
+memory: number = 2^30 | bytes of states kept for the reverse pass
 step_size: number? | fixed steps; methods without an error estimate go from time to time of t without it
 land: boolean = false | step onto the times instead of interpolating
 grad: string = "discrete" | exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory
@@ -59,14 +76,18 @@ linear: tensor? | the stiff linear part L of f, for exponential methods: as many
   constant
 coupling: number = 0.999 | of mccallum_foster: less damps more forward and amplifies rounding backward
 max_order: integer = 0 | of bdf, 5 at most; 0: no bound
-throw: boolean = true | false returns a failed solve instead of raising
+max_iters: integer = 0 | of methods that iterate; 0: their own
+throw: boolean = true | false returns a failed or refused solve instead of raising
 adjoint_method: string? | of the backward solve; as forward by default
 adjoint_rtol: number? | as forward by default
 adjoint_atol: number? | as forward by default
 adjoint_norm: string = "seminorm" | parameters stay out of the backward error; "rms": all count]],
       returns = "A table with the fields ts, ys (times × state, as y0 was given), last (the state at the "
-        .. "last time), status (\"ok\"), message, method, stats and, with kept steps, grid. Gradients reach "
-        .. "y0, t and every tensor f closes over.",
+        .. "last time), status (\"ok\", \"event\", \"max_steps\", \"dt_underflow\", \"nonfinite\", "
+        .. "\"newton_failed\", \"bad_input\"), message, method, stats, grid (the times between the steps) and, "
+        .. "with events, events {t, index, before, after} and event, the number of the one that ended the solve, "
+        .. "whose time and state are the last row. Gradients reach y0, t, every tensor f and the events close over; "
+        .. "event times and states have them too. A boolean event's time has the derivative zero.",
       errors = "The step size underflows, the state is no longer finite, or max_steps is reached: the "
         .. "message has the time, the step and the worst component.",
       source = "Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, II.4 (steps), II.6 "
@@ -78,10 +99,21 @@ local a = tide.tensor(0.5):requires_grad()
 local s = ode.solve(function(t, y) return y * a end, tide.ones(1), {0, 1}, {rtol = 1e-8})
 s.last:sum():backward()
 assert(math.abs(a.grad:item() - math.exp(0.5)) < 1e-4)]]},
+    {"Solution:explain", "-> string",
+      "What happened, in words: why it ended, where steps were smallest, which components limited them.",
+      example = [[
+local sol = ode.solve(function(t, y) return y * y end, 1, {0, 2}, {throw = false})
+assert(sol:explain():find("blows up"))]]},
+    {"Solution:at", "t: number, side: string? -> state, state",
+      "sol:at(t), or sol(t): y and dy/dt at a time inside the solve, with dense = true; side = \"left\" asks before "
+        .. "a jump or a reset.",
+      example = [[
+local sol = ode.solve(function(t, y) return -y end, 1, {0, 1}, {dense = true})
+assert(math.abs(sol(0.5) - math.exp(-0.5)) < 1e-5)]]},
     {"Solution.stats", "table",
-      "nfe (evaluations), njev (Jacobians), nlu (factorisations), nfe_b (backward so far), accepted, rejected, "
-        .. "steps, h_min, h_max, t_first, "
-        .. "t_last, saved, worst_index."},
+      "nfe (evaluations), njev (Jacobians), nlu (factorisations), nfe_b (evaluations backward so far), replayed (steps "
+        .. "made again between checkpoints), accepted, rejected, steps, h_min, h_max, t_first, t_last, saved, "
+        .. "worst_index."},
     {"ode.odeint", "f: function, y0: state, t: numbers, opts: options? -> tensor|table",
       "The values at the times t, with torchdiffeq's names and defaults and exact gradients through the "
         .. "solver.",
@@ -111,8 +143,9 @@ adjoint_params: tensor[]? | further tensors that need gradients]],
         .. "and the yoshida methods have stages beyond the step, and so evaluate f beyond the last time.",
       example = "ode.methods.rodas5p.order --> 5"},
     {"ode.controllers", "table",
-      "The step controllers by name: exponents k1, k2, k3 of the last three errors, safety, shrink, grow.",
-      note = "A table of such fields may be given instead of a name.",
+      "The step controllers by name: exponents k1, k2, k3 of the last three errors and k4, k5 of the last ratios of "
+        .. "step sizes, safety, shrink, grow.",
+      note = "A table of such fields, or {pid = {p, i, d}}, may be given instead of a name.",
       source = "pi: Hairer, Nørsett, Wanner, II.4, β = 0.04; soderlind_pi, soderlind_pid: Söderlind 2003; "
         .. "i, torchdiffeq: elementary.",
       example = "ode.controllers.pi.safety --> 0.9"},

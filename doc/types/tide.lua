@@ -63,7 +63,7 @@ local Axes = {}
 local Canvas = {}
 
 ---@class tide.Solution
----@field stats table nfe (evaluations), njev (Jacobians), nlu (factorisations), nfe_b (backward so far), accepted, rejected, steps, h_min, h_max, t_first, t_last, saved, worst_index.
+---@field stats table nfe (evaluations), njev (Jacobians), nlu (factorisations), nfe_b (evaluations backward so far), replayed (steps made again between checkpoints), accepted, rejected, steps, h_min, h_max, t_first, t_last, saved, worst_index.
 local Solution = {}
 
 ---@class tide.NoiseSchedule
@@ -2510,17 +2510,31 @@ function EMA:load_state_dict(state) end
 
 ---@class tide.ode.solve.options
 ---@field method? string see ode.methods; default "tsit5"
----@field rtol? number relative tolerance; default 1e-6
----@field atol? number absolute tolerance, in units of y; default 1e-8
----@field norm? string of the scaled error over the whole state; or "max"; default "rms"
+---@field rtol? number|tide.Tensor|table relative tolerance; one for each element, or for each part of a nested state; default 1e-6
+---@field atol? number|tide.Tensor|table absolute tolerance, in units of y; likewise; default 1e-8
+---@field norm? string|table|function of the scaled error over the whole state; "max"; "parts" or {sizes of groups}: the greatest root mean square of a group; or a function of the scaled error; default "rms"
 ---@field controller? string|table see ode.controllers; default "pi"
 ---@field safety? number the controller's, 0.9
 ---@field ifactor? number greatest growth of a step, 10
 ---@field dfactor? number greatest shrinking of a step, 0.2
 ---@field first_step? number chosen by default (Hairer, Nørsett and Wanner, II.4)
 ---@field min_step? number a smaller one ends the solve; default 0
+---@field on_min_step? string or "accept": steps of min_step are accepted whatever their error; default "fail"
 ---@field max_step? number no bound by default
 ---@field max_steps? integer accepted and rejected; default 1e5
+---@field max_num_steps? integer another name for it
+---@field step_t? number[]|tide.Tensor times to step onto
+---@field jump_t? number[]|tide.Tensor times at which f jumps: it is asked from one side before and from the other after
+---@field grid_constructor? function grid_constructor(f, y0, t) → the nodes of a fixed grid, both ends included
+---@field interp? string save times on fixed steps by the method's extension; "linear": by straight lines; default "dense"
+---@field save? string|integer values at t; "steps" or every how many steps: at those instead; default "times"
+---@field save_fn? function save_fn(t, y): what is saved of every state, in ys
+---@field dense? boolean sol(t) gives y and dy/dt at any time; keeps the states of all steps; default false
+---@field event? function|table fn(t, y) ends the solve where it changes its sign (a boolean: at the step's end); or a table {fn, direction = 1 | -1 | 0, terminal = true | false | after how many, reset = function(t, y) → y after}; an event with a reset goes on
+---@field events? table a list of such
+---@field event_points? integer places in a step at which signs are looked at; default 10
+---@field checkpoints? integer states kept for the reverse pass, the rest made again at least cost; 0: as memory allows; default 0
+---@field memory? number bytes of states kept for the reverse pass; default 2^30
 ---@field step_size? number fixed steps; methods without an error estimate go from time to time of t without it
 ---@field land? boolean step onto the times instead of interpolating; default false
 ---@field grad? string exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end; default "discrete"
@@ -2531,7 +2545,8 @@ function EMA:load_state_dict(state) end
 ---@field linear? tide.Tensor the stiff linear part L of f, for exponential methods: as many numbers as the state has (a diagonal), or a square matrix for the state or for its last dim; f is the whole right-hand side, L counts as a constant
 ---@field coupling? number of mccallum_foster: less damps more forward and amplifies rounding backward; default 0.999
 ---@field max_order? integer of bdf, 5 at most; 0: no bound; default 0
----@field throw? boolean false returns a failed solve instead of raising; default true
+---@field max_iters? integer of methods that iterate; 0: their own; default 0
+---@field throw? boolean false returns a failed or refused solve instead of raising; default true
 ---@field adjoint_method? string of the backward solve; as forward by default
 ---@field adjoint_rtol? number as forward by default
 ---@field adjoint_atol? number as forward by default
@@ -2544,6 +2559,17 @@ function EMA:load_state_dict(state) end
 ---@param opts? tide.ode.solve.options
 ---@return tide.Solution
 function tide.ode.solve(f, y0, t, opts) end
+
+---What happened, in words: why it ended, where steps were smallest, which components limited them.
+---@return string
+function Solution:explain() end
+
+---sol:at(t), or sol(t): y and dy/dt at a time inside the solve, with dense = true; side = "left" asks before a jump or a reset.
+---@param t number
+---@param side? string
+---@return tide.Tensor|number[]|table
+---@return tide.Tensor|number[]|table
+function Solution:at(t, side) end
 
 ---@class tide.ode.odeint.options
 ---@field method? string with its embedded weights; any of ode.methods; default "dopri5"
@@ -2599,7 +2625,7 @@ function tide.ode.odeint_adjoint(f, y0, t, opts) end
 ---The methods by name: {name, source, family, order, error_order, dense_order, stages, stiff}, and their coefficients: fsal, a, b, c, e and extended (the rows of all stages that the extension uses) of explicit ones, or the tables dirk, rosenbrock, collocation.
 tide.ode.methods = {}
 
----The step controllers by name: exponents k1, k2, k3 of the last three errors, safety, shrink, grow.
+---The step controllers by name: exponents k1, k2, k3 of the last three errors and k4, k5 of the last ratios of step sizes, safety, shrink, grow.
 tide.ode.controllers = {}
 
 ---@class tide.implicit.HomoODE.options

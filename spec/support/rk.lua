@@ -75,6 +75,7 @@ function M.adaptive(m, f, y0, t0, t1, o)
   local c, q = o.controller, m.error_order + 1
   local t, y, h, grid, rejections = t0, y0, o.first_step, {t0}, 0
   local before, earlier, rejected = 1, 1, false
+  local h1, h2  -- sizes of the last accepted steps
   while t < t1 do
     local cut = h > t1 - t
     local stop = h * (1 + 1e-10) >= t1 - t and t1 or t + h
@@ -90,12 +91,17 @@ function M.adaptive(m, f, y0, t0, t1, o)
     if err <= 1 then
       err = math.max(err, 1e-10)
       local factor = c.safety * err ^ (-c.k1 / q) * before ^ (-c.k2 / q) * earlier ^ (-c.k3 / q)
-      factor = math.max(c.keep_after_accept and 1 or c.shrink, math.min(c.grow, factor))
+      if h1 then factor = factor * (size / h1) ^ (c.k4 or 0) end
+      if h2 then factor = factor * (h1 / h2) ^ (c.k5 or 0) end
+      local grow = #grid == 1 and (c.first_grow or 0) > 0 and c.first_grow or c.grow
+      factor = math.max(c.keep_after_accept and 1 or c.shrink, math.min(grow, factor))
       if rejected and c.hold_after_reject then factor = math.min(factor, 1) end
       before, earlier, rejected = err, before, false
+      h1, h2 = size, h1
       t, y, h = stop, y1, cut and h or size * factor
       grid[#grid + 1] = t
     elseif err ~= err or err == math.huge then
+      h1, h2 = nil, nil
       before, earlier, rejected, h, rejections = 1, 1, true, size * c.shrink, rejections + 1
     else
       rejected, rejections = true, rejections + 1

@@ -1,0 +1,283 @@
+-- The options of ode.solve, checked, as the core reads them.
+
+local control = require "tide.ode.control"
+local core = require "tide.core"
+local message = require "tide.message"
+local options = require "tide.options"
+local state_kinds = require "tide.ode.state"
+local tensors = require "tide.tensor"
+
+local M = {}
+
+local raise, is_tensor = message.raise, tensors.is_tensor
+
+M.methods = {}
+for _, m in ipairs(core.ode_methods()) do M.methods[m.name] = m end
+
+M.defaults = {
+  method = "tsit5", rtol = 1e-6, atol = 1e-8, norm = "rms", controller = "pi",
+  safety = options.none, ifactor = options.none, dfactor = options.none,
+  first_step = 0, min_step = 0, on_min_step = "fail", max_step = 0, max_steps = 1e5, max_num_steps = options.none,
+  step_t = options.none, jump_t = options.none,
+  step_size = 0, grid_constructor = options.none, interp = "dense", land = false,
+  save = "times", save_fn = options.none, dense = false,
+  event = options.none, events = options.none, event_points = 10,
+  grad = "discrete", checkpoints = 0, memory = 2 ^ 30, params = options.none,
+  capture = "auto", jac = options.none, max_order = 0, max_iters = 0, throw = true,
+  base = options.none, coupling = 0.999, linear = options.none,
+  adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
+  adjoint_norm = "seminorm",
+}
+
+local gradient_modes = {
+  discrete = "discrete", backsolve = "backsolve", adjoint = "backsolve", frozen = "frozen",
+  reversible = "reversible",
+}
+
+-- ---- Single options ----
+
+local function check_number(name, v, least)
+  if type(v) ~= "number" or v ~= v or v < least then
+    raise("ode.solve: %s is %s, expected a number of at least %g", name, tostring(v), least)
+  end
+end
+
+local function nearest_of(kind, name, known)
+  if known[name] then return known[name] end
+  local names = {}
+  for k in pairs(known) do names[#names + 1] = k end
+  table.sort(names)
+  raise("ode.solve: unknown %s %q, expected one of %s", kind, tostring(name), table.concat(names, ", "))
+end
+
+local function check_choice(o, name, ...)
+  for _, known in ipairs {...} do
+    if o[name] == known then return end
+  end
+  raise("ode.solve: %s is %s, expected \"%s\"", name, tostring(o[name]), table.concat({...}, "\" or \""))
+end
+
+-- rtol or atol: a number, and when they differ from element to element a float64 tensor of them.
+local function tolerance(name, v, state)
+  if type(v) ~= "table" and not is_tensor(v) then
+    check_number(name, v, 0)
+    return v
+  end
+  local all
+  if is_tensor(v) and not state.sizes then all = core.to(v, "float64") else all = state.spread(v) end
+  if all.numel ~= state.y0.numel then
+    raise("ode.solve: %s has %d elements, the state has %d", name, all.numel, state.y0.numel)
+  end
+  all = all:detach()
+  local least = all:min():item()
+  check_number("the least " .. name, least, 0)
+  return least, core.contiguous(core.reshape(all, -1))
+end
+
+-- The request's fields for a norm: "rms", "max", "parts" (the greatest of the parts' root mean squares), {sizes of
+-- groups}, or a function of the scaled errors.
+local function set_norm(request, norm, state)
+  if norm == "rms" or norm == "max" then
+    request.max_norm = norm == "max"
+    return
+  end
+  local sizes = norm == "parts" and (state.sizes or {state.y0.numel}) or norm
+  if type(norm) == "function" then
+    local argument = state.argument
+    request.norm_call = argument and function(x) return norm(argument(x)) end or norm
+  elseif type(sizes) == "table" then
+    local ends, sum = {}, 0
+    for i, size in ipairs(sizes) do
+      check_number("a size in norm", size, 1)
+      sum = sum + size
+      ends[i] = sum
+    end
+    if sum ~= state.y0.numel then
+      raise("ode.solve: the groups of norm have %g elements, the state has %d", sum, state.y0.numel)
+    end
+    request.groups = core.tensor(ends, "float64")
+  else
+    raise("ode.solve: norm is %s, expected \"rms\" or \"max\" or \"parts\" or sizes of groups or a function",
+      tostring(norm))
+  end
+end
+
+local function numbers_of(name, list)
+  if list == nil then return {} end
+  if is_tensor(list) then list = list:totable() end
+  if type(list) == "number" then list = {list} end
+  if type(list) ~= "table" then raise("ode.solve: %s is a %s, expected times", name, type(list)) end
+  for i, v in ipairs(list) do
+    if type(v) ~= "number" or v ~= v then raise("ode.solve: %s[%d] is %s, expected a time", name, i, tostring(v)) end
+  end
+  return list
+end
+
+-- step_t and jump_t as stops strictly inside the solve, in its order; a time in both is a jump.
+local function set_stops(request, o, times)
+  local first, last = times[1]:item(), times[times.numel]:item()
+  local direction, at, list = last >= first and 1 or -1, {}, {}
+  for name, jump in pairs {step_t = 0, jump_t = 1} do
+    for _, t in ipairs(numbers_of(name, o[name])) do
+      if direction * (t - first) > 0 and direction * (last - t) > 0 then at[t] = math.max(at[t] or 0, jump) end
+    end
+  end
+  for t in pairs(at) do list[#list + 1] = t end
+  if #list == 0 then return end
+  table.sort(list, function(a, b) return direction * (b - a) > 0 end)
+  local jumps = {}
+  for i, t in ipairs(list) do jumps[i] = at[t] end
+  request.stops, request.jumps = core.tensor(list, "float64"), core.tensor(jumps, "float64")
+end
+
+-- The nodes of a fixed grid, from the option grid_constructor(f, y0, t).
+local function set_grid(request, o, f, y0, times)
+  if not o.grid_constructor then return end
+  local grid = o.grid_constructor(f, y0, times)
+  local nodes = is_tensor(grid) and core.to(grid, "float64") or core.tensor(numbers_of("grid_constructor's grid", grid),
+    "float64")
+  local list = nodes:totable()
+  local first, last = times[1]:item(), times[times.numel]:item()
+  if #list < 2 or list[1] ~= first or list[#list] ~= last then
+    raise("ode.solve: grid_constructor's grid goes from %s to %s, expected from %g to %g", tostring(list[1]),
+      tostring(list[#list]), first, last)
+  end
+  for i = 2, #list do
+    if (list[i] - list[i - 1]) * (last - first) <= 0 then
+      raise("ode.solve: grid_constructor's grid does not go on at node %d (%g after %g)", i, list[i], list[i - 1])
+    end
+  end
+  request.grid = core.contiguous(nodes)
+end
+
+-- The linear part for exponential methods as the core takes it.
+local function semilinear_of(l)
+  if l == nil then return nil end
+  if not is_tensor(l) then l = core.tensor(l, "float64") end
+  if l.needs_grad then
+    raise("ode.solve: linear counts as a constant, but this tensor needs a gradient; give linear:detach()")
+  end
+  return core.contiguous(core.to(l, "float64"))
+end
+
+-- ---- Events ----
+
+local event_fields = {
+  fn = options.none, direction = 0, terminal = options.none, reset = options.none, name = options.none,
+}
+
+-- One entry of the option events, as the core takes it. terminal is true, false or after how many; without it an event
+-- with a reset goes on and another one ends the solve.
+local function event_of(e, i, state)
+  if type(e) == "function" then e = {fn = e} end
+  if type(e) == "table" and e.fn == nil and type(e[1]) == "function" then  -- {function, terminal = …}
+    local named = {fn = e[1]}
+    for k, v in pairs(e) do
+      if k ~= 1 then named[k] = v end
+    end
+    e = named
+  end
+  e = options.check(("ode.solve: events[%d]"):format(i), e, event_fields)
+  if type(e.fn) ~= "function" then
+    raise("ode.solve: events[%d].fn is a %s, expected a function of t and y", i, type(e.fn))
+  end
+  if e.direction ~= 0 and e.direction ~= 1 and e.direction ~= -1 then
+    raise("ode.solve: events[%d].direction is %s, expected 1, -1 or 0", i, tostring(e.direction))
+  end
+  local terminal = e.terminal
+  if terminal == nil then terminal = e.reset == nil end
+  local stop_after = terminal == true and 1 or terminal or 0
+  check_number(("events[%d].terminal"):format(i), stop_after, 0)
+  local fn, argument = e.fn, state.argument
+  return {
+    fn = argument and function(t, y) return fn(t, argument(y)) end or fn,
+    reset = e.reset and (state.field and state.field(e.reset) or e.reset) or nil,
+    direction = e.direction, stop_after = stop_after,
+  }
+end
+
+local function set_events(request, o, state)
+  local given = o.events or o.event
+  if given == nil then return end
+  local single = type(given) == "table" and (given.fn or given.terminal ~= nil)
+  if type(given) == "function" or single then given = {given} end
+  if type(given) ~= "table" then raise("ode.solve: event is a %s, expected a function or a list", type(given)) end
+  request.events, request.event_points = {}, o.event_points
+  for i, e in ipairs(given) do request.events[i] = event_of(e, i, state) end
+  if o.grad ~= "discrete" then
+    raise("ode.solve: grad = %q does not pass events, use \"discrete\"", tostring(o.grad))
+  end
+end
+
+-- ---- All together ----
+
+-- What the forward and the backward solve have in common.
+local function common(o, state)
+  for _, name in ipairs {"first_step", "min_step", "max_step", "step_size", "max_order", "max_iters"} do
+    check_number(name, o[name], 0)
+  end
+  check_number("max_steps", o.max_steps, 1)
+  local request = {
+    method = nearest_of("method", o.method, M.methods).name, controller = control.chosen(o),
+    first_step = o.first_step, min_step = o.min_step, accept_min_step = o.on_min_step == "accept",
+    max_step = o.max_step == math.huge and 0 or o.max_step, max_steps = o.max_steps, step_size = o.step_size,
+    land = o.land, max_order = o.max_order, max_iters = o.max_iters, seminorm = o.adjoint_norm == "seminorm",
+  }
+  request.base = o.base and nearest_of("base", o.base, M.methods).name
+  request.coupling, request.semilinear = o.coupling, semilinear_of(o.linear)
+  request.rtol, request.rtols = tolerance("rtol", o.rtol, state)
+  request.atol, request.atols = tolerance("atol", o.atol, state)
+  if request.rtol == 0 and request.atol == 0 then
+    raise("ode.solve: rtol and atol are both 0, so no step could be accepted")
+  end
+  return request
+end
+
+local function set_saving(request, o)
+  if o.save == "steps" then request.every = 1
+  elseif type(o.save) == "number" then
+    check_number("save", o.save, 1)
+    request.every = o.save
+  elseif o.save ~= "times" then
+    raise("ode.solve: save is %s, expected \"times\" or \"steps\" or every how many", tostring(o.save))
+  end
+  if request.every and request.events then raise("ode.solve: save = \"steps\" and events exclude each other") end
+  if o.save_fn ~= nil and type(o.save_fn) ~= "function" then
+    raise("ode.solve: save_fn is a %s, expected a function of t and y", type(o.save_fn))
+  end
+  request.dense, request.linear = o.dense and true or false, o.interp == "linear"
+end
+
+--- The request to the core for checked options o, a state and times. f and y0 as the user gave them.
+function M.of(o, f, y0, state, times)
+  check_choice(o, "adjoint_norm", "seminorm", "rms")
+  check_choice(o, "on_min_step", "fail", "accept")
+  check_choice(o, "interp", "dense", "cubic", "linear")
+  if o.max_num_steps then o.max_steps = o.max_num_steps end
+  for i, p in ipairs(o.params or {}) do
+    if not is_tensor(p) then raise("ode.solve: params[%d] is a %s, expected a tensor", i, type(p)) end
+  end
+  local request = common(o, state)
+  set_norm(request, o.norm, state)
+  check_number("checkpoints", o.checkpoints, 0)
+  check_number("memory", o.memory, 0)
+  request.grad = nearest_of("grad", o.grad, gradient_modes)
+  request.params, request.form = o.params, state.form or "tensors"
+  request.slots = o.checkpoints
+  request.budget = (o.checkpoints > 0 or o.dense) and 0 or o.memory
+  core.ode_check(state.y0, times)
+  set_stops(request, o, times)
+  set_events(request, o, state)
+  set_saving(request, o)
+  set_grid(request, o, f, y0, times)
+  request.adjoint = common(setmetatable({
+    method = o.adjoint_method, rtol = o.adjoint_rtol or request.rtol, atol = o.adjoint_atol or request.atol,
+    first_step = 0, land = false,
+  }, {__index = o}), state)
+  return request
+end
+
+M.state_of = state_kinds.of
+M.times_of = state_kinds.times
+
+return M
