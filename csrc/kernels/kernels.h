@@ -109,18 +109,22 @@ typedef struct {
   X(void, softmax_grad, (void *dx, const void *y, const void *dy, size_t rows, size_t n))                       \
   X(void, log_softmax, (void *y, const void *x, size_t rows, size_t n))                                         \
   X(void, log_softmax_grad, (void *dx, const void *y, const void *dy, size_t rows, size_t n))                   \
-  /* x: n×p×c in `groups` groups of c/groups channels; mean, rstd: n×groups; gamma, beta: c or NULL */          \
+  /* y = act(x̂·gamma + beta) + add, x̂ normalised; x, y, add: n×p×c in `groups` groups of c/groups channels;       \
+   * mean, rstd: n×groups; gamma, beta: c; gamma, beta and add may be NULL. Each image is read once from     \
+   * memory when it fits the cache, and its result does not depend on the others */                         \
   X(void, group_norm, (void *y, void *mean, void *rstd, const void *x, const void *gamma, const void *beta,     \
-                       size_t n, size_t p, size_t c, size_t groups, double eps))                                \
-  /* dgamma and dbeta: c, may be NULL; written, not added to */                                                 \
+                       const void *add, size_t n, size_t p, size_t c, size_t groups, double eps, td_act act))   \
+  /* dgamma and dbeta: c, may be NULL; written, not added to. add's gradient is dy. beta may be NULL without act */ \
   X(void, group_norm_grad, (void *dx, void *dgamma, void *dbeta, const void *dy, const void *x,                 \
-                            const void *mean, const void *rstd, const void *gamma,                              \
-                            size_t n, size_t p, size_t c, size_t groups))                                       \
-  /* statistics of each of c channels over rows: x is rows×c; mean, rstd, var: c (var biased, may be NULL) */   \
+                            const void *mean, const void *rstd, const void *gamma, const void *beta,            \
+                            size_t n, size_t p, size_t c, size_t groups, td_act act))                           \
+  /* the same with statistics of each of c channels over rows: x is rows×c; mean, rstd, var: c (var biased, may be \
+   * NULL) */                                                                                                   \
   X(void, channel_norm, (void *y, void *mean, void *rstd, void *var, const void *x, const void *gamma,          \
-                         const void *beta, size_t rows, size_t c, double eps))                                  \
+                         const void *beta, const void *add, size_t rows, size_t c, double eps, td_act act))     \
   X(void, channel_norm_grad, (void *dx, void *dgamma, void *dbeta, const void *dy, const void *x,               \
-                              const void *mean, const void *rstd, const void *gamma, size_t rows, size_t c))    \
+                              const void *mean, const void *rstd, const void *gamma, const void *beta,          \
+                              size_t rows, size_t c, td_act act))                                               \
   /* e may be NULL */                                                                                           \
   X(void, conv2d, (void *y, const void *x, const void *w, const td_epilogue *e, const td_conv *g))              \
   X(void, conv2d_input_grad, (void *dx, const void *dy, const void *w, const td_conv *g))                       \

@@ -33,7 +33,11 @@ typedef td_ubits vuint __attribute__((vector_size(TD_VBYTES)));
 
 /* a where the mask (0 or -1, as comparisons give) is set, else b. */
 static inline vreal td_vselect(vint mask, vreal a, vreal b) {
+#if TD_VMATH_X86 && TD_KISA == 1
+  return (vreal)_mm256_blendv_epi8((__m256i)b, (__m256i)a, (__m256i)mask);
+#else
   return (vreal)(((vint)a & mask) | ((vint)b & ~mask));
+#endif
 }
 /* x where the mask is set, else 0. */
 static inline vreal td_vkeep(vint mask, vreal x) { return (vreal)((vint)x & mask); }
@@ -70,10 +74,19 @@ static inline void td_copy_part(real *d, const real *s, size_t r) {
 }
 /* The vector of r < TD_LANES elements at p, then zeros; and its store, which touches r elements
  * only. */
+#if TD_VMATH_X86 && TD_KISA == 1
+static inline __m256i td_part_mask(size_t r) {
+  static const ireal mask[2 * TD_LANES] = {[0 ... TD_LANES - 1] = -1};
+  return (__m256i) * (const vreal_u *)(const void *)(mask + TD_LANES - r);
+}
+#endif
 static inline vreal td_load_part(const real *p, size_t r) {
 #if TD_VMATH_X86 && TD_KISA == 2
   return (vreal)(TD_KREAL == 0 ? _mm512_maskz_loadu_epi32((__mmask16)((1u << r) - 1), p)
                                : _mm512_maskz_loadu_epi64((__mmask8)((1u << r) - 1), p));
+#elif TD_VMATH_X86 && TD_KISA == 1
+  return (vreal)(TD_KREAL == 0 ? _mm256_maskload_epi32((const int *)p, td_part_mask(r))
+                               : _mm256_maskload_epi64((const long long *)p, td_part_mask(r)));
 #else
   vreal v = {0};
   td_copy_part((real *)&v, p, r);
@@ -157,26 +170,36 @@ static inline vreal td_vcopysign(vreal x, vreal s) {
 }
 
 /* The smaller (greater) of x and the number `limit`; NaN when x is. */
-static inline vreal td_vat_most(vreal x, real limit) {
-#if TD_VMATH_X86 && TD_KISA == 2 && TD_KREAL == 0
-  return (vreal)_mm512_min_ps((__m512)td_splat(limit), (__m512)x);
-#elif TD_VMATH_X86 && TD_KISA == 2
-  return (vreal)_mm512_min_pd((__m512d)td_splat(limit), (__m512d)x);
+#if TD_VMATH_X86
+#if TD_KISA == 2 && TD_KREAL == 0
+#define TD_MINMAX(which, l, x) (vreal)_mm512_##which##_ps((__m512)(l), (__m512)(x))
+#elif TD_KISA == 2
+#define TD_MINMAX(which, l, x) (vreal)_mm512_##which##_pd((__m512d)(l), (__m512d)(x))
+#elif TD_KISA == 1 && TD_KREAL == 0
+#define TD_MINMAX(which, l, x) (vreal)_mm256_##which##_ps((__m256)(l), (__m256)(x))
+#elif TD_KISA == 1
+#define TD_MINMAX(which, l, x) (vreal)_mm256_##which##_pd((__m256d)(l), (__m256d)(x))
+#elif TD_KREAL == 0
+#define TD_MINMAX(which, l, x) (vreal)_mm_##which##_ps((__m128)(l), (__m128)(x))
 #else
-  vreal l = td_splat(limit);
-  return td_vselect(x > l, l, x);
+#define TD_MINMAX(which, l, x) (vreal)_mm_##which##_pd((__m128d)(l), (__m128d)(x))
 #endif
+static inline vreal td_vat_most(vreal x, real limit) {
+  return TD_MINMAX(min, td_splat(limit), x);
 }
 static inline vreal td_vat_least(vreal x, real limit) {
-#if TD_VMATH_X86 && TD_KISA == 2 && TD_KREAL == 0
-  return (vreal)_mm512_max_ps((__m512)td_splat(limit), (__m512)x);
-#elif TD_VMATH_X86 && TD_KISA == 2
-  return (vreal)_mm512_max_pd((__m512d)td_splat(limit), (__m512d)x);
+  return TD_MINMAX(max, td_splat(limit), x);
+}
 #else
+static inline vreal td_vat_most(vreal x, real limit) {
+  vreal l = td_splat(limit);
+  return td_vselect(x > l, l, x);
+}
+static inline vreal td_vat_least(vreal x, real limit) {
   vreal l = td_splat(limit);
   return td_vselect(x < l, l, x);
-#endif
 }
+#endif
 
 /* The square root, correctly rounded. */
 static inline vreal td_vsqrt(vreal x) {
@@ -306,17 +329,25 @@ static inline vreal td_vtanh(vreal x) {
   return td_vcopysign(t / (t + TD_C(2)), x);
 }
 
-/* sigmoid(x) and sigmoid(-x), both to full relative precision. */
-static inline void td_vsigmoid2(vreal x, vreal *s, vreal *complement) {
-  vreal e = td_vexp_neg(td_vneg(td_vabs(x)));
-  vreal d = TD_C(1) / (e + TD_C(1)), ed = e * d;
-  vint negative = x < TD_C(0);
-  *s = td_vselect(negative, ed, d);
-  *complement = td_vselect(negative, d, ed);
+/* (c + exp(-x)·c, exp(-x)·c) with c = 2^-shift, so that neither overflows: from them sigmoid(x) is
+ * c over the sum, to full relative precision on both sides. Past `far` exp(-x) no longer counts. */
+static inline vreal td_vsigmoid_sum(vreal x, vreal *e) {
+  const real far = TD_C(TD_KREAL ? 50 : 30);
+  vreal t = td_vat_most(td_vat_least(td_vneg(x), -far), -TD_EXP_MIN), n;
+  vreal scale = td_vexp_scale(t, -TD_EXP_SHIFT, &n);
+  vreal p = td_vexp_poly((t - n * TD_LN2_HI) - n * TD_LN2_LO);
+  *e = p * scale + scale;
+  return *e + TD_EXP_UNSHIFT;
 }
 static inline vreal td_vsigmoid(vreal x) {
-  vreal e = td_vexp_neg(td_vneg(td_vabs(x)));
-  return td_vselect(x < TD_C(0), e, td_splat(1)) / (e + TD_C(1));
+  vreal e, sum = td_vsigmoid_sum(x, &e);
+  return TD_EXP_UNSHIFT / sum;
+}
+/* sigmoid(x) and sigmoid(-x) where |x| is not past `far`, beyond which the smaller is not exact. */
+static inline void td_vsigmoid2(vreal x, vreal *s, vreal *complement) {
+  vreal e, d = TD_C(1) / td_vsigmoid_sum(x, &e);
+  *s = TD_EXP_UNSHIFT * d;
+  *complement = e * d;
 }
 static inline vreal td_vsilu(vreal x) { return td_vat_least(x, -TD_REAL_MAX) * td_vsigmoid(x); }
 /* d silu(x)/dx; 1 and 0 at the infinities. */

@@ -1146,6 +1146,20 @@ function tide.upsample_bilinear(x, size) end
 ---@return tide.Tensor
 function tide.group_norm(x, gamma, beta, groups, rows, eps) end
 
+---act(group_norm(x, gamma, beta)) + add in one pass, where act is 0 none, 1 relu, 2 silu, 3 gelu, 4 tanh or 5 sigmoid; two tensors are x and add.
+---@param x tide.Tensor
+---@param gamma? tide.Tensor
+---@param beta? tide.Tensor
+---@param add? tide.Tensor
+---@param groups integer
+---@param rows? boolean default false
+---@param act? integer default 0
+---@param eps? number default 1e-5
+---@return tide.Tensor
+---@return tide.Tensor
+---@return tide.Tensor
+function tide.group_norm_act(x, gamma, beta, add, groups, rows, act, eps) end
+
 ---…×C normalised over all dims but the last; also mean, 1/√(var + eps) and biased variance of each channel.
 ---@param x tide.Tensor
 ---@param gamma? tide.Tensor
@@ -1331,6 +1345,33 @@ function tide.adaptive_avg_pool2d_grad(dy, size, height, width) end
 ---@return tide.Tensor
 function tide.avg_pool2d_grad(dy, kernel, stride, padding, height, width) end
 
+---act(channel_norm(x, gamma, beta)) + add in one pass; act and the operands as in group_norm_act.
+---@param x tide.Tensor
+---@param gamma? tide.Tensor
+---@param beta? tide.Tensor
+---@param add? tide.Tensor
+---@param act? integer default 0
+---@param eps? number default 1e-5
+---@return tide.Tensor
+---@return tide.Tensor
+---@return tide.Tensor
+---@return tide.Tensor
+function tide.channel_norm_act(x, gamma, beta, add, act, eps) end
+
+---channel_norm_act's cotangents of x, gamma and beta in one pass; that of add is dy.
+---@param dy tide.Tensor
+---@param x tide.Tensor
+---@param mean tide.Tensor
+---@param rstd tide.Tensor
+---@param gamma? tide.Tensor
+---@param beta? tide.Tensor
+---@param act? integer default 0
+---@param eps? number default 1e-5
+---@return tide.Tensor
+---@return tide.Tensor
+---@return tide.Tensor
+function tide.channel_norm_act_grad(dy, x, mean, rstd, gamma, beta, act, eps) end
+
 ---channel_norm's three cotangents in one pass.
 ---@param dy tide.Tensor
 ---@param x tide.Tensor
@@ -1354,6 +1395,22 @@ function tide.gelu_grad(x, dy) end
 ---@param dy tide.Tensor|number
 ---@return tide.Tensor
 function tide.gelu_tanh_grad(x, dy) end
+
+---group_norm_act's cotangents of x, gamma and beta in one pass; that of add is dy.
+---@param dy tide.Tensor
+---@param x tide.Tensor
+---@param mean tide.Tensor
+---@param rstd tide.Tensor
+---@param gamma? tide.Tensor
+---@param beta? tide.Tensor
+---@param groups integer
+---@param rows? boolean default false
+---@param act? integer default 0
+---@param eps? number default 1e-5
+---@return tide.Tensor
+---@return tide.Tensor
+---@return tide.Tensor
+function tide.group_norm_act_grad(dy, x, mean, rstd, gamma, beta, groups, rows, act, eps) end
 
 ---group_norm's three cotangents in one pass.
 ---@param dy tide.Tensor
@@ -3990,6 +4047,7 @@ Tensor.adaptive_avg_pool2d = tide.adaptive_avg_pool2d
 Tensor.upsample_nearest = tide.upsample_nearest
 Tensor.upsample_bilinear = tide.upsample_bilinear
 Tensor.group_norm = tide.group_norm
+Tensor.group_norm_act = tide.group_norm_act
 Tensor.channel_norm = tide.channel_norm
 Tensor.solve = tide.solve
 Tensor.inv = tide.inv
@@ -4013,11 +4071,14 @@ Tensor.matrix_power = tide.linalg.matrix_power
 Tensor.matrix_rank = tide.linalg.matrix_rank
 Tensor.adaptive_avg_pool2d_grad = tide.adaptive_avg_pool2d_grad
 Tensor.avg_pool2d_grad = tide.avg_pool2d_grad
+Tensor.channel_norm_act = tide.channel_norm_act
+Tensor.channel_norm_act_grad = tide.channel_norm_act_grad
 Tensor.channel_norm_grad = tide.channel_norm_grad
 Tensor.gelu_grad = tide.gelu_grad
 Tensor.gelu_grad_ = tide.gelu_grad
 Tensor.gelu_tanh_grad = tide.gelu_tanh_grad
 Tensor.gelu_tanh_grad_ = tide.gelu_tanh_grad
+Tensor.group_norm_act_grad = tide.group_norm_act_grad
 Tensor.group_norm_grad = tide.group_norm_grad
 Tensor.log_softmax_grad = tide.log_softmax_grad
 Tensor.max_pool2d_gather = tide.max_pool2d_gather

@@ -1,6 +1,7 @@
 -- Normalisations and their fused derivatives.
 
 local array = require "spec.support.array"
+local special = require "spec.support.special"
 local tide = require "tide"
 
 local examples = {}
@@ -90,10 +91,61 @@ end
 examples.group_norm = forward(group_shapes, group_norm)
 examples.channel_norm = forward(channel_shapes, channel_norm)
 
+-- ---- With an activation and a sum behind ----
+
+local activations = {
+  function(x) return math.max(x, 0) end,
+  function(x) return x / (1 + math.exp(-x)) end,
+  function(x) return x * special.erfc(-x / math.sqrt(2)) / 2 end,
+  math.tanh,
+  function(x) return 1 / (1 + math.exp(-x)) end,
+}
+activations[0] = function(x) return x end
+
+-- The twin of the fused form: one or three tensors, add after them where there are two or four; then options.
+local function fused(twin)
+  return function(x, ...)
+    local rest, add = {...}, nil
+    local o = table.remove(rest)
+    if #rest % 2 == 1 then add = table.remove(rest) end
+    rest[#rest + 1] = o
+    local results = {twin(x, unpack(rest))}
+    results[1] = array.map(activations[o.act], results[1])
+    if add then results[1] = array.map(function(a, b) return a + b end, results[1], add) end
+    return unpack(results)
+  end
+end
+
+-- Every shape with every activation in turn, with and without affine and add.
+local function fused_forward(list, twin)
+  local out, act = {}, 0
+  for _, e in ipairs(list) do
+    for form = 1, 4 do
+      act = (act + 1) % 6
+      local c, o = e[1][#e[1]], {act = act}
+      for key, value in pairs(e[2] or {}) do o[key] = value end
+      out[#out + 1] = {
+        args = function(r)
+          local args = {r.real(e[1])}
+          if form > 2 then args[2], args[3] = r.real({c}, 0.5, 2), r.real({c}) end
+          if form % 2 == 0 then args[#args + 1] = r.real(e[1]) end
+          args[#args + 1] = o
+          return args
+        end,
+        twin = fused(twin), grad = not e.big, tol = 1e-10, grad_results = 1,
+      }
+    end
+  end
+  return out
+end
+examples.group_norm_act = fused_forward(group_shapes, group_norm)
+examples.channel_norm_act = fused_forward(channel_shapes, channel_norm)
+
 -- The cotangents dx, dgamma, dbeta by central differences of the slow twin.
 local function numeric(twin)
-  return function(dy, x, _, _, gamma, o)
+  return function(dy, x, _, _, gamma, beta, o)
     if gamma and not gamma.shape then gamma, o = nil, gamma end
+    if beta and not beta.shape then beta, o = nil, beta end
     local c = x.shape[#x.shape]
     local ones = array.new({c}, function() return 1 end)
     local zeros = array.new({c}, function() return 0 end)
@@ -115,22 +167,28 @@ local function numeric(twin)
       return array.new(a.shape, out)
     end
     local g = array.new({c}, {unpack((gamma or ones).data)})
-    local b = zeros
+    local b = beta or zeros
     local function f() return value(x, g, b) end
     return slope(x, f), slope(g, f), slope(b, f)
   end
 end
-local function backward(name, list, twin)
+local function backward(name, list, twin, act)
   local out = {}
-  for _, e in ipairs(list) do
+  for i, e in ipairs(list) do
     if not e.big then
+      local o = e[2]
+      if act then
+        o = {act = i % 6}
+        for key, value in pairs(e[2] or {}) do o[key] = value end
+      end
       out[#out + 1] = {
         args = function(r)
           local x = r.real(e[1])
           local _, mean, rstd = tide[name](x, e[2])
           local args = {r.real(e[1]), x, mean, rstd}
           if e.affine then args[5] = r.real({e[1][#e[1]]}, 0.5, 2) end
-          args[#args + 1] = e[2]
+          if e.affine and act then args[6] = r.real({e[1][#e[1]]}) end
+          args[#args + 1] = o
           return args
         end,
         twin = numeric(twin), tol = 1e-7, tol32 = 1e-4,
@@ -141,5 +199,13 @@ local function backward(name, list, twin)
 end
 examples.group_norm_grad = backward("group_norm", group_shapes, group_norm)
 examples.channel_norm_grad = backward("channel_norm", channel_shapes, channel_norm)
+local all_groups, all_channels = {}, {}  -- each activation meets each of several shapes
+for _ = 1, 5 do
+  for _, e in ipairs(group_shapes) do if not e.big then all_groups[#all_groups + 1] = e end end
+  for _, e in ipairs(channel_shapes) do if not e.big then all_channels[#all_channels + 1] = e end end
+  all_groups[#all_groups + 1] = {{1, 9, 2, 10}, {groups = 5}, affine = true}
+end
+examples.group_norm_act_grad = backward("group_norm", all_groups, fused(group_norm), true)
+examples.channel_norm_act_grad = backward("channel_norm", all_channels, fused(channel_norm), true)
 
 return examples
