@@ -5,7 +5,7 @@
  *   make build/bench-kernels && env -u OPENBLAS_CORETYPE build/bench-kernels
  *
  * It calls the kernels that td_k chooses, so TIDE_ISA=avx2 measures others. Arguments name the
- * parts to run: peak conv matmul tiny; all of them without. With the argument `cpu` everything runs
+ * parts to run: peak conv matmul tiny norm; all of them without. With the argument `cpu` everything runs
  * on one thread and counts processor time, which is worth something on a busy machine too. GF is
  * 1e9 floating point operations a second, a fused multiply-add being two; in convolutions products
  * with padding count. */
@@ -284,6 +284,85 @@ static void bench_tiny(const double top[3]) {
   bench_shapes(shapes, sizeof shapes / sizeof *shapes, top);
 }
 
+/* ---- Normalisations beside plain passes over the same memory ------------------------------------- */
+
+typedef float vec32 __attribute__((vector_size(32), aligned(4), may_alias));
+
+typedef struct {
+  const td_kernels *k;
+  size_t n, p, c, groups;
+  td_act act;
+  float *x, *y, *dy, *mean, *rstd, *gamma, *beta, *dgamma, *dbeta;
+} norm_run;
+
+/* The least that any such operation does: y = x for the forward pass, dx = x + dy for the gradient. */
+#if defined(__x86_64__)
+__attribute__((target("avx2")))
+#endif
+static void pass_piece(float *y, const float *x, const float *dy, size_t n) {
+  for (size_t i = 0; i + 8 <= n; i += 8) {
+    vec32 v = *(const vec32 *)(x + i);
+    if (dy) v += *(const vec32 *)(dy + i);
+    *(vec32 *)(y + i) = v;
+  }
+}
+static void copy_task(void *ctx, size_t begin, size_t end) {
+  norm_run *r = ctx;
+  size_t image = r->p * r->c;
+  pass_piece(r->y + begin * image, r->x + begin * image, NULL, (end - begin) * image);
+}
+static void add_task(void *ctx, size_t begin, size_t end) {
+  norm_run *r = ctx;
+  size_t image = r->p * r->c;
+  pass_piece(r->y + begin * image, r->x + begin * image, r->dy + begin * image, (end - begin) * image);
+}
+static void copy_pass(void *ctx) { td_parallel(((norm_run *)ctx)->n, 1, copy_task, ctx); }
+static void add_pass(void *ctx) { td_parallel(((norm_run *)ctx)->n, 1, add_task, ctx); }
+static void norm_forward(void *ctx) {
+  norm_run *r = ctx;
+  r->k->group_norm(r->y, r->mean, r->rstd, r->x, r->gamma, r->beta, NULL, r->n, r->p, r->c, r->groups, 1e-5, r->act);
+}
+static void norm_backward(void *ctx) {
+  norm_run *r = ctx;
+  r->k->group_norm_grad(r->y, r->dgamma, r->dbeta, r->dy, r->x, r->mean, r->rstd, r->gamma, r->beta, r->n, r->p, r->c,
+                        r->groups, r->act);
+}
+
+static const struct {
+  const char *name;
+  size_t n, p, c, groups;
+} norm_cases[] = {
+  {"GN8 7x7x32, 4 images (L2)", 4, 49, 32, 8},    {"GN8 28x28x64, 1 image (L2)", 1, 784, 64, 8},
+  {"GN8 28x28x64 B64 (DRAM)", 64, 784, 64, 8},    {"GN32 16x16x128 B64 (L3)", 64, 256, 128, 32},
+  {"GN32 32x32x320 B16 (DRAM)", 16, 1024, 320, 32}, {"LN 64, 1024 rows (L2)", 1024, 1, 64, 1},
+  {"LN 320, 256 rows (L2)", 256, 1, 320, 1},      {"LN 512, 32768 rows (DRAM)", 32768, 1, 512, 1},
+};
+
+/* Nanoseconds for an element, and the time of a plain pass over the same arrays divided by it. */
+static void bench_norm(void) {
+  static const struct {
+    const char *name;
+    td_act act;
+  } acts[] = {{"none", TD_ACT_NONE}, {"relu", TD_ACT_RELU}, {"silu", TD_ACT_SILU}};
+  printf("\n%-28s T  act   copy  forward  ratio    add   gradient  ratio (ns an element)\n", "normalisation");
+  for (size_t i = 0; i < sizeof norm_cases / sizeof *norm_cases; i++) {
+    size_t n = norm_cases[i].n, p = norm_cases[i].p, c = norm_cases[i].c, g = norm_cases[i].groups, all = n * p * c;
+    norm_run r = {td_k(TD_F32), n, p, c, g, TD_ACT_NONE, filled(all), filled(all), filled(all), filled(n * g),
+                  filled(n * g), filled(c), filled(c), filled(c), filled(c)};
+    for (int t = 1; t <= (busy ? 1 : 2); t++)
+      for (size_t a = 0; a < sizeof acts / sizeof *acts; a++) {
+        td_threads_set(t);
+        r.act = acts[a].act;
+        double scale = 1e9 / (double)all, copy = scale * median(copy_pass, &r), add = scale * median(add_pass, &r);
+        double f = scale * median(norm_forward, &r), b = scale * median(norm_backward, &r);
+        printf("%-28s %d  %s  %.3f  %.3f    %3.0f %%   %.3f  %.3f     %3.0f %%\n", norm_cases[i].name, t, acts[a].name,
+               copy, f, 100 * copy / f, add, b, 100 * add / b);
+      }
+    free(r.x), free(r.y), free(r.dy), free(r.mean), free(r.rstd), free(r.gamma), free(r.beta), free(r.dgamma);
+    free(r.dbeta);
+  }
+}
+
 /* Whether a part is named, or none is. */
 static bool wanted(int argc, char **argv, const char *part) {
   bool any = false;
@@ -310,5 +389,6 @@ int main(int argc, char **argv) {
   if (wanted(argc, argv, "conv")) bench_conv(top);
   if (wanted(argc, argv, "matmul")) bench_matmul(top);
   if (wanted(argc, argv, "tiny")) bench_tiny(top);
+  if (wanted(argc, argv, "norm")) bench_norm();
   return 0;
 }

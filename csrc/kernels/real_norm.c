@@ -19,7 +19,8 @@
 enum {
   CHUNK_ROWS = 64,  /* rows whose sums are kept in the element type */
   COLUMNS = 256,    /* most columns taken at once inside a chunk */
-  STEP = 8,         /* rows summed for one pass over the sums */
+  STEP = 4,         /* rows summed for one pass over the sums */
+  AHEAD = 16,       /* rows between what is summed and what is asked for */
   STRIDE = 4,       /* rows written for one pass over the coefficients */
   MAX_PARTS = 64,   /* pieces that the images are shared out in: fixed, for sums over images */
   PART_PIXELS = 64, /* least number of pixels of a part */
@@ -59,9 +60,17 @@ TD_INLINE void moment_vector(const int R, size_t part, real *s, real *q, const r
   td_store(q, b);
 }
 
+/* Asks for R rows of w elements that will be wanted soon: rows read side by side are more than the
+ * processor's own prefetching follows. */
+TD_INLINE void ask(const int R, const real *p, size_t pitch, size_t w) {
+  for (int i = 0; i < R; i++)
+    for (size_t j = 0; j < w; j += 64 / sizeof(real)) __builtin_prefetch(p + (size_t)i * pitch + j);
+}
+
 TD_INLINE void moment_rows(const int R, real *s, real *q, const real *x, const real *m,
                            size_t pitch, size_t w) {
   size_t j = 0;
+  if (R > 1) ask(R, x + AHEAD * pitch, pitch, w);
   for (; j + TD_LANES <= w; j += TD_LANES)
     moment_vector(R, 0, s + j, q + j, x + j, m + j, pitch);
   if (j < w) moment_vector(R, w - j, s + j, q + j, x + j, m + j, pitch);
@@ -239,6 +248,7 @@ TD_INLINE void product_rows(const td_act act, const int R, real *a, real *b, rea
                             const real *dy, const real *x, const real *coef, size_t columns,
                             size_t w) {
   size_t j = 0;
+  if (R > 1) ask(R, x + AHEAD * w, w, columns), ask(R, dy + AHEAD * w, w, columns);
   for (; j + TD_LANES <= columns; j += TD_LANES)
     product_vector(act, R, 0, a + j, b + j, dx + j, dy + j, x + j, coef + j, w);
   if (j < columns)
@@ -253,9 +263,8 @@ TD_INLINE void product_chunk(const td_act act, const td_norm *t, size_t at, size
     size_t columns = td_min_size(w - j0, COLUMNS), i = 0;
     memset(a, 0, sizeof a);
     memset(b, 0, sizeof b);
-    enum { R = STEP / 2 };
-    for (; i + R <= rows; i += R)
-      product_rows(act, R, a, b, t->y + at + i * w, t->dy + at + i * w, t->x + at + i * w,
+    for (; i + STEP <= rows; i += STEP)
+      product_rows(act, STEP, a, b, t->y + at + i * w, t->dy + at + i * w, t->x + at + i * w,
                    coef + j0, columns, w);
     for (; i < rows; i++)
       product_rows(act, 1, a, b, t->y + at + i * w, t->dy + at + i * w, t->x + at + i * w,

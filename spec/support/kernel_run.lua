@@ -64,6 +64,17 @@ for _, dtype in ipairs {"float32", "float64"} do
   case(named "group_norm", function() return images:group_norm({groups = 4}) end)
   case(named "layer norm", function() return x:group_norm({groups = 1, rows = true}) end)
   case(named "channel_norm", function() return images:channel_norm() end)
+  for act = 1, 5 do
+    case(named("norms with activation " .. act), function()
+      local u, r = images:detach():requires_grad(), x:detach():requires_grad()
+      local gamma, beta = tide.ones(32, dtype):requires_grad(), tide.zeros(32, dtype):requires_grad()
+      local y = u:group_norm_act(gamma, beta, images, {groups = 8, act = act})
+        + u:channel_norm_act(gamma, beta, {act = act})
+      local z = r:group_norm_act(x * 2, {groups = 1, rows = true, act = act})
+      ;(y:tanh():sum() + z:tanh():sum()):backward()
+      return tide.cat({y:flatten(), z:flatten(), u.grad:flatten(), r.grad:flatten(), gamma.grad, beta.grad})
+    end)
+  end
   case(named "gradients of norms", function()
     local u = images:detach():requires_grad()
     local gamma, beta = tide.ones(32, dtype):requires_grad(), tide.zeros(32, dtype):requires_grad()
