@@ -177,7 +177,7 @@ const td_op td_op_group_norm_act = {
   .signature = "x, gamma?, beta?, add?, groups:int, rows:bool=false, activation:int=0, eps:num=1e-5",
   .shape = group_norm_shape, .run = group_norm_run, .vjp = group_norm_vjp, .ints = 6,
   .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1) | TD_KEEP_IN(2) | TD_KEEP_OUT(1) | TD_KEEP_OUT(2),
-  .doc = "act(group_norm(x, gamma, beta)) + add in one pass, where act is 0 none, 1 relu, 2 silu, 3 gelu, 4 tanh or "
+  .doc = "activation(group_norm(x, gamma, beta)) + add in one pass, where activation is 0 none, 1 relu, 2 silu, 3 gelu, 4 tanh or "
          "5 sigmoid; two tensors are x and add"};
 
 /* ---- Both gradients ---- */
@@ -286,7 +286,7 @@ const td_op td_op_channel_norm_act = {
   .name = "channel_norm_act", .signature = "x, gamma?, beta?, add?, activation:int=0, eps:num=1e-5", .nout = 4,
   .shape = channel_norm_shape, .run = channel_norm_run, .vjp = channel_norm_vjp, .ints = 14,
   .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1) | TD_KEEP_IN(2) | TD_KEEP_OUT(1) | TD_KEEP_OUT(2),
-  .doc = "act(channel_norm(x, gamma, beta)) + add in one pass; act and the operands as in group_norm_act"};
+  .doc = "activation(channel_norm(x, gamma, beta)) + add in one pass; activation and the operands as in group_norm_act"};
 const td_op td_op_channel_norm_grad = {
   .name = "channel_norm_grad", .signature = "dy, x, mean, rstd, gamma?, eps:num=1e-5", .nout = 3,
   .shape = norm_grad_shape, .run = norm_grad_run, .doc = "channel_norm's three cotangents in one pass"};

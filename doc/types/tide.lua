@@ -1146,19 +1146,19 @@ function tide.upsample_bilinear(x, size) end
 ---@return tide.Tensor
 function tide.group_norm(x, gamma, beta, groups, rows, eps) end
 
----act(group_norm(x, gamma, beta)) + add in one pass, where act is 0 none, 1 relu, 2 silu, 3 gelu, 4 tanh or 5 sigmoid; two tensors are x and add.
+---activation(group_norm(x, gamma, beta)) + add in one pass, where activation is 0 none, 1 relu, 2 silu, 3 gelu, 4 tanh or 5 sigmoid; two tensors are x and add.
 ---@param x tide.Tensor
 ---@param gamma? tide.Tensor
 ---@param beta? tide.Tensor
 ---@param add? tide.Tensor
 ---@param groups integer
 ---@param rows? boolean default false
----@param act? integer default 0
+---@param activation? integer default 0
 ---@param eps? number default 1e-5
 ---@return tide.Tensor
 ---@return tide.Tensor
 ---@return tide.Tensor
-function tide.group_norm_act(x, gamma, beta, add, groups, rows, act, eps) end
+function tide.group_norm_act(x, gamma, beta, add, groups, rows, activation, eps) end
 
 ---…×C normalised over all dims but the last; also mean, 1/√(var + eps) and biased variance of each channel.
 ---@param x tide.Tensor
@@ -1345,18 +1345,18 @@ function tide.adaptive_avg_pool2d_grad(dy, size, height, width) end
 ---@return tide.Tensor
 function tide.avg_pool2d_grad(dy, kernel, stride, padding, height, width) end
 
----act(channel_norm(x, gamma, beta)) + add in one pass; act and the operands as in group_norm_act.
+---activation(channel_norm(x, gamma, beta)) + add in one pass; activation and the operands as in group_norm_act.
 ---@param x tide.Tensor
 ---@param gamma? tide.Tensor
 ---@param beta? tide.Tensor
 ---@param add? tide.Tensor
----@param act? integer default 0
+---@param activation? integer default 0
 ---@param eps? number default 1e-5
 ---@return tide.Tensor
 ---@return tide.Tensor
 ---@return tide.Tensor
 ---@return tide.Tensor
-function tide.channel_norm_act(x, gamma, beta, add, act, eps) end
+function tide.channel_norm_act(x, gamma, beta, add, activation, eps) end
 
 ---channel_norm_act's cotangents of x, gamma and beta in one pass; that of add is dy.
 ---@param dy tide.Tensor
@@ -1365,12 +1365,12 @@ function tide.channel_norm_act(x, gamma, beta, add, act, eps) end
 ---@param rstd tide.Tensor
 ---@param gamma? tide.Tensor
 ---@param beta? tide.Tensor
----@param act? integer default 0
+---@param activation? integer default 0
 ---@param eps? number default 1e-5
 ---@return tide.Tensor
 ---@return tide.Tensor
 ---@return tide.Tensor
-function tide.channel_norm_act_grad(dy, x, mean, rstd, gamma, beta, act, eps) end
+function tide.channel_norm_act_grad(dy, x, mean, rstd, gamma, beta, activation, eps) end
 
 ---channel_norm's three cotangents in one pass.
 ---@param dy tide.Tensor
@@ -1405,12 +1405,12 @@ function tide.gelu_tanh_grad(x, dy) end
 ---@param beta? tide.Tensor
 ---@param groups integer
 ---@param rows? boolean default false
----@param act? integer default 0
+---@param activation? integer default 0
 ---@param eps? number default 1e-5
 ---@return tide.Tensor
 ---@return tide.Tensor
 ---@return tide.Tensor
-function tide.group_norm_act_grad(dy, x, mean, rstd, gamma, beta, groups, rows, act, eps) end
+function tide.group_norm_act_grad(dy, x, mean, rstd, gamma, beta, groups, rows, activation, eps) end
 
 ---group_norm's three cotangents in one pass.
 ---@param dy tide.Tensor

@@ -110,7 +110,7 @@ local function fused(twin)
     if #rest % 2 == 1 then add = table.remove(rest) end
     rest[#rest + 1] = o
     local results = {twin(x, unpack(rest))}
-    results[1] = array.map(activations[o.act], results[1])
+    results[1] = array.map(activations[o.activation], results[1])
     if add then results[1] = array.map(function(a, b) return a + b end, results[1], add) end
     return unpack(results)
   end
@@ -122,7 +122,7 @@ local function fused_forward(list, twin)
   for _, e in ipairs(list) do
     for form = 1, 4 do
       act = (act + 1) % 6
-      local c, o = e[1][#e[1]], {act = act}
+      local c, o = e[1][#e[1]], {activation = act}
       for key, value in pairs(e[2] or {}) do o[key] = value end
       out[#out + 1] = {
         args = function(r)
@@ -178,7 +178,7 @@ local function backward(name, list, twin, act)
     if not e.big then
       local o = e[2]
       if act then
-        o = {act = i % 6}
+        o = {activation = i % 6}
         for key, value in pairs(e[2] or {}) do o[key] = value end
       end
       out[#out + 1] = {
