@@ -146,6 +146,8 @@ install: all
 	[ ! -d doc/api ] || cp -R doc/api $(LUADIR)/tide/api
 	install -d $(LUADIR)/tide/data/mnist10k
 	cp data/mnist10k/* $(LUADIR)/tide/data/mnist10k/
+	install -d $(LUADIR)/tide/models
+	cp -R models/. $(LUADIR)/tide/models/
 	install -m 755 $(CORE) $(LIBDIR)/tide/core.so
 	install -m 755 bin/tide $(BINDIR)/tide
 
