@@ -3,7 +3,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "graph/tape.h"
-#include "lua/ode_field.h"
+#include "lua/ode.h"
 #include "lua/ode_tables.h"
 #include "ops/ops.h"
 #include "solve/captured.h"
@@ -13,17 +13,14 @@
 /* ---- A counter that a reverse pass moves and Lua reads ---- */
 
 #define TDL_COUNTER "tide.Counter"
-typedef struct {
-  int refs;
-  uint64_t value[2];  /* evaluations; steps made again between checkpoints */
-} counter;
+typedef tdl_counter counter;
 
-static void counter_release(void *p) {
+void tdl_counter_release(void *p) {
   counter *c = p;
   if (--c->refs == 0) td_free(c, sizeof *c);
 }
 static int counter_gc(lua_State *L) {
-  counter_release(*(counter **)lua_touserdata(L, 1));
+  tdl_counter_release(*(counter **)lua_touserdata(L, 1));
   return 0;
 }
 static int counter_call(lua_State *L) {
@@ -32,7 +29,7 @@ static int counter_call(lua_State *L) {
   lua_pushnumber(L, (lua_Number)c->value[1]);
   return 2;
 }
-static counter *push_counter(lua_State *L) {
+tdl_counter *tdl_push_counter(lua_State *L) {
   counter **box = lua_newuserdata(L, sizeof *box);
   *box = td_alloc(sizeof **box);
   if (!*box) tdl_raise(L);
@@ -58,7 +55,7 @@ static bool bool_field(lua_State *L, int index, const char *name) {
 }
 
 /* A contiguous float64 tensor in a field, as an array; NULL when the field is nil. */
-static double *array_field(lua_State *L, int index, const char *name, size_t *count) {
+double *tdl_ode_array(lua_State *L, int index, const char *name, size_t *count) {
   lua_getfield(L, index, name);
   td_tensor *t = tdl_test(L, -1);
   lua_pop(L, 1);  /* the table holds it */
@@ -81,7 +78,7 @@ static td_controller read_controller(lua_State *L, int index) {
 }
 
 /* What the options of the forward and of the backward solve have in common; the arrays belong to the table. */
-static void read_options(lua_State *L, int index, td_ode_options *o) {
+void tdl_ode_read_options(lua_State *L, int index, td_ode_options *o) {
   lua_getfield(L, index, "method");
   *o = (td_ode_options){.method = td_method_find(luaL_checkstring(L, -1))};
   if (!o->method) tdl_error(L, "ode.solve: unknown method \"%s\"", lua_tostring(L, -1));
@@ -90,14 +87,14 @@ static void read_options(lua_State *L, int index, td_ode_options *o) {
   o->controller = read_controller(L, index);
   o->rtol = number_field(L, index, "rtol");
   o->atol = number_field(L, index, "atol");
-  o->rtols = array_field(L, index, "rtols", &ignored);
-  o->atols = array_field(L, index, "atols", &ignored);
+  o->rtols = tdl_ode_array(L, index, "rtols", &ignored);
+  o->atols = tdl_ode_array(L, index, "atols", &ignored);
   o->first_step = number_field(L, index, "first_step");
   o->min_step = number_field(L, index, "min_step");
   o->accept_min_step = bool_field(L, index, "accept_min_step");
   o->max_step = number_field(L, index, "max_step");
   o->step_size = number_field(L, index, "step_size");
-  o->grid = array_field(L, index, "grid", &o->ngrid);
+  o->grid = tdl_ode_array(L, index, "grid", &o->ngrid);
   o->linear = bool_field(L, index, "linear");
   o->max_steps = (uint64_t)number_field(L, index, "max_steps");
   o->every = (size_t)number_field(L, index, "every");
@@ -144,8 +141,8 @@ static td_status call_norm(void *data, const void *scaled, double *norm) {
 /* `stops` is a tensor of times, `jumps` one of as many zeros and ones; `groups` one of the ends of groups. */
 static td_status read_extras(lua_State *L, int index, td_ode_options *o, const td_field *f, extras *e) {
   size_t n, nj, ng;
-  const double *times = array_field(L, index, "stops", &n), *jumps = array_field(L, index, "jumps", &nj);
-  const double *ends = array_field(L, index, "groups", &ng);
+  const double *times = tdl_ode_array(L, index, "stops", &n), *jumps = tdl_ode_array(L, index, "jumps", &nj);
+  const double *ends = tdl_ode_array(L, index, "groups", &ng);
   *e = (extras){.norm = LUA_NOREF, .like = f, .nstops = n, .ngroups = ng};
   if (n && !(e->stops = td_alloc(n * sizeof *e->stops))) return td_last_status();
   for (size_t i = 0; i < n; i++) e->stops[i] = (td_ode_stop){times[i], i < nj && jumps[i] != 0};
@@ -253,19 +250,19 @@ static td_status read_event(lua_State *L, tdl_form form, const td_tensor *y0, td
   return TD_OK;
 }
 
-static td_status read_events(lua_State *L, tdl_form form, const td_tensor *y0, td_ode_recorded *r) {
+td_status tdl_ode_read_events(lua_State *L, tdl_form form, const td_tensor *y0, td_event **events, size_t *count) {
   lua_getfield(L, 4, "events");
   int list = lua_gettop(L), n = lua_istable(L, list) ? (int)tdl_rawlen(L, list) : 0;
   td_status s = TD_OK;
   if (n) {
-    r->events = td_alloc((size_t)n * sizeof *r->events);
-    if (!r->events) return td_last_status();
-    memset(r->events, 0, (size_t)n * sizeof *r->events);
-    r->nevents = (size_t)n;
+    *events = td_alloc((size_t)n * sizeof **events);
+    if (!*events) return td_last_status();
+    memset(*events, 0, (size_t)n * sizeof **events);
+    *count = (size_t)n;
   }
   for (int i = 1; i <= n && !s; i++) {
     lua_rawgeti(L, list, i);
-    s = read_event(L, form, y0, &r->events[i - 1]);
+    s = read_event(L, form, y0, &(*events)[i - 1]);
   }
   lua_settop(L, list - 1);
   return s;
@@ -336,7 +333,7 @@ static void set_number(lua_State *L, const char *name, double v) {
   lua_setfield(L, -2, name);
 }
 
-static void push_result(lua_State *L, const td_ode_solution *s) {
+void tdl_ode_push_result(lua_State *L, const td_ode_solution *s) {
   const td_ode_stats *stats = &s->stats;
   lua_createtable(L, 0, 16);
   lua_pushstring(L, td_ode_status_name(s->status)), lua_setfield(L, -2, "status");
@@ -377,7 +374,7 @@ static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tenso
                          .seminorm = bool_field(L, 4, "seminorm")};
   r->ts = td_alloc(r->nts * sizeof *r->ts);
   r->f = tdl_field_for(L, 1, form, y0);
-  if (!r->ts || !r->f || read_events(L, form, y0, r)) {
+  if (!r->ts || !r->f || tdl_ode_read_events(L, form, y0, &r->events, &r->nevents)) {
     td_ode_recorded_free(r);
     return NULL;
   }
@@ -548,9 +545,9 @@ static int core_ode_solve(lua_State *L) {
   lua_settop(L, 4);
   td_tensor *y0 = tdl_tensor(L, 2, "ode.solve", "y0"), *times = tdl_tensor(L, 3, "ode.solve", "t");
   td_ode_options forward, backward;
-  read_options(L, 4, &forward);
+  tdl_ode_read_options(L, 4, &forward);
   lua_getfield(L, 4, "adjoint");
-  if (lua_istable(L, -1)) read_options(L, lua_gettop(L), &backward);
+  if (lua_istable(L, -1)) tdl_ode_read_options(L, lua_gettop(L), &backward);
   else backward = forward;
   forget_arrays(&backward);
   backward.every = 0;
@@ -559,7 +556,7 @@ static int core_ode_solve(lua_State *L) {
   lua_getfield(L, 4, "form");
   int form = luaL_checkoption(L, -1, NULL, forms);
   lua_settop(L, 4);
-  counter *backward_calls = push_counter(L);
+  counter *backward_calls = tdl_push_counter(L);
   td_ode_recorded *r = recorded_new(L, y0, times, (td_ode_gradient)mode, (tdl_form)form);
   if (!r) tdl_raise(L);
   r->o = forward;
@@ -579,7 +576,7 @@ static int core_ode_solve(lua_State *L) {
     td_ode_recorded_free(r);
     tdl_raise(L);
   }
-  push_result(L, &r->solution);
+  tdl_ode_push_result(L, &r->solution);
   td_tensor *out[4] = {take_rows(r)};
   int nout = 1;
   tdl_push(L, out[0]);
@@ -602,7 +599,7 @@ static int core_ode_solve(lua_State *L) {
   if (recorded && !s) {
     backward_calls->refs++;
     r->nfe_backward = backward_calls->value;
-    r->nfe_free = counter_release;
+    r->nfe_free = tdl_counter_release;
     r->nfe_owner = backward_calls;
     s = td_ode_record(r, out, nout, y0, times);
   } else {
@@ -709,6 +706,7 @@ static const luaL_Reg functions[] = {
 void tdl_open_ode(lua_State *L) {
   tdl_setfuncs(L, functions);
   tdl_open_ode_field(L);
+  tdl_open_ode_batch(L);
   luaL_newmetatable(L, TDL_COUNTER);
   lua_pushcfunction(L, counter_gc);
   lua_setfield(L, -2, "__gc");

@@ -285,11 +285,17 @@ td_status td_field_add_external(td_field *f, td_tensor *x) {
   return TD_OK;
 }
 
+void td_field_drop_kept(td_field *f) {
+  td_field_forget(f);
+  td_free(f->kept, (size_t)f->nkept * sizeof *f->kept);
+  f->kept = NULL;
+  f->nkept = 0;
+}
+
 void td_field_free(td_field *f) {
   if (!f) return;
-  td_field_forget(f);
+  td_field_drop_kept(f);
   if (f->programs) f->programs_free(f->programs);
-  td_free(f->kept, (size_t)f->nkept * sizeof *f->kept);
   for (size_t i = 0; i < f->nexternals; i++) td_tensor_release(f->externals[i]);
   td_free(f->externals, f->capacity * sizeof *f->externals);
   f->free(f);

@@ -27,6 +27,7 @@ struct td_field {
   /* jacobian (n×n, row-major) = ∂f/∂y and, unless NULL, ft = ∂f/∂t. NULL where implicit methods have to put it together
    * from the others. */
   td_status (*jacobian)(td_field *f, double t, const void *y, double *jacobian, double *ft);
+  bool jacobian_calls;          /* it runs f once to find it, which counts as a call */
   /* f on the tape, for second derivatives: *dy receives one reference to a tensor of y's shape and type. t is 0-d
    * float64; both may carry nodes. NULL where it cannot be. */
   td_status (*record)(td_field *f, td_tensor *t, td_tensor *y, td_tensor **dy);
@@ -62,6 +63,8 @@ td_status td_field_record(td_field *f, td_tensor *t, td_tensor *y, td_tensor **d
 td_status td_field_explore(td_field *f, double t, const void *y, void *dy);
 td_status td_field_add_external(td_field *f, td_tensor *x);
 void td_field_free(td_field *f);
+/* Gives back what the derived keep has, for fields that are part of something else. */
+void td_field_drop_kept(td_field *f);
 
 /* *sum += x, in place when nobody else looks at *sum; either may be NULL. */
 td_status td_field_add(td_tensor **sum, td_tensor *x);

@@ -184,7 +184,9 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
   td_implicit_narrow(s, y, m->state);
   if (f->jacobian) {
     td_status status = f->jacobian(s->f, t, m->state, jacobian, ft);
-    return !status && dy ? td_implicit_eval(m, s, t, y, dy) : status;
+    if (!status && dy) status = td_implicit_eval(m, s, t, y, dy);
+    else if (f->jacobian_calls) s->counts->nfe++;
+    return status;
   }
   if (f->record && !f->jvp && !f->vjp) {
     s->counts->nfe++;

@@ -77,7 +77,11 @@ linear: tensor? | the stiff linear part L of f, for exponential methods: as many
 coupling: number = 0.999 | of mccallum_foster: less damps more forward and amplifies rounding backward
 max_order: integer = 0 | of bdf, 5 at most; 0: no bound
 max_iters: integer = 0 | of methods that iterate; 0: their own
-throw: boolean = true | false returns a failed or refused solve instead of raising
+batch: boolean = false | every row of y0 is an equation of its own, solved as if alone: f(t, y, rows) gets the rows
+  that are still at work (t: rows×1…, rows: their numbers); t and the tolerances may be one for each row; the result
+  has rows (a solution each), lists status, message and stats, and ys (rows × times × state) where all rows have
+  equally many
+throw: boolean = true | false returns a failed or refused solve instead of raising (default of a batch)
 adjoint_method: string? | of the backward solve; as forward by default
 adjoint_rtol: number? | as forward by default
 adjoint_atol: number? | as forward by default

@@ -1,6 +1,7 @@
 -- Ordinary differential equations: solve, and the peers' names for it. Methods, controllers and gradient
 -- modes are chosen by name and independent of each other.
 
+local batches = require "tide.ode.batch"
 local control = require "tide.ode.control"
 local core = require "tide.core"
 local dual = require "tide.ode.dual"
@@ -86,6 +87,7 @@ end
 --- between the steps), stats, events}. The step-size control is not differentiated. Hairer, Nørsett, Wanner, Solving
 --- ODEs I, II.4, for the forward part.
 function M.solve(f, y0, t, opts)
+  if type(opts) == "table" and opts.batch then return batches.solve(M.solve, f, y0, t, opts) end
   local o, state, times, request, in_c
   if type(opts) == "table" and opts.throw == false then
     local ok, why

@@ -24,7 +24,7 @@ M.defaults = {
   event = options.none, events = options.none, event_points = 10,
   grad = "discrete", checkpoints = 0, memory = 2 ^ 30, params = options.none,
   capture = "auto", jac = options.none, max_order = 0, max_iters = 0, throw = true,
-  base = options.none, coupling = 0.999, linear = options.none,
+  batch = false, base = options.none, coupling = 0.999, linear = options.none,
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
   adjoint_norm = "seminorm",
 }
@@ -277,6 +277,7 @@ function M.of(o, f, y0, state, times)
   return request
 end
 
+M.numbers_of = numbers_of
 M.state_of = state_kinds.of
 M.times_of = state_kinds.times
 

@@ -1,0 +1,220 @@
+/* ode_solve_batch for lua/tide/ode/batch.lua: many equations at once, each with its own times and tolerances. */
+#include <math.h>
+#include <string.h>
+#include "base/alloc.h"
+#include "lua/ode.h"
+#include "ops/ops.h"
+#include "solve/batch.h"
+
+/* ---- A Lua function of several rows: f(t, y, rows) ---- */
+
+typedef struct {
+  td_batch_field base;
+  int function;  /* registry reference */
+  lua_State *main;
+} rows_field;
+
+static void release(td_field *self) {
+  rows_field *f = (rows_field *)self;
+  luaL_unref(f->main, LUA_REGISTRYINDEX, f->function);
+  td_free(f, sizeof *f);
+}
+
+static td_status call_rows(td_batch_field *self, td_tensor *t, td_tensor *y, td_tensor *rows, td_tensor **dy) {
+  rows_field *f = (rows_field *)self;
+  lua_State *L = tdl_state();
+  int top = lua_gettop(L);
+  if (!lua_checkstack(L, 8)) return td_fail(TD_EARG, "ode.solve: the stack is full, is f solving itself?");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
+  tdl_push(L, td_tensor_retain(t));
+  tdl_push(L, td_tensor_retain(y));
+  tdl_push(L, td_tensor_retain(rows));
+  td_status s = tdl_pcall(L, 3, 1);
+  td_tensor *result = s ? NULL : tdl_test(L, -1);
+  if (!s && !result)
+    s = td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
+  if (!s && (!td_tensor_same_shape(result, y) || !td_dtype_is_real(result->dtype)))
+    s = td_fail(TD_ESHAPE, "ode.solve: the right-hand side gave %s of shape (%s), expected %s of the shape of its rows "
+                "(%s)", td_dtype_name(result->dtype), td_tensor_shape_string(result), td_dtype_name(y->dtype),
+                td_tensor_shape_string(y));
+  if (!s) {
+    *dy = td_tensor_retain(result->dtype == y->dtype ? result : td_cast(result, y->dtype));
+    if (!*dy) s = td_last_status();
+  }
+  lua_settop(L, top);
+  return s;
+}
+
+/* Over rows like those of y0. */
+static td_batch_field *rows_field_new(lua_State *L, int index, const td_tensor *y0) {
+  rows_field *f = td_alloc(sizeof *f);
+  if (!f) return NULL;
+  *f = (rows_field){.base = {.base = {.who = "ode.solve", .kind = "a function on tensors", .dtype = y0->dtype,
+                                      .ndim = y0->ndim - 1, .free = release},
+                             .record_rows = call_rows},
+                    .main = tdl_main(L)};
+  memcpy(f->base.base.shape, y0->shape + 1, sizeof(size_t) * (size_t)(y0->ndim - 1));
+  f->base.base.numel = y0->shape[0] ? y0->numel / y0->shape[0] : 0;
+  lua_pushvalue(L, index);
+  f->function = luaL_ref(L, LUA_REGISTRYINDEX);
+  return &f->base;
+}
+
+/* ---- Options of each row ---- */
+
+typedef struct {
+  td_ode_stop *stops;  /* of all rows, each row's share as long as the list */
+  size_t count;
+} stops;
+
+/* Times to land on, strictly inside row i's solve and in its order. */
+static void set_stops(stops *all, size_t i, const double *times, const double *jumps, size_t n, td_ode_recorded *r) {
+  double first = r->ts[0], last = r->ts[r->nts - 1], direction = last >= first ? 1 : -1;
+  td_ode_stop *own = all->stops + i * n;
+  size_t count = 0;
+  for (size_t j = 0; j < n; j++) {
+    size_t k = direction > 0 ? j : n - 1 - j;
+    if (direction * (times[k] - first) > 0 && direction * (last - times[k]) > 0)
+      own[count++] = (td_ode_stop){times[k], jumps && jumps[k] != 0};
+  }
+  r->o.stops = own;
+  r->o.nstops = count;
+}
+
+/* rows[i].ts and options; `counts` says how many of the times are each row's. */
+static td_status set_rows(lua_State *L, td_batch *b, const td_ode_options *o, const td_tensor *times, stops *all) {
+  size_t n, nr, na, nc, at = 0;
+  const double *counts = tdl_ode_array(L, 4, "counts", &nc), *rtols = tdl_ode_array(L, 4, "row_rtol", &nr);
+  const double *atols = tdl_ode_array(L, 4, "row_atol", &na), *jumps = tdl_ode_array(L, 4, "jumps", &n);
+  const double *stop_times = tdl_ode_array(L, 4, "stops", &n);
+  all->count = n * b->n;
+  all->stops = td_alloc((all->count + 1) * sizeof *all->stops);
+  if (!all->stops || !counts) return td_last_status();
+  for (size_t i = 0; i < b->n; i++) {
+    td_ode_recorded *r = &b->rows[i];
+    r->o = *o;
+    r->o.every = 0;
+    if (rtols) r->o.rtol = rtols[i < nr ? i : 0];
+    if (atols) r->o.atol = atols[i < na ? i : 0];
+    if (o->budget) r->o.budget = o->budget / b->n + 1;
+    r->nt = r->nts = (size_t)counts[i];
+    r->ts = td_alloc(r->nts * sizeof *r->ts);
+    if (!r->ts) return td_last_status();
+    for (size_t j = 0; j < r->nts; j++) r->ts[j] = td_tensor_get(times, at++);
+    td_status s = td_ode_check(b->f->base.dtype, b->f->base.ndim, r->ts, r->nt);
+    if (s) return s;
+    set_stops(all, i, stop_times, jumps, n, r);
+  }
+  return TD_OK;
+}
+
+/* The option params, and what the functions depend on; the slopes at the rows' first times. */
+static td_status explore(lua_State *L, td_batch *b, const td_tensor *y0, td_tensor **slopes) {
+  lua_getfield(L, 4, "params");
+  int table = lua_gettop(L), n = lua_istable(L, table) ? (int)tdl_rawlen(L, table) : 0;
+  td_status s = TD_OK;
+  for (int i = 1; i <= n && !s && td_recording; i++) {
+    lua_rawgeti(L, table, i);
+    td_tensor *t = tdl_test(L, -1);
+    lua_pop(L, 1);
+    if (t) s = td_field_add_external(&b->f->base, t);
+  }
+  lua_settop(L, table - 1);
+  *slopes = td_auto(td_tensor_new(y0->dtype, y0->ndim, y0->shape));
+  if (!*slopes) return td_last_status();
+  return s ? s : td_batch_explore(b, y0->data, (*slopes)->data);
+}
+
+static td_status solve(lua_State *L, td_batch *b, const td_ode_options *o, td_tensor *y0, const td_tensor *times,
+                       bool leads, bool *recorded) {
+  stops all = {0};
+  td_tensor *slopes = NULL;
+  td_event *events = NULL;
+  size_t nevents = 0, bytes = b->f->base.numel * td_dtype_size(y0->dtype);
+  bool was = td_recording;
+  td_status s = set_rows(L, b, o, times, &all);
+  td_tensor *one = td_auto(td_tensor_new(y0->dtype, y0->ndim - 1, y0->shape + 1));  /* like one row, and room for one */
+  if (!s && !one) s = td_last_status();
+  if (!s) s = tdl_ode_read_events(L, TDL_TENSORS, one, &events, &nevents);
+  td_status set = td_batch_set_events(b, events, nevents);  /* takes over what was read */
+  if (!s) s = set;
+  if (!s) s = explore(L, b, y0, &slopes);
+  *recorded = was && (leads || b->f->base.nexternals);
+  for (size_t i = 0; i < b->n && !s; i++) {
+    td_ode_recorded *r = &b->rows[i];
+    r->o.keep = *recorded;
+    if (r->ts[r->nts - 1] != r->ts[0]) r->o.first_slope = slopes->data + i * bytes;
+    for (size_t j = 0; j < nevents && !s; j++) {
+      if (i == 0) s = events[j].value->eval(events[j].value, r->ts[0], y0->data, one->data);
+      r->events[j].boolean = tdl_event_is_boolean(events[j].value);
+    }
+  }
+  td_recording = false;
+  if (!s) s = td_batch_integrate(b, y0->data);
+  td_recording = was;
+  for (size_t i = 0; i < b->n; i++) {
+    b->rows[i].o.stops = NULL;
+    b->rows[i].o.nstops = 0;
+    b->rows[i].o.first_slope = NULL;
+  }
+  td_free(all.stops, all.stops ? (all.count + 1) * sizeof *all.stops : 0);
+  return s;
+}
+
+/* ode_solve_batch(f, y0 (rows×state), times of all rows, options) → ys of all rows, list of results, counter, and with
+ * events their times and the states before and after */
+static int core_ode_solve_batch(lua_State *L) {
+  lua_settop(L, 4);
+  td_tensor *y0 = tdl_tensor(L, 2, "ode.solve", "y0"), *times = tdl_tensor(L, 3, "ode.solve", "t");
+  if (y0->ndim < 1 || !td_dtype_is_real(y0->dtype))
+    tdl_error(L, "ode.solve: a batch needs a float32 or float64 tensor of rows, got %s of shape (%s)",
+              td_dtype_name(y0->dtype), td_tensor_shape_string(y0));
+  td_ode_options o;
+  tdl_ode_read_options(L, 4, &o);
+  tdl_counter *calls = tdl_push_counter(L);
+  size_t mark = td_auto_mark();
+  td_tensor *flat = td_auto(td_tensor_contiguous(y0)), *flat_times = td_auto(td_tensor_contiguous(times));
+  td_batch_field *f = flat && flat_times ? rows_field_new(L, 1, y0) : NULL;
+  td_batch *b = f ? td_batch_new(f, y0->shape[0]) : NULL;
+  if (!b) {
+    td_auto_release(mark);
+    tdl_raise(L);
+  }
+  bool recorded = false;
+  lua_State *before = tdl_enter(L);
+  td_status s = solve(L, b, &o, flat, flat_times, y0->node || times->node, &recorded);
+  tdl_leave(before);
+  td_auto_release(mark);
+  td_tensor *out[4] = {NULL};
+  int nout = 1;
+  if (!s) s = td_batch_results(b, out, &nout);
+  if (s) {
+    for (int i = 0; i < 4; i++) td_tensor_release(out[i]);
+    td_batch_free(b);
+    tdl_raise(L);
+  }
+  tdl_push(L, out[0]);
+  lua_createtable(L, (int)b->n, 0);
+  for (size_t i = 0; i < b->n; i++) {
+    tdl_ode_push_result(L, &b->rows[i].solution);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  lua_pushvalue(L, 5);
+  for (int i = 1; i < nout; i++) tdl_push(L, out[i]);
+  if (recorded) {
+    calls->refs++;
+    b->nfe_backward = calls->value;
+    b->nfe_free = tdl_counter_release;
+    b->nfe_owner = calls;
+    s = td_batch_record(b, out, nout, y0, times);
+  } else {
+    td_batch_free(b);
+  }
+  tdl_check(L, s);
+  return 2 + nout;
+}
+
+void tdl_open_ode_batch(lua_State *L) {
+  lua_pushcfunction(L, core_ode_solve_batch);
+  lua_setfield(L, -2, "ode_solve_batch");
+}

@@ -1,0 +1,58 @@
+/* Many independent equations at once: every row of a batch is an ordinary solve, with its own times, tolerances, steps,
+ * events, status and statistics, and computes exactly what it would alone. The rows run as fibers; when all of them wait
+ * for f, it is evaluated once for those that are still at work. So every method, event and gradient that works for one
+ * equation works here, and finished or failed rows cost nothing more. */
+#ifndef TD_SOLVE_BATCH_H
+#define TD_SOLVE_BATCH_H
+#include "solve/gradient.h"
+
+/* The right-hand side of several rows. `base` describes one row and owns the externals. */
+typedef struct td_batch_field td_batch_field;
+struct td_batch_field {
+  td_field base;
+  /* *dy receives f at b rows: t is b×1×…, y b×state, rows int64 of b, numbered from 1. On the tape while it records. */
+  td_status (*record_rows)(td_batch_field *f, td_tensor *t, td_tensor *y, td_tensor *rows, td_tensor **dy);
+};
+
+/* What a row asks the scheduler for, and a row's field or event field that does the asking. */
+typedef struct td_batch td_batch;
+typedef struct {
+  td_field base;
+  td_batch *batch;
+  size_t row;
+  td_field *solo;     /* NULL: the batched right-hand side; else a field of one row, run on the main stack */
+} td_row_field;
+
+struct td_batch {
+  td_batch_field *f;
+  size_t n;
+  td_row_field *fields;        /* of the rows */
+  td_ode_recorded *rows;       /* their solves; rows[i].f is &fields[i].base */
+  td_row_field *proxies;       /* of the rows' events: value and reset by turns */
+  size_t nproxies;
+  td_event *events;            /* those given, with fields of one row; owned */
+  size_t nevents;
+  size_t *row_of_y, *row_of_t; /* where each row's values and times begin among all; n + 1 each */
+  size_t *row_of_hit;
+  uint32_t *versions;
+  struct request *requests;
+  uint64_t *nfe_backward;
+  void (*nfe_free)(void *);
+  void *nfe_owner;
+};
+
+/* An empty batch of n rows over f, which it takes over. */
+td_batch *td_batch_new(td_batch_field *f, size_t n);
+void td_batch_free(void *batch);
+/* Gives every row its own view of the events, after they are set. */
+td_status td_batch_set_events(td_batch *b, td_event *events, size_t nevents);
+/* f at all rows' first times and states (n×state), on the tape: finds the externals. slopes: n×state. */
+td_status td_batch_explore(td_batch *b, const void *y0, void *slopes);
+/* Solves all rows from y0 (n×state); options and times are those of rows[i]. */
+td_status td_batch_integrate(td_batch *b, const void *y0);
+/* All rows' saved values one after the other, and with events their times and states. New references. */
+td_status td_batch_results(td_batch *b, td_tensor **out, int *nout);
+/* Makes them the results of one node on y0, all rows' times one after the other, and the externals. Takes b over. */
+td_status td_batch_record(td_batch *b, td_tensor *const *out, int nout, td_tensor *y0, td_tensor *times);
+
+#endif

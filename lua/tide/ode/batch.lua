@@ -1,0 +1,176 @@
+-- Batches: every row of y0 is an equation of its own, with its own times, steps, events, status and statistics.
+
+local core = require "tide.core"
+local message = require "tide.message"
+local options = require "tide.options"
+local pass = require "tide.nn.pass"
+local requests = require "tide.ode.request"
+local solutions = require "tide.ode.solution"
+local tensors = require "tide.tensor"
+
+local M = {}
+
+local raise, is_tensor = message.raise, tensors.is_tensor
+
+-- ---- Results ----
+
+local Batch = {}
+Batch.__index = Batch
+
+function Batch:__tostring()
+  local counts, nfe, most, order = {}, 0, 0, {}
+  for _, row in ipairs(self.rows) do
+    if not counts[row.status] then order[#order + 1] = row.status end
+    counts[row.status] = (counts[row.status] or 0) + 1
+    nfe, most = nfe + row.stats.nfe, math.max(most, row.stats.steps)
+  end
+  local parts = {}
+  for i, status in ipairs(order) do parts[i] = ("%d %s"):format(counts[status], status) end
+  return ("ode.solve of a batch of %d by %s: %s\n  %d evaluations of a row, at most %d steps"):format(#self.rows,
+    self.method, table.concat(parts, ", "), nfe, most)
+end
+
+--- The rows that did not come to their end, each explained.
+function Batch:explain()
+  local lines = {tostring(self)}
+  for i, row in ipairs(self.rows) do
+    if row.status ~= "ok" and row.status ~= "event" then lines[#lines + 1] = ("row %d: %s"):format(i, row:explain()) end
+  end
+  return table.concat(lines, "\n")
+end
+
+-- Fields of all rows from those of each; tensors where the rows have equally many.
+local function collected(rows, method)
+  local self = {rows = rows, method = method, status = {}, message = {}, stats = {}, ts = {}, ys = {}, last = {}}
+  local same = #rows > 0 and is_tensor(rows[1].ys)
+  for i, row in ipairs(rows) do
+    for _, name in ipairs {"status", "message", "stats", "ts", "ys", "last"} do self[name][i] = row[name] end
+    same = same and row.ys:size(1) == rows[1].ys:size(1)
+  end
+  if #rows > 0 and is_tensor(rows[1].ys) then self.last = tensors.stack(self.last, 1) end
+  if same then self.ys, self.ts = tensors.stack(self.ys, 1), tensors.stack(self.ts, 1) end
+  return setmetatable(self, Batch)
+end
+
+local function check_failures(rows, o)
+  if not o.throw then return end
+  for i, row in ipairs(rows) do
+    if row.status ~= "ok" and row.status ~= "event" then raise("ode.solve: row %d: %s", i, row.message) end
+  end
+end
+
+-- ---- What is asked ----
+
+-- A float64 tensor of times for each of n rows.
+local function times_of_rows(t, n)
+  local list = {}
+  if is_tensor(t) and t.ndim == 2 then
+    if t:size(1) ~= n then raise("ode.solve: t has %d rows, the batch has %d", t:size(1), n) end
+    for i = 1, n do list[i] = requests.times_of(core.select(t, 1, i)) end
+  elseif type(t) == "table" and (type(t[1]) == "table" or (is_tensor(t[1]) and t[1].ndim == 1)) then
+    if #t ~= n then raise("ode.solve: t has %d rows, the batch has %d", #t, n) end
+    for i = 1, n do list[i] = requests.times_of(t[i]) end
+  else
+    local shared = requests.times_of(t)
+    for i = 1, n do list[i] = shared end
+  end
+  return list
+end
+
+-- rtol or atol: a number for all rows, or one for each.
+local function row_tolerance(name, v, n)
+  if type(v) == "number" then return v end
+  local all = is_tensor(v) and core.to(v, "float64") or core.tensor(v, "float64")
+  if all.numel ~= n then raise("ode.solve: %s has %d elements, the batch has %d rows", name, all.numel, n) end
+  return all:min():item(), core.contiguous(core.reshape(all:detach(), -1))
+end
+
+local function set_stops(request, o)
+  local at, list, jumps = {}, {}, {}
+  for name, jump in pairs {step_t = 0, jump_t = 1} do
+    for _, t in ipairs(requests.numbers_of(name, o[name])) do at[t] = math.max(at[t] or 0, jump) end
+  end
+  for t in pairs(at) do list[#list + 1] = t end
+  if #list == 0 then return end
+  table.sort(list)
+  for i, t in ipairs(list) do jumps[i] = at[t] end
+  request.stops, request.jumps = core.tensor(list, "float64"), core.tensor(jumps, "float64")
+end
+
+-- Options that a batch does not have: their values for one equation.
+local function refuse(o)
+  local wrong = (o.dense and "dense") or (o.save ~= "times" and "save") or (o.save_fn and "save_fn")
+    or (o.grid_constructor and "grid_constructor") or (o.grad ~= "discrete" and "grad")
+    or (o.norm ~= "rms" and o.norm ~= "max" and "norm") or (o.linear and "linear")
+  if wrong then raise("ode.solve: %s = %s is not for a batch", wrong, tostring(o[wrong])) end
+end
+
+-- ---- Solving ----
+
+-- Plain numbers: one solve after the other, which no batching could make faster.
+local function one_by_one(solve, f, y0, t, o)
+  local rows, alone = {}, {}
+  for k, v in pairs(o) do alone[k] = v end
+  alone.batch, alone.throw = nil, false
+  local times = times_of_rows(t, #y0)
+  for i, start in ipairs(y0) do
+    for _, name in ipairs {"rtol", "atol"} do
+      if type(o[name]) == "table" then alone[name] = o[name][i] end
+    end
+    rows[i] = solve(function(time, y) return f(time, y, i) end, start, times[i], alone)
+  end
+  return rows
+end
+
+local function part(x, begin, count)
+  return x and core.narrow(x, 1, begin, count)
+end
+
+-- The solutions of the rows from those of all.
+local function split(request, state, times, ys, results, counter, event_t, before, after)
+  local rows, y_at, hit_at = {}, 1, 1
+  for i, result in ipairs(results) do
+    local hits = #result.event_index
+    rows[i] = solutions.of(request, state, times[i], {}, nil, part(ys, y_at, result.reached), result, counter, nil,
+      part(event_t, hit_at, hits), part(before, hit_at, hits), part(after, hit_at, hits))
+    y_at, hit_at = y_at + result.reached, hit_at + hits
+  end
+  return rows
+end
+
+--- solve(f, y0, t, {batch = true, …}) for all rows of y0; solve is the one for a single equation.
+function M.solve(solve, f, y0, t, opts)
+  local o = options.check("ode.solve", opts, requests.defaults)
+  if opts.throw == nil then o.throw = false end
+  if type(y0) == "table" and type(y0[1]) ~= "nil" and not is_tensor(y0) and not is_tensor(y0[1]) then
+    local rows = one_by_one(solve, f, y0, t, opts)
+    check_failures(rows, o)
+    return collected(rows, tostring(o.method))
+  end
+  if not is_tensor(y0) or y0.ndim < 1 then
+    raise("ode.solve: a batch needs y0 with a row for each equation, got a %s",
+      is_tensor(y0) and "0-d tensor" or type(y0))
+  end
+  refuse(o)
+  local n = y0:size(1)
+  if n == 0 then return collected({}, tostring(o.method)) end
+  local times = times_of_rows(t, n)
+  local row_rtol, row_atol
+  o.rtol, row_rtol = row_tolerance("rtol", o.rtol, n)
+  o.atol, row_atol = row_tolerance("atol", o.atol, n)
+  local stops = {step_t = o.step_t, jump_t = o.jump_t}
+  o.step_t, o.jump_t = nil, nil
+  local state = requests.state_of(core.select(y0, 1, 1))
+  local request = requests.of(o, f, y0, state, times[1])
+  request.row_rtol, request.row_atol = row_rtol, row_atol
+  set_stops(request, stops)
+  local counts = {}
+  for i, own in ipairs(times) do counts[i] = own.numel end
+  request.counts = core.tensor(counts, "float64")
+  local field = pass.hold(function(time, y, rows) return f(time, y, rows) end)
+  local rows = split(request, state, times, core.ode_solve_batch(field, y0, core.cat(times, 1), request))
+  check_failures(rows, o)
+  return collected(rows, request.method)
+end
+
+return M

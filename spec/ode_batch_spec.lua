@@ -1,0 +1,223 @@
+-- Batches: each row of a batch is solved as if it were alone, bit by bit.
+
+local helper = require "spec.helper"
+local tide = require "tide"
+local ode = tide.ode
+
+local function vector(...) return tide.tensor({...}, "float64") end
+
+-- Element-wise, so that a row's derivative does not depend on the batch around it.
+local function wavy(p)
+  return function(t, y) return (y * p):sin() * (t * 1.3):cos() - y ^ 3 * 0.1 end
+end
+
+local function same(a, b) return (a - b):abs():max():item() == 0 end
+
+local function assert_rows_alone(f, y0, times, o, row_options)
+  o.batch = true
+  local batch = ode.solve(f, y0, times, o)
+  for i = 1, y0:size(1) do
+    local alone = {capture = false, throw = false}
+    for k, v in pairs(o) do alone[k] = v end
+    for k, v in pairs(row_options and row_options(i) or {}) do alone[k] = v end
+    alone.batch = nil
+    local t = type(times[1]) == "table" and times[i] or times
+    local sol = ode.solve(function(s, y)
+      return f(s:reshape(1, 1), y:unsqueeze(1), tide.tensor({i}, "int64")):squeeze(1)
+    end, y0[i]:clone(), t, alone)
+    local row = batch.rows[i]
+    assert.are.equal(sol.status, row.status)
+    assert.are.same(sol.grid, row.grid)
+    for _, name in ipairs {"nfe", "accepted", "rejected", "h_min", "h_max", "t_last"} do
+      assert.are.equal(sol.stats[name], row.stats[name])
+    end
+    assert.is_true(same(sol.ys, row.ys))
+    assert.is_true(same(sol.ts, row.ts))
+  end
+  return batch
+end
+
+describe("a batch", function()
+  local y0 = tide.generator(1):randn({7, 2}, "float64")
+
+  it("computes for every row what it would alone, to the bit, by every kind of method", function()
+    for _, method in ipairs {"tsit5", "dopri5", "bosh3", "dop853", "rk4", "euler", "rodas5p", "trbdf2", "bdf",
+      "radau5"} do
+      if ode.methods[method] then
+        local o = {method = method, rtol = 1e-6, atol = 1e-8}
+        if ode.methods[method].error_order == 0 then o.step_size = 0.07 end
+        assert_rows_alone(wavy(1.3), y0, {0, 0.4, 1.1}, o)
+      end
+    end
+  end)
+
+  it("has times of its own for each row, in any direction and number", function()
+    local times = {{0, 1}, {1, 0.4, 0.2}, {0, 0.1, 0.2, 0.3}, {2}, {0, 2}, {0.5, 0.5, 0.7}, {-1, 1}}
+    local batch = assert_rows_alone(wavy(0.8), y0, times, {rtol = 1e-7, atol = 1e-9})
+    assert.are.equal("table", type(batch.ys))
+    assert.are.same({1, 2}, batch.ys[4].shape)
+    assert.are.same({7, 2}, batch.last.shape)
+    assert.are.equal(0, batch.stats[4].nfe)
+  end)
+
+  it("gives rows × times × state when the rows have equally many", function()
+    local batch = ode.solve(wavy(0.8), y0, {0, 0.5, 1}, {batch = true})
+    assert.are.same({7, 3, 2}, batch.ys.shape)
+    assert.are.same({7, 3}, batch.ts.shape)
+    local grid = ode.solve(wavy(0.8), y0, tide.linspace(0, 1, 4, "float64"):unsqueeze(1):expand(7, 4), {batch = true})
+    assert.are.same({7, 4, 2}, grid.ys.shape)
+  end)
+
+  it("has tolerances of its own for each row", function()
+    local rtol = {1e-3, 1e-5, 1e-7, 1e-9, 1e-4, 1e-6, 1e-8}
+    assert_rows_alone(wavy(0.8), y0, {0, 3}, {rtol = rtol, atol = 1e-9},
+      function(i) return {rtol = rtol[i]} end)
+  end)
+
+  it("tells f which rows are still at work, and costs nothing for those that are done", function()
+    local calls, seen = 0, 0
+    local rate = vector(1, 100, 3)
+    local function f(_, y, rows)
+      calls, seen = calls + 1, seen + rows.numel
+      return -y * rate[rows]:unsqueeze(2)
+    end
+    local batch = ode.solve(f, tide.ones({3, 1}, "float64"), {0, 5}, {batch = true, method = "dopri5"})
+    local nfe, most = 0, 0
+    for _, s in ipairs(batch.stats) do nfe, most = nfe + s.nfe, math.max(most, s.nfe) end
+    assert.are.equal(nfe, seen)
+    assert.are.equal(most, calls)
+    assert.is_true(batch.stats[2].steps > 3 * batch.stats[1].steps)
+  end)
+
+  it("keeps failures apart: NaN, blow-up and step limits stop nobody else", function()
+    local start = vector(1, 1, 1, 1):unsqueeze(2)
+    local function f(t, y, rows)
+      local kind = rows:double():unsqueeze(2)
+      local nan = tide.where(t:gt(0.7), y * (0 / 0), -y)
+      return tide.where(kind:eq(2), nan, tide.where(kind:eq(3), y * y, -y))
+    end
+    local batch = assert_rows_alone(f, start, {0, 0.25, 2}, {max_steps = 3000})
+    assert.are.same({"ok", "nonfinite"}, {batch.status[1], batch.status[2]})
+    assert.is_true(batch.status[3] == "dt_underflow" or batch.status[3] == "nonfinite")
+    assert.are.equal("ok", batch.status[4])
+    assert.close(batch.stats[2].t_last, 0.7, 1e-10)
+    assert.are.equal(2, batch.ys[2]:size(1))
+    assert.is_truthy(tostring(batch):find("2 ok", 1, true))
+    assert.is_truthy(batch:explain():find("row 2: ", 1, true))
+    assert.fails_here(function() ode.solve(f, start, {0, 2}, {batch = true, throw = true}) end, "row 2: ")
+  end)
+
+  it("has events of its own for each row", function()
+    local start = tide.tensor({{50, 0}, {20, 0}, {5, 3}}, "float64")
+    local function f(_, y) return tide.cat({y:narrow(2, 2, 1), y:narrow(2, 1, 1) * 0 - 9.8}, 2) end
+    local bounce = {
+      fn = function(_, y) return y[1] end, direction = -1,
+      reset = function(_, y) return tide.cat({y:narrow(1, 1, 1) * 0, y:narrow(1, 2, 1) * -0.8}, 1) end,
+    }
+    local batch = ode.solve(f, start, {0, 5}, {batch = true, event = bounce, rtol = 1e-10, atol = 1e-10})
+    assert.close(batch.rows[1].events.t, {3.19438282499969957}, 1e-12)
+    assert.close(batch.last[1], {29.2445651649735017, 7.34891303299470035}, 1e-10)
+    assert.close(batch.rows[2].events.t[1]:item(), math.sqrt(40 / 9.8), 1e-12)
+    assert.is_true(#batch.rows[3].events.index > #batch.rows[1].events.index)
+    local fall = ode.solve(f, start, {0, 50}, {batch = true, event = {fn = bounce.fn, direction = -1}})
+    assert.are.same({"event", "event", "event"}, fall.status)
+  end)
+
+  it("steps onto jumps in each row's own direction", function()
+    local function f(t, y) return tide.where(t:lt(0.5), -y, y * 5) end
+    local times = {{0, 1}, {1, 0}, {0.6, 1}}
+    local batch = ode.solve(f, tide.ones({3, 1}, "float64"), times, {batch = true, jump_t = 0.5, rtol = 1e-9,
+      atol = 1e-9})
+    assert.close(batch.last, {{math.exp(2)}, {math.exp(-2)}, {math.exp(2)}}, 1e-7)
+  end)
+
+  it("of numbers is one solve after the other", function()
+    local batch = ode.solve(function(_, y, row) return {-row * y[1]} end, {{1}, {2}}, {0, 1}, {batch = true,
+      rtol = 1e-8})
+    assert.close(batch.rows[2].last, {2 * math.exp(-2)}, 1e-6)
+    assert.are.same({"ok", "ok"}, batch.status)
+  end)
+
+  it("passes errors of f on, and leaks nothing", function()
+    local function attempt(n)
+      local calls = 0
+      local ok, why = pcall(ode.solve, function(t, y)
+        calls = calls + 1
+        if calls == n then error("stop", 0) end
+        return wavy(1)(t, y)
+      end, y0, {0, 1}, {batch = true})
+      assert.are.same({false, "stop"}, {ok, why})
+    end
+    attempt(5)
+    local before = helper.live()
+    for n = 1, 20 do attempt(n) end
+    assert.are.equal(before, helper.live())
+    assert.are.equal("ok", ode.solve(wavy(1), y0, {0, 1}, {batch = true}).status[1])
+  end)
+
+  it("may solve a batch in its right-hand side", function()
+    local function f(_, y)
+      return -ode.solve(function(_, z) return -z end, y, {0, 0.1}, {batch = true, rtol = 1e-10, atol = 1e-12}).last
+    end
+    local batch = ode.solve(f, tide.ones({2, 1}, "float64"), {0, 1}, {batch = true, rtol = 1e-8})
+    assert.close(batch.last, {{math.exp(-math.exp(-0.1))}, {math.exp(-math.exp(-0.1))}}, 1e-6)
+  end)
+
+  it("refuses what it has not", function()
+    assert.fails_here(function() ode.solve(wavy(1), y0, {0, 1}, {batch = true, dense = true}) end, "dense",
+      "not for a batch")
+    assert.fails_here(function() ode.solve(wavy(1), y0, {{0, 1}}, {batch = true}) end, "t has 1 rows, the batch has 7")
+    assert.fails_here(function() ode.solve(wavy(1), y0, {0, 1}, {batch = true, rtol = {1, 2}}) end, "rtol has 2")
+    assert.fails_here(function() ode.solve(function() return y0 end, y0:narrow(1, 1, 3), {0, 1}, {batch = true}) end,
+      "of the shape of its rows")
+  end)
+end)
+
+describe("gradients of a batch", function()
+  local start = tide.generator(2):randn({5, 2}, "float64") * 0.5
+
+  it("are those of the rows alone: starts, parameters, and every time", function()
+    local times = {{0, 1}, {1, 0.4, 0.2}, {0, 0.1, 0.2, 0.3}, {0, 0.7}, {0.5, 0.9}}
+    local p, y0 = vector(1.1, 0.8):requires_grad(), start:clone():requires_grad()
+    local ts = {}
+    for i, t in ipairs(times) do ts[i] = tide.tensor(t, "float64"):requires_grad() end
+    for _, more in ipairs {{}, {checkpoints = 2}, {method = "trbdf2"}} do
+      local o = {rtol = 1e-6, atol = 1e-8, batch = true}
+      for k, v in pairs(more) do o[k] = v end
+      local batch = ode.solve(wavy(p), y0, ts, o)
+      local loss = 0
+      for i = 1, 5 do loss = loss + (batch.ys[i]:sin() * i):sum() end
+      local got = tide.gradients(loss, {y0, p, ts[1], ts[2], ts[3]})
+      local sum = vector(0, 0)
+      o.batch = nil
+      for i = 1, 5 do
+        local row, own = start[i]:clone():requires_grad(), tide.tensor(times[i], "float64"):requires_grad()
+        local sol = ode.solve(wavy(p), row, own, o)
+        local g = tide.gradients((sol.ys:sin() * i):sum(), {row, p, own})
+        assert.close(got[1][i], g[1], 1e-13)
+        sum = sum + g[2]
+        if i <= 3 then assert.close(got[2 + i], g[3], 1e-13) end
+      end
+      assert.close(got[2], sum, 1e-13)
+    end
+  end)
+
+  it("pass through events", function()
+    local g = vector(9.8):requires_grad()
+    local y0 = tide.tensor({{50, 0}, {20, 0}}, "float64"):requires_grad()
+    local batch = ode.solve(function(_, y) return tide.cat({y:narrow(2, 2, 1), y:narrow(2, 1, 1) * 0 - g}, 2) end, y0,
+      {0, 50}, {batch = true, rtol = 1e-11, atol = 1e-11, event = function(_, y) return y[1] end})
+    local grad = tide.gradients(batch.rows[1].ts[2] + batch.rows[2].ts[2] * 2, {y0, g})
+    local t1, t2 = math.sqrt(100 / 9.8), math.sqrt(40 / 9.8)
+    assert.close(grad[1], {{t1 / 100, t1 * t1 / 100}, {t2 / 20, t2 * t2 / 20}}, 1e-10)
+    assert.close(grad[2], {-(t1 + 2 * t2) / 2 / 9.8}, 1e-10)
+  end)
+
+  it("flow from every row of a failed batch that was reached", function()
+    local y0 = vector(1, 0.1):unsqueeze(2):requires_grad()
+    local batch = ode.solve(function(_, y) return y * y end, y0, {0, 0.5, 2}, {batch = true, rtol = 1e-8, atol = 1e-8})
+    assert.is_true(batch.status[1] ~= "ok" and batch.status[2] == "ok")
+    local g = tide.gradients(batch.last:sum(), {y0})[1]
+    assert.close(g, {{4}, {1 / 0.8 ^ 2}}, 1e-5)
+  end)
+end)
