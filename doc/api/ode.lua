@@ -154,4 +154,61 @@ adjoint_params: tensor[]? | further tensors that need gradients]],
         .. "i, torchdiffeq: elementary.",
       example = "ode.controllers.pi.safety --> 0.9"},
   },
+
+  {
+    title = "Steady states and noise",
+    {"ode.steady_state", "f: function, y0: tensor, opts: options? -> tensor, table",
+      "y with f(t, y) = 0 near y0, by pseudo-transient continuation, which follows the flow first and ends as "
+        .. "Newton's method; its gradient by the implicit function theorem, with GMRES on products with the transposed "
+        .. "Jacobian. "
+        .. "The second result has status, residual and iterations.",
+      options = [[
+t: number = 0 | the time at which f is asked
+rtol: number = 1e-10 | of |f|, relative to |y|
+atol: number = 1e-12 | of |f|
+max_iters: integer = 200 | steps
+first_step: number = 0.1 | in pseudo-time; a smaller one follows the flow longer
+gmres_rtol: number = 1e-12 | of the adjoint system
+gmres_restart: integer = 60 | directions kept
+gmres_iters: integer = 600 | at most
+throw: boolean = true | false gives nil and the second result]],
+      returns = "The state, through which gradients reach every tensor that f closes over (not y0), and a table.",
+      errors = "No steady state was reached, or the adjoint system could not be solved.",
+      source = "Kelley and Keyes 1998 (continuation); Saad and Schultz 1986 (GMRES).",
+      example = [[
+local p = tide.tensor({8}, "float64"):requires_grad()
+local y = ode.steady_state(function(t, y) return p - y ^ 3 end, tide.ones({1}, "float64"))
+y:sum():backward()
+assert(math.abs(y:item() - 2) < 1e-9 and math.abs(p.grad:item() - 1 / 12) < 1e-9)]]},
+    {"ode.brownian", "shape: integer[], t0: number, t1: number, opts: options? -> table",
+      "A path of independent Brownian motions on [t0, t1], 0 at t0, that can be asked at any time in any order and "
+        .. "gives the same for the same seed. path:at(t) gives W(t) and its time integral since t0; "
+        .. "path:increment(s, t) gives W(t) − W(s) and ∫(W(r) − W(s)) dr.",
+      options = [[
+seed: integer = 0 | of the path
+dtype: string = "float32" | of its values
+depth: integer = 20 | resolved to (t1 − t0)/2^depth, straight lines within]],
+      source = "Foster, Lyons and Oberhauser 2020; Jelinčič, Foster and Kidger 2024.",
+      example = "ode.brownian({3}, 0, 1):at(0):sum():item() --> 0"},
+    {"ode.sde", "f: function, g: function, y0: tensor, t: numbers, opts: options -> table",
+      "Solves dy = f(t, y) dt + g(t, y) dW in fixed steps over a path, with values at the ascending times t. Gradients "
+        .. "reach y0 and all that f and g close over, exact for the steps taken with the noise as it is.",
+      options = [[
+method: string = "euler_maruyama" | Itô, strong order 1/2; "milstein": Itô, diagonal noise, 1; "heun":
+  Stratonovich, 1; "sra1": additive noise, 3/2
+step_size: number | at most; every stretch between two times is divided evenly
+path: table? | of ode.brownian; made from seed by default
+seed: integer = 0 | of the path that is made
+noise: string = "diagonal" | g is like y; "general": g is (elements of y) × m and the path has shape {m}
+checkpoint: boolean = false | keep the states at the times only and repeat the steps in the backward pass]],
+      returns = "ts, ys (times × state), last, path, stats.",
+      source = "Maruyama 1955; Milstein 1975; Rümelin 1982; Rößler 2010.",
+      example = [[
+local s = ode.sde(function(t, y) return -y end, function(t, y) return y * 0 + 0.1 end, tide.ones(2), {0, 1},
+  {method = "sra1", step_size = 0.01})
+assert(s.ys.shape[1] == 2)]]},
+    {"ode.sde_methods", "table",
+      "The methods of ode.sde, each with the sense of its integral: ito, stratonovich or both.",
+      example = 'ode.sde_methods.milstein --> ito'},
+  },
 }

@@ -2686,6 +2686,58 @@ tide.ode.methods = {}
 ---The step controllers by name: exponents k1, k2, k3 of the last three errors and k4, k5 of the last ratios of step sizes, safety, shrink, grow.
 tide.ode.controllers = {}
 
+---@class tide.ode.steady_state.options
+---@field t? number the time at which f is asked; default 0
+---@field rtol? number of |f|, relative to |y|; default 1e-10
+---@field atol? number of |f|; default 1e-12
+---@field max_iters? integer steps; default 200
+---@field first_step? number in pseudo-time; a smaller one follows the flow longer; default 0.1
+---@field gmres_rtol? number of the adjoint system; default 1e-12
+---@field gmres_restart? integer directions kept; default 60
+---@field gmres_iters? integer at most; default 600
+---@field throw? boolean false gives nil and the second result; default true
+
+---y with f(t, y) = 0 near y0, by pseudo-transient continuation, which follows the flow first and ends as Newton's method; its gradient by the implicit function theorem, with GMRES on products with the transposed Jacobian. The second result has status, residual and iterations.
+---@param f function
+---@param y0 tide.Tensor
+---@param opts? tide.ode.steady_state.options
+---@return tide.Tensor
+---@return table
+function tide.ode.steady_state(f, y0, opts) end
+
+---@class tide.ode.brownian.options
+---@field seed? integer of the path; default 0
+---@field dtype? string of its values; default "float32"
+---@field depth? integer resolved to (t1 − t0)/2^depth, straight lines within; default 20
+
+---A path of independent Brownian motions on [t0, t1], 0 at t0, that can be asked at any time in any order and gives the same for the same seed. path:at(t) gives W(t) and its time integral since t0; path:increment(s, t) gives W(t) − W(s) and ∫(W(r) − W(s)) dr.
+---@param shape integer[]
+---@param t0 number
+---@param t1 number
+---@param opts? tide.ode.brownian.options
+---@return table
+function tide.ode.brownian(shape, t0, t1, opts) end
+
+---@class tide.ode.sde.options
+---@field method? string Itô, strong order 1/2; "milstein": Itô, diagonal noise, 1; "heun": Stratonovich, 1; "sra1": additive noise, 3/2; default "euler_maruyama"
+---@field step_size? number at most; every stretch between two times is divided evenly
+---@field path? table of ode.brownian; made from seed by default
+---@field seed? integer of the path that is made; default 0
+---@field noise? string g is like y; "general": g is (elements of y) × m and the path has shape {m}; default "diagonal"
+---@field checkpoint? boolean keep the states at the times only and repeat the steps in the backward pass; default false
+
+---Solves dy = f(t, y) dt + g(t, y) dW in fixed steps over a path, with values at the ascending times t. Gradients reach y0 and all that f and g close over, exact for the steps taken with the noise as it is.
+---@param f function
+---@param g function
+---@param y0 tide.Tensor
+---@param t number[]|tide.Tensor
+---@param opts tide.ode.sde.options
+---@return table
+function tide.ode.sde(f, g, y0, t, opts) end
+
+---The methods of ode.sde, each with the sense of its integral: ito, stratonovich or both.
+tide.ode.sde_methods = {}
+
 ---@class tide.implicit.HomoODE.options
 ---@field kind? string z' = F(z; x), as released; "residual": z' = F(z; x) − z, whose rest points are the equilibria z = F(z; x); default "learned"
 ---@field inputs? integer channels of the images; default 3

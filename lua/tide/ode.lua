@@ -159,4 +159,9 @@ function M.odeint_adjoint(f, y0, t, opts)
   return M.solve(f, y0, t, o).ys
 end
 
+M.steady_state = require("tide.ode.steady").steady_state
+M.brownian = require("tide.ode.brownian").brownian
+M.sde = require("tide.ode.sde").sde
+M.sde_methods = require("tide.ode.sde").sde_methods
+
 return M
