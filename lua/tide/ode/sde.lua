@@ -97,8 +97,8 @@ end
 --- times t. Options: method "euler_maruyama" (Itô), "milstein" (Itô, diagonal), "heun" (Stratonovich) or "sra1"
 --- (additive noise, strong order 3/2); step_size; noise "diagonal" (g like y) or "general" (g is y's elements × m, a
 --- path of m); path (ode.brownian; made from `seed` when it is not given); checkpoint true keeps the states at the
---- times only and repeats the steps in the backward pass. Gradients reach y0 and all that f and g close over, the path stays
---- as it is. Gives {ts, ys, last, path, stats}.
+--- times only and repeats the steps in the backward pass. Gradients reach y0 and all that f and g close over, the path
+--- stays as it is. Gives {ts, ys, last, path, stats}.
 function M.sde(f, g, y0, t, opts)
   local o = options.check("ode.sde", opts, defaults)
   if not tensors.is_tensor(y0) then raise("ode.sde: y0 is a %s, expected a tensor", type(y0)) end
