@@ -16,7 +16,8 @@ typedef enum {
   TD_BUF_INPUT,     /* given at each run; slot: which */
   TD_BUF_OUTPUT,    /* likewise, written by the program */
   TD_BUF_EXTERNAL,  /* a tensor that the function closed over, read where it lies; slot: which */
-  TD_BUF_CONSTANT   /* a tensor that was made while the function was captured; slot: which */
+  TD_BUF_CONSTANT,  /* a tensor that was made while the function was captured; slot: which */
+  TD_BUF_LOCAL      /* lives inside the tiles of a run of steps (tile.h) */
 } td_buffer_kind;
 
 typedef struct {
@@ -99,8 +100,8 @@ void td_ir_analyse(td_ir *ir);
 td_status td_pass_chains(td_ir *ir);      /* element-wise calls, copies, conversions, joins become chains */
 td_status td_pass_reuse(td_ir *ir);       /* common subexpressions */
 td_status td_pass_dead(td_ir *ir);        /* steps whose results nobody reads */
-td_status td_pass_straighten(td_ir *ir);  /* operands that a kernel could not read as they lie are copied by a step */
 td_status td_pass_epilogues(td_ir *ir);   /* activation and sums into normalisation and convolution */
+td_status td_pass_straighten(td_ir *ir);  /* operands that a kernel could not read as they lie are copied by a step */
 td_status td_pass_fuse(td_ir *ir);        /* chains joined to longer ones */
 td_status td_pass_outputs(td_ir *ir);     /* results are written where the caller wants them */
 /* Offsets of the temporaries in one block; *bytes receives its size. Buffers that die where an equal one is born share. */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include "graph/plan.h"
 #include "graph/program.h"
+#include "graph/tile.h"
 #include "ops/ops.h"
 
 /* ---- The listing ---- */
@@ -29,9 +30,9 @@ static double flops_of(const td_step *s) {
   double n = (double)y->numel;
   if (s->chain) return n * s->chain->nstep;
   if (s->op == &td_op_matmul) return 2 * n * (double)s->in[0].shape[s->in[0].ndim - 1];
-  if (s->op == &td_op_conv2d || s->op == &td_op_conv2d_input_grad) {
+  if (s->op == &td_op_conv2d || s->op == &td_op_conv2d_fused || s->op == &td_op_conv2d_input_grad) {
     const size_t *w = s->in[1].shape;
-    double images = s->op == &td_op_conv2d ? n : (double)s->in[0].numel;
+    double images = s->op != &td_op_conv2d_input_grad ? n : (double)s->in[0].numel;
     return 2 * images * (double)(w[0] * w[1] * w[2]);
   }
   if (s->op == &td_op_conv2d_weight_grad)
@@ -57,13 +58,13 @@ __attribute__((format(printf, 2, 3))) static void put(text *to, const char *fmt,
 
 static void put_value(const td_plan *p, const td_value *v, text *to) {
   static const char letter[] = {[TD_BUF_TEMP] = 't', [TD_BUF_INPUT] = 'x', [TD_BUF_OUTPUT] = 'y', [TD_BUF_EXTERNAL] = 'p',
-                                [TD_BUF_CONSTANT] = 'c'};
+                                [TD_BUF_CONSTANT] = 'c', [TD_BUF_LOCAL] = 'l'};
   const td_buffer *f = &p->ir.buffer[v->buffer];
   if (f->kind == TD_BUF_CONSTANT && v->ndim == 0) {
     put(to, " %g", td_tensor_get(p->ir.constant[f->slot], 0));
     return;
   }
-  int which = f->kind == TD_BUF_TEMP ? v->buffer : f->slot + 1;
+  int which = f->kind == TD_BUF_TEMP || f->kind == TD_BUF_LOCAL ? v->buffer : f->slot + 1;
   put(to, " %c%d(%s)", letter[f->kind], which, td_shape_string(v->ndim, v->shape));
 }
 
@@ -78,6 +79,12 @@ void td_program_describe(const td_program *program, int i, td_program_line *line
   const td_step *s = p->ir.step[i];
   *line = (td_program_line){.name = s->chain ? "chain" : s->op->name, .flops = flops_of(s)};
   text to = {line->text, sizeof line->text};
+  for (int k = 0; k < p->count; k++) {
+    int first, count;
+    if (p->action[k].kind != TD_DO_TILES) continue;
+    td_tiles_span(p->action[k].as.tiles, &first, &count);
+    if (i >= first && i < first + count) put(&to, "[%zu tiles]", td_tiles_count(p->action[k].as.tiles));
+  }
   for (int k = 0; k < s->nout; k++) put_value(p, &s->out[k], &to);
   put(&to, " =");
   if (s->chain) put_chain(s->chain, &to);

@@ -2,6 +2,9 @@
  * are a matter of writing a few pointers. */
 #include "graph/plan.h"
 #include <string.h>
+#include <time.h>
+#include "base/alloc.h"
+#include "graph/tile.h"
 #include "ops/ops.h"
 
 /* ---- Building ---- */
@@ -19,8 +22,7 @@ int td_plan_slot(const td_plan *p, td_buffer_kind kind) {
 
 static int slot_of(const td_plan *p, const td_buffer *f) { return td_plan_slot(p, f->kind) + f->slot; }
 
-/* *where will point `offset` bytes into the buffer. */
-static td_status note(td_plan *p, int buffer, size_t offset, void **where) {
+td_status td_plan_note(td_plan *p, int buffer, size_t offset, void **where) {
   const td_buffer *f = &p->ir.buffer[buffer];
   td_slot *s = &p->slot[slot_of(p, f)];
   if (s->count == s->room) {
@@ -44,7 +46,7 @@ static td_tensor *head_of(td_plan *p, const td_value *v) {
   *t = (td_tensor){.refs = 1, .dtype = v->dtype, .ndim = v->ndim, .weak = v->weak, .storage = s, .numel = v->numel};
   memcpy(t->shape, v->shape, sizeof t->shape);
   memcpy(t->stride, v->stride, sizeof t->stride);
-  if (note(p, v->buffer, v->offset, (void **)&t->data) || note(p, v->buffer, 0, &s->data)) return NULL;
+  if (td_plan_note(p, v->buffer, v->offset, (void **)&t->data) || td_plan_note(p, v->buffer, 0, &s->data)) return NULL;
   return t;
 }
 
@@ -150,11 +152,11 @@ static td_status add_chain(td_plan *p, int step) {
   td_status status = TD_OK;
   for (int i = 0; i < s->nin && !status; i++) {
     lay_operand(&w->in[i], &s->in[i], c);
-    status = note(p, s->in[i].buffer, s->in[i].offset, &w->in[i].data);
+    status = td_plan_note(p, s->in[i].buffer, s->in[i].offset, &w->in[i].data);
   }
   for (int i = 0; i < s->nout && !status; i++) {
     lay_operand(&w->out[i], &s->out[i], c);
-    status = note(p, s->out[i].buffer, s->out[i].offset, &w->out[i].data);
+    status = td_plan_note(p, s->out[i].buffer, s->out[i].offset, &w->out[i].data);
   }
   collapse(w);
   assign_registers(w);
@@ -188,8 +190,8 @@ static td_status add_copy(td_plan *p, int step, const td_value *y, const td_valu
   collapse(w);
   a->as.chain.kernel = td_k(d)->pointwise;
   a->as.chain.pw = w;
-  td_status s = note(p, x->buffer, x->offset, &w->in[0].data);
-  return s ? s : note(p, y->buffer, y->offset, &w->out[0].data);
+  td_status s = td_plan_note(p, x->buffer, x->offset, &w->in[0].data);
+  return s ? s : td_plan_note(p, y->buffer, y->offset, &w->out[0].data);
 }
 
 static td_status add_cat(td_plan *p, int step) {
@@ -267,7 +269,7 @@ static td_tensor *heads(td_ir *ir, const td_value *v, int n) {
 
 static td_status run_passes(td_ir *ir) {
   static td_status (*const passes[])(td_ir *) = {
-    td_pass_chains, td_pass_reuse, td_pass_dead, td_pass_straighten, td_pass_epilogues, td_pass_fuse, td_pass_dead,
+    td_pass_chains, td_pass_reuse, td_pass_dead, td_pass_epilogues, td_pass_straighten, td_pass_fuse, td_pass_dead,
     td_pass_outputs,
   };
   td_status s = TD_OK;
@@ -276,20 +278,114 @@ static td_status run_passes(td_ir *ir) {
   return s;
 }
 
-td_status td_plan_make(td_plan *p) {
+/* Slots, and room for what is measured; the actions are to come. */
+static td_status make_slots(td_plan *p) {
   td_ir *ir = &p->ir;
-  td_status s = run_passes(ir);
-  if (!s) s = td_ir_place(ir, &p->bytes);
-  if (s) return s;
   p->nslot = 1 + ir->ninput + ir->noutput + ir->nexternal + ir->nconstant;
   p->slot = td_pool_get(&ir->pool, (size_t)p->nslot * sizeof *p->slot);
+  return p->slot ? TD_OK : td_last_status();
+}
+
+static td_status finish(td_plan *p) {
+  p->seconds = td_pool_get(&p->ir.pool, (size_t)(p->count + 1) * sizeof *p->seconds);
+  if (!p->seconds) return td_last_status();
+  int first = td_plan_slot(p, TD_BUF_CONSTANT);
+  for (int i = 0; i < p->ir.nconstant; i++) td_plan_set(p, first + i, p->ir.constant[i]->storage->data);
+  return TD_OK;
+}
+
+td_status td_plan_lay(td_plan *p) {
+  td_ir_analyse(&p->ir);
+  td_status s = td_ir_place(&p->ir, &p->bytes);
+  if (!s) s = make_slots(p);
+  for (int i = 0; i < p->ir.nstep && !s; i++) s = add_step(p, i);
+  return s ? s : finish(p);
+}
+
+static td_status add_tiles(td_plan *p, td_tiles *t, int *step) {
+  int first, count;
+  td_tiles_span(t, &first, &count);
+  td_action *a = new_action(p, TD_DO_TILES, first);
+  if (!a) return td_last_status();
+  a->as.tiles = t;
+  *step += count;
+  return td_tiles_make(t, p);
+}
+
+td_status td_plan_make(td_plan *p) {
+  td_ir *ir = &p->ir;
+  td_tiles **tiles = NULL;
+  td_status s = run_passes(ir);
+  if (!s) s = td_tiles_find(ir, &tiles);
+  if (!s) s = td_ir_place(ir, &p->bytes);
+  if (!s) s = make_slots(p);
+  if (s) return s;
   p->input = heads(ir, ir->input, ir->ninput);
   p->output = heads(ir, ir->output, ir->noutput);
-  if (!p->slot || !p->input || !p->output) return td_last_status();
-  for (int i = 0; i < ir->nstep && !s; i++) s = add_step(p, i);
-  p->seconds = td_pool_get(&ir->pool, (size_t)(p->count + 1) * sizeof *p->seconds);
-  if (s || !p->seconds) return td_last_status();
-  int first = td_plan_slot(p, TD_BUF_CONSTANT);
-  for (int i = 0; i < ir->nconstant; i++) td_plan_set(p, first + i, ir->constant[i]->storage->data);
+  if (!p->input || !p->output) return td_last_status();
+  for (int i = 0; i < ir->nstep && !s;) {
+    int first = -1, count;
+    if (*tiles) td_tiles_span(*tiles, &first, &count);
+    if (first == i) s = add_tiles(p, *tiles++, &i);
+    else s = add_step(p, i++);
+  }
+  return s ? s : finish(p);
+}
+
+/* ---- Running and freeing ---- */
+
+static td_status perform(td_action *a) {
+  switch (a->kind) {
+    case TD_DO_OP: return a->as.call.op->run(&a->as.call);
+    case TD_DO_CHAIN: a->as.chain.kernel(a->as.chain.pw); return TD_OK;
+    case TD_DO_TILES: return td_tiles_run(a->as.tiles);
+    case TD_DO_MOVE: {
+      const td_tensor *y = a->as.move.y;
+      td_k_rearrange(y->data, y->stride, a->as.move.x->data, a->as.move.stride, y->ndim, y->shape,
+                     td_dtype_size(y->dtype));
+      return TD_OK;
+    }
+    default: memset(a->as.clear.y->data, 0, a->as.clear.bytes); return TD_OK;
+  }
+}
+
+td_status td_plan_run(td_plan *p) {
+  for (int i = 0; i < p->count; i++) {
+    td_status s = perform(&p->action[i]);
+    if (s) return s;
+  }
   return TD_OK;
+}
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+td_status td_plan_run_measured(td_plan *p) {
+  for (int i = 0; i < p->count; i++) {
+    double began = now();
+    td_status s = perform(&p->action[i]);
+    if (s) return s;
+    p->seconds[i] = now() - began;
+  }
+  return TD_OK;
+}
+
+void td_plan_trim(td_plan *p) {
+  if (p->slot) {
+    td_free(p->slot[0].base, p->bytes + 64);
+    td_plan_set(p, 0, NULL);
+  }
+  for (int i = 0; i < p->count; i++)
+    if (p->action[i].kind == TD_DO_TILES) td_tiles_trim(p->action[i].as.tiles);
+}
+
+void td_plan_free(td_plan *p) {
+  td_plan_trim(p);
+  for (int i = 0; i < p->count; i++)
+    if (p->action[i].kind == TD_DO_TILES) td_tiles_free(p->action[i].as.tiles);
+  td_ir_free(&p->ir);
+  td_free(p, sizeof *p);
 }

@@ -4,7 +4,9 @@
 #define TD_GRAPH_PLAN_H
 #include "graph/ir.h"
 
-typedef enum { TD_DO_OP, TD_DO_CHAIN, TD_DO_MOVE, TD_DO_CLEAR } td_action_kind;
+typedef enum { TD_DO_OP, TD_DO_CHAIN, TD_DO_MOVE, TD_DO_CLEAR, TD_DO_TILES } td_action_kind;
+
+typedef struct td_tiles td_tiles;
 
 /* One kernel call. */
 typedef struct {
@@ -24,6 +26,7 @@ typedef struct {
       td_tensor *y;
       size_t bytes;
     } clear;
+    td_tiles *tiles;
   } as;
 } td_action;
 
@@ -57,6 +60,16 @@ typedef struct td_plan {
 
 /* Runs the passes over p->ir, lays out memory and makes the actions. */
 td_status td_plan_make(td_plan *p);
+/* The same without passes and tiles, for the plan of a tile. */
+td_status td_plan_lay(td_plan *p);
+/* *where will point `offset` bytes into the buffer, whenever its slot is set. */
+td_status td_plan_note(td_plan *p, int buffer, size_t offset, void **where);
+/* The actions, once, on the memory that is set. */
+td_status td_plan_run(td_plan *p);
+td_status td_plan_run_measured(td_plan *p);  /* the same, with the time of each in p->seconds */
+/* Gives its own memory back, and that of its tiles; td_plan_free everything. */
+void td_plan_trim(td_plan *p);
+void td_plan_free(td_plan *p);
 /* Sets the pointers of slot i. The loop is what a changed input costs. */
 void td_plan_set(td_plan *p, int i, void *base);
 /* The first slot of a kind. */

@@ -1,7 +1,6 @@
 /* Programs: a plan, found again or made, and the tensors that it reads besides its inputs. */
 #include "graph/program.h"
 #include <string.h>
-#include <time.h>
 #include "base/alloc.h"
 #include "graph/plan.h"
 #include "ops/ops.h"
@@ -12,17 +11,9 @@ enum { KEPT = 64 };
 static td_plan *kept[KEPT];
 static uint64_t clock_of_use;
 
-static void plan_free(td_plan *p) {
-  if (p->slot) td_free(p->slot[0].base, p->bytes + 64);
-  td_ir_free(&p->ir);
-  td_free(p, sizeof *p);
-}
-
 /* A plan without programs keeps its calls but not its memory. */
 static void plan_release(td_plan *p) {
-  if (--p->refs > 0) return;
-  td_free(p->slot[0].base, p->bytes + 64);
-  td_plan_set(p, 0, NULL);
+  if (--p->refs == 0) td_plan_trim(p);
 }
 
 static td_plan *find(const uint64_t key[2]) {
@@ -41,7 +32,7 @@ static void keep(td_plan *p) {
   for (int i = 0; i < KEPT && at >= 0 && kept[at]; i++)
     if (!kept[i]->refs && kept[i]->used < kept[at]->used) at = i;
   if (at < 0) return;
-  if (kept[at]) plan_free(kept[at]);
+  if (kept[at]) td_plan_free(kept[at]);
   kept[at] = p;
 }
 
@@ -66,7 +57,7 @@ static td_plan *plan_for(td_ir *ir) {
     }
     *p = (td_plan){.ir = *ir, .key = {key[0], key[1]}};
     if (td_plan_make(p)) {
-      plan_free(p);
+      td_plan_free(p);
       return NULL;
     }
     for (int i = 0; i < p->ir.nexternal; i++) {  /* each program has its own */
@@ -123,7 +114,7 @@ void td_program_release(td_program *p) {
   td_free(p->external, (size_t)(p->nexternal + 1) * sizeof *p->external);
   if (p->plan) {
     plan_release(p->plan);
-    if (!p->plan->refs && !is_kept(p->plan)) plan_free(p->plan);
+    if (!p->plan->refs && !is_kept(p->plan)) td_plan_free(p->plan);
   }
   td_free(p, sizeof *p);
 }
@@ -145,44 +136,6 @@ bool td_program_reads(const td_program *p, int i) {
 /* ---- Running ---- */
 
 td_status (*td_program_poll)(void);
-
-static td_status perform(td_action *a) {
-  switch (a->kind) {
-    case TD_DO_OP: return a->as.call.op->run(&a->as.call);
-    case TD_DO_CHAIN: a->as.chain.kernel(a->as.chain.pw); return TD_OK;
-    case TD_DO_MOVE: {
-      const td_tensor *y = a->as.move.y;
-      td_k_rearrange(y->data, y->stride, a->as.move.x->data, a->as.move.stride, y->ndim, y->shape,
-                     td_dtype_size(y->dtype));
-      return TD_OK;
-    }
-    default: memset(a->as.clear.y->data, 0, a->as.clear.bytes); return TD_OK;
-  }
-}
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static td_status run_actions(td_plan *p) {
-  for (int i = 0; i < p->count; i++) {
-    td_status s = perform(&p->action[i]);
-    if (s) return s;
-  }
-  return TD_OK;
-}
-
-static td_status run_measured(td_plan *p) {
-  for (int i = 0; i < p->count; i++) {
-    double began = now();
-    td_status s = perform(&p->action[i]);
-    if (s) return s;
-    p->seconds[i] = now() - began;
-  }
-  return TD_OK;
-}
 
 static void set_all(const td_program *program, void *const *inputs, void *const *outputs) {
   td_plan *p = program->plan;
@@ -237,8 +190,8 @@ static td_status run(td_program *program, void *const *inputs, void *const *outp
 }
 
 td_status td_program_run(td_program *p, void *const *inputs, void *const *outputs) {
-  return run(p, inputs, outputs, run_actions);
+  return run(p, inputs, outputs, td_plan_run);
 }
 td_status td_program_profile(td_program *p, void *const *inputs, void *const *outputs) {
-  return run(p, inputs, outputs, run_measured);
+  return run(p, inputs, outputs, td_plan_run_measured);
 }

@@ -204,9 +204,9 @@ const td_op td_op_conv2d_weight_grad = {
   .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1), .doc = "transpose of conv2d in its weights"};
 
 /* ---- Convolution, what is added to its result and an activation in one pass ----
- * y = act(x*w + bias + chan + add). `parts` says which of the three follow x and w (BIAS | CHAN | ADD); 0 means the
+ * y = act(x*w + bias + chan + add). `parts` says which of the three follow x and w (TD_CONV_BIAS and so on); 0 means the
  * first ones in that order. */
-enum { PARTS = 7, ACT = 8, BIAS = 1, CHAN = 2, ADD = 4 };
+enum { PARTS = TD_CONV_PARTS, ACT = TD_CONV_ACT };
 
 /* The places of bias, chan and add among the operands; 0 for one that is not there. */
 static td_status fused_places(const char *name, const td_attrs *a, int nin, int place[3]) {
