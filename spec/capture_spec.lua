@@ -503,3 +503,93 @@ describe("a long program", function()
     for _ = 1, 3 do close(f(x), captured(x)) end
   end)
 end)
+
+describe("a plan of images", function()
+  local nn = tide.nn
+  local function images(...) return tide.generator(5):randn {...} end
+
+  -- The number of steps of f's program, after comparing its values with f's own.
+  local function steps_of(f, ...)
+    local g = tide.capture(f)
+    close(f(...), g(...), 2e-6)
+    local text, n = text_of(g)
+    return n, text
+  end
+
+  it("does sums and activations inside the convolution and the normalisation before them", function()
+    local conv, norm = nn.Conv2d(8, 8, 3, {padding = 1}), nn.GroupNorm(4, 8)
+    local x, r, t = images(2, 5, 6, 8), images(2, 5, 6, 8), images(2, 1, 1, 8)
+    tide.no_grad(function()
+      assert.are.equal(1, (steps_of(function(v) return conv(v):relu() end, x)))
+      assert.are.equal(1, (steps_of(function(v) return conv(v) + r end, x)))
+      assert.are.equal(1, (steps_of(function(v) return (conv(v) + t + r):silu() end, x)))
+      assert.are.equal(1, (steps_of(function(v) return norm(v):silu() end, x)))
+      assert.are.equal(1, (steps_of(function(v) return norm(v):relu() + r end, x)))
+      assert.are.equal(1, (steps_of(function(v) return norm(v) + r end, x)))
+      assert.are.equal(3, (steps_of(function(v) return conv(norm(v):silu()) + conv(v) end, x)))
+      assert.are.equal(2, (steps_of(function(v)  -- both are wanted
+        local y = conv(v)
+        return tide.cat({y, y:relu()}, 1)
+      end, x)) - 1)
+    end)
+  end)
+
+  it("does them inside a layer norm and a batch norm", function()
+    local layer, batch = nn.LayerNorm(8), nn.BatchNorm2d(8)
+    local x = images(3, 4, 4, 8)
+    tide.no_grad(function()
+      assert.are.equal(1, (steps_of(function(v) return layer(v):gelu() end, x)))
+      local _, text = steps_of(function(v) return batch(v):relu() end, x)
+      assert.is_truthy(text:find("channel_norm_act"))
+    end)
+  end)
+
+  it("derives through an activation inside the normalisation's derivative", function()
+    for _, act in ipairs {"relu", "silu", "gelu"} do
+      local conv, norm = nn.Conv2d(4, 8, 3), nn.GroupNorm(2, 8)
+      local opt = tide.optim.SGD(norm:parameters(), {lr = 0})
+      local x = images(3, 6, 6, 4)
+      local function loss(v)
+        local y = norm(conv(v))
+        return y[act](y):square():mean()
+      end
+      local step = tide.train_step(loss, opt)
+      local expected = tide.gradients(loss(x), norm:parameters())
+      step(x)
+      for i, p in ipairs(norm:parameters()) do close(expected[i], p.grad, 1e-5) end
+      local text = {}
+      for i, line in ipairs(step:programs()[1].forward:lines()) do text[i] = line.text end
+      assert.is_truthy(table.concat(text, "\n"):find("group_norm_act_grad", 1, true), act)
+    end
+  end)
+
+  it("goes through a batch tile by tile, with the same numbers for any number of threads", function()
+    local conv, norm, other = nn.Conv2d(16, 16, 3, {padding = 1}), nn.GroupNorm(4, 16), nn.Conv2d(16, 16, 1)
+    local scale = images(1, 1, 1, 16)
+    local x = images(24, 16, 16, 16)
+    local function f(v)
+      local y = norm(conv(v)):relu() * scale
+      return (other(y) + v):sin() * y, y:mean {dims = {2, 3}}
+    end
+    tide.no_grad(function()
+      local g, threads = tide.capture(f), tide.threads()
+      local expected, mean = f(x)
+      for _, n in ipairs {1, 2, 3, 1} do
+        tide.threads(n)
+        local got, m = g(x)
+        close(expected, got, 2e-6)
+        close(mean, m, 2e-6)
+      end
+      tide.threads(threads)
+      assert.is_truthy(text_of(g):find("tiles"))
+      assert.is_true(g:programs()[1].forward:memory() < 24 * 16 * 16 * 16 * 4 * 2)
+    end)
+  end)
+
+  it("does not take a weight for a batch of the same size", function()
+    local w, b = images(16, 16), images(16)
+    local x = images(16, 64, 64, 16)
+    local g = tide.capture(function(v) return ((v:matmul(w) + b):tanh() * b):matmul(w:transpose(1, 2)) end)
+    close(((x:matmul(w) + b):tanh() * b):matmul(w:transpose(1, 2)), tide.no_grad(g, x), 1e-5)
+  end)
+end)

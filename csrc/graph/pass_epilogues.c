@@ -72,12 +72,17 @@ static bool may_move(const td_ir *ir, int from, int to) {
   return true;
 }
 
-/* Step `from` takes the place of chain `to`, and its result. */
-static void move(td_ir *ir, int from, int to) {
+/* Is the operand there before step `at`? */
+static bool is_ready(const td_ir *ir, const td_value *v, int at) { return ir->buffer[v->buffer].writer < at; }
+
+/* Step `from` gives the result of chain `to`, which goes; it moves to the chain's place when it has to wait for an
+ * operand. */
+static void replace(td_ir *ir, int from, int to, bool waits) {
   td_step *s = ir->step[from];
   s->out[0] = ir->step[to]->out[0];
-  for (int i = from; i < to; i++) ir->step[i] = ir->step[i + 1];
-  ir->step[to] = s;
+  ir->step[to]->dead = true;
+  for (int i = from; i < to && waits; i++) ir->step[i] = ir->step[i + 1];
+  if (waits) ir->step[to] = s;
   td_ir_analyse(ir);
 }
 
@@ -134,11 +139,12 @@ static bool is_per_channel(const td_value *v, const td_value *y) {
 static bool merge_next(td_ir *ir, int i, td_status *status) {
   td_step *s = ir->step[i];
   int at = only_reader(ir, &s->out[0]);
-  if (at < 0 || !takes_place(ir, ir->step[at], &s->out[0]) || !may_move(ir, i, at)) return false;
+  if (at < 0 || !takes_place(ir, ir->step[at], &s->out[0])) return false;
   const td_step *next = ir->step[at];
   td_act act = activation(next);
   const td_value *term = other_term(next, &s->out[0]);
-  if (term && !is_settled(ir, term)) return false;
+  bool waits = term && !is_ready(ir, term, i);
+  if ((term && !is_settled(ir, term)) || (waits && !may_move(ir, i, at))) return false;
   if (is_norm(s)) {
     bool plain = s->op == &td_op_group_norm || s->op == &td_op_channel_norm;
     if (act && (plain || (!*norm_act(s) && !norm_has_add(s)))) {
@@ -168,7 +174,7 @@ static bool merge_next(td_ir *ir, int i, td_status *status) {
       return false;
     }
   }
-  move(ir, i, at);
+  replace(ir, i, at, waits);
   return true;
 }
 
