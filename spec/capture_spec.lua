@@ -593,3 +593,16 @@ describe("a plan of images", function()
     close(((x:matmul(w) + b):tanh() * b):matmul(w:transpose(1, 2)), tide.no_grad(g, x), 1e-5)
   end)
 end)
+
+describe("nn.GroupNorm", function()
+  it("does an activation and a sum in its own pass", function()
+    local x, a = tensor(2, 3, 3, 8):float(), tensor(2, 3, 3, 8):float() * 2
+    for _, affine in ipairs {true, false} do
+      local norm = tide.nn.GroupNorm(4, 8, {affine = affine})
+      close(norm(x):silu() + a, norm(x, "silu", a), 1e-6)
+      close(norm(x):relu(), norm(x, "relu"), 1e-6)
+      close(norm(x) + a, norm(x, nil, a), 1e-6)
+    end
+    assert.has_error(function() tide.nn.GroupNorm(4, 8)(x, "rel") end)
+  end)
+end)

@@ -45,7 +45,7 @@ function Field:init(channels, opts)
 end
 
 function Field:forward(z, x)
-  local inner = self.norm1(self.conv1(z)):relu() + x
+  local inner = self.norm1(self.conv1(z), "relu", x)
   return self.norm2(self.drop(self.conv2(inner)))
 end
 M.Field = Field

@@ -36,9 +36,23 @@ function GroupNorm:init(groups, channels, opts)
   affine(self, channels, o)
 end
 
-function GroupNorm:forward(x)
+local activations = {none = 0, relu = 1, silu = 2, gelu = 3, tanh = 4, sigmoid = 5}
+
+--- forward(x, activation, add): with a name ("relu", "silu", "gelu", "tanh", "sigmoid") and a tensor like x, gives
+--- activation(norm(x)) + add in one pass over memory, which keeps nothing but x for its gradient.
+function GroupNorm:forward(x, activation, add)
   check_channels(self, x)
-  return (core.group_norm(x, self.weight, self.bias, self.groups, false, self.eps))
+  if not activation and not add then
+    return (core.group_norm(x, self.weight, self.bias, self.groups, false, self.eps))
+  end
+  local code = activations[activation or "none"]
+  if not code then
+    message.raise("GroupNorm: unknown activation %q, expected none, relu, silu, gelu, tanh or sigmoid",
+      tostring(activation))
+  end
+  local o = {groups = self.groups, activation = code, eps = self.eps}
+  if self.weight then return (core.group_norm_act(x, self.weight, self.bias, add, o)) end
+  return (core.group_norm_act(x, add, o))
 end
 
 function GroupNorm:describe() return ("%d groups of %d channels"):format(self.groups, self.channels) end
