@@ -151,6 +151,7 @@ end
 
 -- Writes the exchange file or folder and compares the two sides' results.
 local function check(c, case, exchange)
+  if c.name == "kernels" then return nil end
   if c.folder then
     if not c.prepared then
       os.execute(("mkdir -p '%s'"):format(exchange))
@@ -184,7 +185,7 @@ local function note(results, order, label, records, round, variant)
     row[label] = row[label] or {}
     local best = row[label][round]
     if not best or spent(r) < spent(best) then
-      r.how = variant .. (r.variant and r.variant ~= "" and " " .. r.variant or "")
+      r.how = (variant .. " " .. (r.variant or "")):match "^%s*(.-)%s*$"
       row[label][round] = r
     end
   end
@@ -204,6 +205,12 @@ local function seconds_text(s)
   return ("%.3g µs"):format(s * 1e6)
 end
 
+-- A record's time, and its rate where it has one.
+local function time_text(median_time, record)
+  local text = seconds_text(median_time)
+  return record.gflops and record.gflops > 0 and ("%s (%.0f GF/s)"):format(text, record.gflops) or text
+end
+
 local function bytes_text(b) return ("%.0f MB"):format(b / 1e6) end
 
 -- One row of the table for each peer, in the order of the case's sides.
@@ -220,12 +227,15 @@ local function print_rows(case, results, order, labels)
           tide_time[#tide_time + 1], peer_time[#peer_time + 1] = spent(ours[round]), spent(t)
         end
         local last = theirs[#theirs]
+        if last.sum and math.abs(last.sum / ours[1].sum - 1) > 1e-3 then
+          fail("%s: sums of the results differ: %g and %g", row, ours[1].sum, last.sum)
+        end
         if case.rows_check and last.difference and last.difference > case.rows_check then
           fail("%s: results are %.2g apart (%s)", row, last.difference, label)
         end
         print(("| %s | %s, %s | %s %s, %s | %.2f | %.2f |"):format(row .. (case.tide[1] ~= "" and " " ..
-          case.tide[1]:gsub("%-%-", "") or ""), seconds_text(median(tide_time)), bytes_text(ours[1].rss),
-          label .. (last.how ~= "" and " (" .. last.how .. ")" or ""), seconds_text(median(peer_time)),
+          case.tide[1]:gsub("%-%-", "") or ""), time_text(median(tide_time), ours[1]), bytes_text(ours[1].rss),
+          label .. (last.how ~= "" and " (" .. last.how .. ")" or ""), time_text(median(peer_time), last),
           bytes_text(last.rss), median(ratio), median(memory)))
       end
     end
@@ -249,7 +259,7 @@ local function compare(c, case, exchange)
     local fastest = {}
     for _, side in ipairs(sides) do
       local records = run(peer_command(c, case, side, more), side.environment)
-      note(results, order, side.label, records, round, variant_of(side))
+      note(results, order, side.label, records, round, c.name == "kernels" and "" or variant_of(side))
       local best = fastest[side.label]
       if not best then labels[side.label], labels[#labels + 1] = true, not labels[side.label] and side.label or nil end
       if not best or spent(records[1]) < best.time then

@@ -56,7 +56,7 @@ def measure(f, repeats, least=0.02):
 
 def report(case, **record):
     """Prints a measurement."""
-    print(json.dumps({"case": case, "rss": peak_rss(), **record}), flush=True)
+    print(json.dumps({"case": case, "rss": peak_rss(), **record}, ensure_ascii=False), flush=True)
 
 
 def torch_with(threads):
