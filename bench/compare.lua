@@ -9,6 +9,9 @@
 -- What is printed is a table in Markdown: seconds (or processor seconds), peak memory, ratio peer / tide.
 
 local here = arg[0]:match "^(.*)/bench/[^/]*$" or "."
+package.path = here .. "/bench/peers/?.lua;" .. package.path
+local process = require "process"
+local fail = process.fail
 
 -- ---- What is compared ----
 
@@ -76,11 +79,6 @@ local comparisons = {
 local o = {python = "", repeats = 3, rounds = 2, threads = 2}
 local wanted = {}
 
-local function fail(...)
-  io.stderr:write("compare: ", (...):format(select(2, ...)), "\n")
-  os.exit(1)
-end
-
 local function read_arguments()
   local i = 1
   while arg[i] do
@@ -98,42 +96,7 @@ local function read_arguments()
   if o.python == "" then fail "--python PATH is missing: the Python that has torch and the other peers" end
 end
 
-local function check_modules(c)
-  for _, module in ipairs(c.needs) do
-    local found = os.execute(("'%s' -c 'import %s' >/dev/null 2>&1"):format(o.python, module))
-    if found ~= 0 and found ~= true then
-      fail("%s needs the Python module %s, which %s cannot import: install it there with pip", c.name, module, o.python)
-    end
-  end
-end
-
--- A line of JSON without nesting as a table.
-local function parsed(line)
-  local record = {}
-  for key, value in line:gmatch '"([%w_]+)": ("[^"]*"|[^,}]*)' do record[key] = value end
-  for key, text in line:gmatch '"([%w_]+)": "([^"]*)"' do record[key] = text end
-  for key, number in line:gmatch '"([%w_]+)": ([%-%d%.e+]+)' do record[key] = tonumber(number) end
-  return record
-end
-
--- The measurements that a process prints; an error with its last words if it prints none.
-local function run(command, environment)
-  local errors = os.tmpname()
-  local settings = ("-u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OMP_NUM_THREADS=%d PYTHONWARNINGS=ignore %s")
-    :format(o.threads, environment or "")
-  local pipe = io.popen(("env %s %s 2>%s"):format(settings, command, errors))
-  local records = {}
-  for line in pipe:lines() do
-    if line:sub(1, 1) == "{" then records[#records + 1] = parsed(line) end
-  end
-  pipe:close()
-  local file = io.open(errors)
-  local words = file:read "*a"
-  file:close()
-  os.remove(errors)
-  if #records == 0 then fail("this side gave no measurement:\n  %s\n%s", command, words:sub(-2000)) end
-  return records
-end
+local function run(command, environment) return process.run(command, o.threads, environment) end
 
 local function tide_command(c, case, more)
   local case_option = case.name ~= "" and "--case " .. case.name or ""
@@ -280,7 +243,7 @@ end
 read_arguments()
 for _, c in ipairs(comparisons) do
   if not next(wanted) or wanted[c.name] then
-    check_modules(c)
+    process.check_modules(o.python, c.needs, c.name)
     print(("\n## %s: %d thread(s), %s, load average %s\n"):format(c.name, o.threads,
       o.threads == 1 and "processor time" or "wall time", load_average()))
     print "| case | tide | peer | times faster | memory ratio |\n| --- | --- | --- | --- | --- |"
