@@ -73,9 +73,11 @@ local function work_precision()
   local ours = ("%s/bin/tide %s/bench/peers/work_precision.lua --threads 1 --exchange %s"):format(here, here, exchange)
   os.execute(ours .. " --check")
   local records = process.run(ours .. " --repeats " .. o.repeats, 1)
+  local theirs = "'%s' %s/bench/peers/work_precision.py --threads 1 --peer %s --repeats %d --exchange %s"
   for _, peer in ipairs {"scipy", "torchdiffeq", "diffrax"} do
-    for _, r in ipairs(process.run(("'%s' %s/bench/peers/work_precision.py --threads 1 --peer %s --repeats %d --exchange %s")
-      :format(o.python, here, peer, o.repeats, exchange), 1)) do records[#records + 1] = r end
+    for _, r in ipairs(process.run(theirs:format(o.python, here, peer, o.repeats, exchange), 1)) do
+      records[#records + 1] = r
+    end
   end
   os.remove(exchange)
   local problems = gathered(records)
