@@ -49,7 +49,7 @@ end
 
 local looks = {
   tide = {width = 2.5, marker = "o"}, scipy = {dash = "dashed", marker = "s"},
-  torchdiffeq = {dash = "dotted", marker = "^"}, diffrax = {dash = "dashdot", marker = "d"},
+  torchdiffeq = {dash = "dotted", marker = "^"}, diffrax = {dash = "dashdot", marker = "diamond"},
 }
 
 local function curves(ax, problem, measure)
@@ -98,6 +98,7 @@ end
 
 local modes = {
   {label = "discrete", grad = "discrete", method = "rk4"},
+  {label = "discrete, 4 checkpoints", grad = "discrete", checkpoints = 4, method = "rk4"},
   {label = "adjoint", grad = "adjoint", method = "rk4"},
   {label = "reversible (McCallum–Foster)", grad = "reversible", method = "mccallum_foster", base = "rk4"},
 }
@@ -120,7 +121,8 @@ end
 
 -- Processor seconds and peak bytes of a solve with its gradient.
 local function solve_and_gradient(f, parameters, y0, steps, mode)
-  local how = {method = mode.method, base = mode.base, grad = mode.grad, step_size = 1 / steps}
+  local how = {method = mode.method, base = mode.base, grad = mode.grad, step_size = 1 / steps,
+    checkpoints = mode.checkpoints}
   y0 = y0:requires_grad()
   local function work()
     ode.solve(f, y0, {0, 1}, how).last:square():sum():backward()
