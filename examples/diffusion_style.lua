@@ -1,7 +1,7 @@
 -- Finetunes a diffusion model to a style, by the gradient of a style loss through its sampler: products of a
 -- classifier's feature maps (Gram matrices) are to be those of striped digits. Low-rank adapters learn it.
 --
---   bin/tide examples/diffusion_style.lua [--steps 10] [--iterations 40] [--rank 4] [--lr 0.01] [--keep 0.05]
+--   bin/tide examples/diffusion_style.lua [--steps 10] [--iterations 40] [--rank 4] [--lr 0.01] [--keep 0.3]
 --     [--grad discrete|adjoint] [--seed 6] [--out diffusion_style.png]
 --
 -- The classifier also says that a digit must stay what it is (weight --keep). Every iteration begins from new noise.
@@ -9,7 +9,7 @@
 local tide = require "tide"
 local data, diffusion, nn, plot = tide.data, tide.diffusion, tide.nn, tide.plot
 
-local o = {steps = 10, iterations = 40, rank = 4, lr = 0.01, keep = 0.05, grad = "discrete", seed = 6,
+local o = {steps = 10, iterations = 40, rank = 4, lr = 0.01, keep = 0.3, grad = "discrete", seed = 6,
   out = "diffusion_style.png"}
 for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"

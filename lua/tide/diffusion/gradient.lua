@@ -3,6 +3,7 @@
 
 local adjoint = require "tide.diffusion.adjoint"
 local core = require "tide.core"
+local make_tidy = require "tide.diffusion.tidy"
 local message = require "tide.message"
 local run = require "tide.diffusion.run"
 
@@ -64,6 +65,7 @@ end
 -- already, by number.
 local function products(env, job, wants, graphs)
   local sums, owned = {}, {}
+  local tidy = make_tidy()
   local points, at, all = {}, {}, counted(job.externals, job.wrt)
   for i, e in ipairs(job.externals) do
     if wants.externals[i] then
@@ -96,6 +98,7 @@ local function products(env, job, wants, graphs)
       points[last + 1] = want_x and u or nil
       grads = #points > 0 and core.backward({y}, {g}, points, false, false, true)
     end)
+    tidy()
     if not grads then return nil end
     for i = 1, last do add(at[i], grads[i], weight) end
     return grads[last + 1] or nil

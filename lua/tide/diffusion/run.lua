@@ -4,6 +4,7 @@
 -- env.eval(x, node, number) gives the network's value, env.noise(k) the k-th noise.
 
 local core = require "tide.core"
+local make_tidy = require "tide.diffusion.tidy"
 local message = require "tide.message"
 
 local M = {}
@@ -44,10 +45,12 @@ function M.forward(plan, x, env, keep, on_state)
   for i, v in ipairs(plan.states) do state_at[v] = i - 1 end
   if on_state then on_state(0, x) end
   local function value(v) return live[v] end
+  local tidy = make_tidy()
   for i, instruction in ipairs(plan.code) do
     local dst = instruction.dst
     local y = compute(instruction, env, value)
     check_finite(y, instruction)
+    if instruction.op == "eval" then tidy() end
     if plan.last[dst] then live[dst] = y end
     if keep[dst] then kept[dst] = y end
     if on_state and state_at[dst] then on_state(state_at[dst], y) end
