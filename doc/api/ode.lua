@@ -13,7 +13,16 @@ step_size: number? | for fixed steps
 safety: number? | the controller's
 ifactor: number? | the controller's greatest growth
 dfactor: number? | the controller's greatest shrinking
-norm: string = "rms" | or "max"]]
+norm: string|function = "rms" | see ode.solve
+step_t: numbers? | times to step onto
+jump_t: numbers? | times at which f jumps
+grid_constructor: function? | (f, y0, t) → the nodes of a fixed grid
+interp: string = "dense" | or "linear", on fixed steps
+perturb: boolean = false | f is asked beside the times t, never at them
+max_order: integer = 0 | of methods that choose; 0: their own
+max_iters: integer = 0 | of methods that iterate
+event_fn: function? | (t, y) → a number: the solve ends where it changes its sign, and the results are the event's time
+  and the values up to it]]
 
 return {
   title = "tide.ode",
@@ -133,6 +142,33 @@ adjoint_atol: number? | as forward by default
 adjoint_norm: string = "rms" | or "seminorm"
 adjoint_params: tensor[]? | further tensors that need gradients]],
       source = "Chen et al. 2018."},
+    {"ode.odeint_event", "f: function, y0: state, t0: number, opts: options -> tensor|number, tensor|table",
+      "From t0 until event_fn changes its sign, however long that takes: the time, and the states at t0 and then.",
+      options = peers .. [[
+
+reverse_time: boolean = false | go back in time
+odeint_interface: function? | taken for torchdiffeq's sake, not used]],
+      errors = "No event happens.",
+      example = [[
+local t = ode.odeint_event(function(t, y) return y end, 1.3, 0, {event_fn = function(t, y) return y - math.exp(1) end})
+assert(math.abs(t - (1 - math.log(1.3))) < 1e-6)]]},
+    {"ode.solve_ivp", "fun: function, t_span: numbers, y0: state, opts: options? -> table",
+      "SciPy's solve_ivp: fun(t, y, …args) from t_span[1] to t_span[2], with its method names (RK45, RK23, DOP853, "
+        .. "Radau, BDF), step control and default tolerances.",
+      options = [[
+method: string = "RK45" | or any of ode.methods
+t_eval: numbers? | the times to give; all steps by default
+dense_output: boolean = false | sol(t) anywhere
+events: function|table? | one or a list; {fn, terminal = true, direction = 1} for more
+args: table? | further arguments of fun
+rtol: number = 1e-3 | relative tolerance
+atol: number = 1e-6 | absolute tolerance
+first_step: number? | chosen by default
+max_step: number? | no bound by default
+jac: function? | see ode.solve]],
+      returns = "A table with t, y (components × times), sol, t_events and y_events (a list for each event), nfev, "
+        .. "njev, nlu, status (0; 1: a terminal event; -1: failed), message, success.",
+      example = "ode.solve_ivp(function(t, y) return {-y[1]} end, {0, 1}, {1}).success --> true"},
     {"ode.methods", "table",
       "The methods by name: {name, source, family, order, error_order, dense_order, stages, stiff}, and their "
         .. "coefficients: fsal, a, b, c, e and extended (the rows of all stages that the extension uses) of explicit "

@@ -2642,7 +2642,15 @@ function Solution:at(t, side) end
 ---@field safety? number the controller's
 ---@field ifactor? number the controller's greatest growth
 ---@field dfactor? number the controller's greatest shrinking
----@field norm? string or "max"; default "rms"
+---@field norm? string|function see ode.solve; default "rms"
+---@field step_t? number[]|tide.Tensor times to step onto
+---@field jump_t? number[]|tide.Tensor times at which f jumps
+---@field grid_constructor? function (f, y0, t) → the nodes of a fixed grid
+---@field interp? string or "linear", on fixed steps; default "dense"
+---@field perturb? boolean f is asked beside the times t, never at them; default false
+---@field max_order? integer of methods that choose; 0: their own; default 0
+---@field max_iters? integer of methods that iterate; default 0
+---@field event_fn? function (t, y) → a number: the solve ends where it changes its sign, and the results are the event's time and the values up to it
 
 ---The values at the times t, with torchdiffeq's names and defaults and exact gradients through the solver.
 ---@param f function
@@ -2665,7 +2673,15 @@ function tide.ode.odeint(f, y0, t, opts) end
 ---@field safety? number the controller's
 ---@field ifactor? number the controller's greatest growth
 ---@field dfactor? number the controller's greatest shrinking
----@field norm? string or "max"; default "rms"
+---@field norm? string|function see ode.solve; default "rms"
+---@field step_t? number[]|tide.Tensor times to step onto
+---@field jump_t? number[]|tide.Tensor times at which f jumps
+---@field grid_constructor? function (f, y0, t) → the nodes of a fixed grid
+---@field interp? string or "linear", on fixed steps; default "dense"
+---@field perturb? boolean f is asked beside the times t, never at them; default false
+---@field max_order? integer of methods that choose; 0: their own; default 0
+---@field max_iters? integer of methods that iterate; default 0
+---@field event_fn? function (t, y) → a number: the solve ends where it changes its sign, and the results are the event's time and the values up to it
 ---@field adjoint_method? string of the backward solve
 ---@field adjoint_rtol? number as forward by default
 ---@field adjoint_atol? number as forward by default
@@ -2679,6 +2695,60 @@ function tide.ode.odeint(f, y0, t, opts) end
 ---@param opts? tide.ode.odeint_adjoint.options
 ---@return tide.Tensor|table
 function tide.ode.odeint_adjoint(f, y0, t, opts) end
+
+---@class tide.ode.odeint_event.options
+---@field method? string with its embedded weights; any of ode.methods; default "dopri5"
+---@field rtol? number relative tolerance; default 1e-7
+---@field atol? number absolute tolerance; default 1e-9
+---@field controller? string|table see ode.controllers; default "torchdiffeq"
+---@field first_step? number chosen by default
+---@field min_step? number smallest step; default 0
+---@field max_step? number greatest step
+---@field max_num_steps? integer no bound by default
+---@field step_size? number for fixed steps
+---@field safety? number the controller's
+---@field ifactor? number the controller's greatest growth
+---@field dfactor? number the controller's greatest shrinking
+---@field norm? string|function see ode.solve; default "rms"
+---@field step_t? number[]|tide.Tensor times to step onto
+---@field jump_t? number[]|tide.Tensor times at which f jumps
+---@field grid_constructor? function (f, y0, t) → the nodes of a fixed grid
+---@field interp? string or "linear", on fixed steps; default "dense"
+---@field perturb? boolean f is asked beside the times t, never at them; default false
+---@field max_order? integer of methods that choose; 0: their own; default 0
+---@field max_iters? integer of methods that iterate; default 0
+---@field event_fn? function (t, y) → a number: the solve ends where it changes its sign, and the results are the event's time and the values up to it
+---@field reverse_time? boolean go back in time; default false
+---@field odeint_interface? function taken for torchdiffeq's sake, not used
+
+---From t0 until event_fn changes its sign, however long that takes: the time, and the states at t0 and then.
+---@param f function
+---@param y0 tide.Tensor|number[]|table
+---@param t0 number
+---@param opts tide.ode.odeint_event.options
+---@return tide.Tensor|number
+---@return tide.Tensor|table
+function tide.ode.odeint_event(f, y0, t0, opts) end
+
+---@class tide.ode.solve_ivp.options
+---@field method? string or any of ode.methods; default "RK45"
+---@field t_eval? number[]|tide.Tensor the times to give; all steps by default
+---@field dense_output? boolean sol(t) anywhere; default false
+---@field events? function|table one or a list; {fn, terminal = true, direction = 1} for more
+---@field args? table further arguments of fun
+---@field rtol? number relative tolerance; default 1e-3
+---@field atol? number absolute tolerance; default 1e-6
+---@field first_step? number chosen by default
+---@field max_step? number no bound by default
+---@field jac? function see ode.solve
+
+---SciPy's solve_ivp: fun(t, y, …args) from t_span[1] to t_span[2], with its method names (RK45, RK23, DOP853, Radau, BDF), step control and default tolerances.
+---@param fun function
+---@param t_span number[]|tide.Tensor
+---@param y0 tide.Tensor|number[]|table
+---@param opts? tide.ode.solve_ivp.options
+---@return table
+function tide.ode.solve_ivp(fun, t_span, y0, opts) end
 
 ---The methods by name: {name, source, family, order, error_order, dense_order, stages, stiff}, and their coefficients: fsal, a, b, c, e and extended (the rows of all stages that the extension uses) of explicit ones, or the tables dirk, rosenbrock, collocation.
 tide.ode.methods = {}

@@ -8,6 +8,7 @@ local dual = require "tide.ode.dual"
 local message = require "tide.message"
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
+local peers = require "tide.ode.peers"
 local requests = require "tide.ode.request"
 local solutions = require "tide.ode.solution"
 local tensors = require "tide.tensor"
@@ -74,6 +75,7 @@ local function prepare(f, y0, t, opts)
     raise("ode.solve: f is a %s, expected a function f(t, y)", type(f))
   end
   local state, times = requests.state_of(y0), requests.times_of(t)
+  if o.event or o.events then times = requests.bounded(times) end
   return o, state, times, requests.of(o, f, y0, state, times), in_c
 end
 
@@ -114,50 +116,8 @@ function M.solve(f, y0, t, opts)
   return finished(core.ode_solve(field, state.y0, times, request))
 end
 
--- ---- The peers' names ----
-
-local odeint_defaults = {
-  rtol = 1e-7, atol = 1e-9, method = "dopri5", controller = "torchdiffeq", first_step = 0, max_step = 0,
-  min_step = 0, max_num_steps = 2 ^ 31 - 1, step_size = 0, safety = options.none, ifactor = options.none,
-  dfactor = options.none, norm = "rms", options = options.none,
-}
-
--- Options of odeint as those of solve. As there, the solver's own may come in a table `options`.
-local function odeint_options(fname, opts, more)
-  local known = {}
-  for k, v in pairs(odeint_defaults) do known[k] = v end
-  for k, v in pairs(more or {}) do known[k] = v end
-  local o = options.check(fname, opts, known)
-  local inner = o.options
-  o.options = nil
-  for k, v in pairs(options.check(fname, inner, known)) do
-    if inner and inner[k] ~= nil then o[k] = v end
-  end
-  o.max_steps, o.max_num_steps = o.max_num_steps, nil
-  if o.method == "dopri5" then o.method = "dopri5_shampine" end
-  return o
-end
-
---- torchdiffeq's odeint: values at the times t (times × state), exact gradients through the solver. Defaults
---- rtol 1e-7, atol 1e-9, method "dopri5" with the embedded weights and the controller used there. Unlike
---- there, the last step lands on the last time, and fixed steps interpolate by cubics.
-function M.odeint(f, y0, t, opts)
-  return M.solve(f, y0, t, odeint_options("odeint", opts)).ys
-end
-
---- torchdiffeq's odeint_adjoint: the same with the continuous adjoint. Parameters are found by themselves;
---- adjoint_params names further ones. adjoint_options = {norm = "seminorm"} keeps them out of the backward
---- error control.
-function M.odeint_adjoint(f, y0, t, opts)
-  local o = odeint_options("odeint_adjoint", opts, {
-    adjoint_rtol = options.none, adjoint_atol = options.none, adjoint_method = options.none,
-    adjoint_params = options.none, adjoint_options = options.none,
-  })
-  if o.adjoint_method == "dopri5" then o.adjoint_method = "dopri5_shampine" end
-  o.adjoint_norm = options.check("odeint_adjoint: adjoint_options", o.adjoint_options, {norm = "rms"}).norm
-  o.grad, o.params, o.adjoint_params, o.adjoint_options = "backsolve", o.adjoint_params, nil, nil
-  return M.solve(f, y0, t, o).ys
-end
+-- The peers' names: odeint, odeint_adjoint, odeint_event, solve_ivp.
+for name, call in pairs(peers.of(M.solve)) do M[name] = call end
 
 M.steady_state = require("tide.ode.steady").steady_state
 M.brownian = require("tide.ode.brownian").brownian

@@ -277,6 +277,13 @@ function M.of(o, f, y0, state, times)
   return request
 end
 
+--- With an event the last time may be infinite; the core goes as far as 1e30.
+function M.bounded(times)
+  local last = times[times.numel]:item()
+  if math.abs(last) ~= math.huge or times.numel < 2 then return times end
+  return core.cat({core.narrow(times, 1, 1, times.numel - 1), core.tensor({last > 0 and 1e30 or -1e30}, "float64")}, 1)
+end
+
 M.numbers_of = numbers_of
 M.state_of = state_kinds.of
 M.times_of = state_kinds.times
