@@ -1,6 +1,9 @@
 /* Chooses the kernels of this processor, once. */
 #include "base/cpu.h"
 #include "kernels/kernels.h"
+#include "kernels/precision.h"
+
+td_precision td_k_precision = TD_FAST;
 
 #define TD_TABLES(isa) \
   extern const td_kernels td_k_table_f32_##isa, td_k_table_f64_##isa, td_k_table_i64_##isa;

@@ -1,6 +1,7 @@
 /* conv2d and its two gradients: chooses the way that suits the geometry. Images are n×h×w×c,
  * weights kh×kw×(c/groups)×o (kernels.h). */
 #include "kernels/isa.h"
+#include "kernels/precision.h"
 #include "kernels/real_conv.h"
 
 static bool is_empty(const td_conv *g) { return !g->n || !g->oh || !g->ow || !g->o; }
@@ -29,12 +30,39 @@ static td_conv flatten(const td_conv *g) {
   return f;
 }
 
+/* Fewest channels, on both sides, whose products are worth the transforms; and pixels of an image
+ * from which the saved products pay for transforming the weights, when these stay in the second-level
+ * cache, in the third, or in neither. Measured; see doc/performance.md. */
+enum { LEAST_CHANNELS = 16, LEAST_PIXELS = 48, MORE_PIXELS = 64, MOST_PIXELS = 144 };
+
+static size_t products(size_t h, size_t w, size_t m) {
+  return conv_ceil_div(h, m) * conv_ceil_div(w, m) * (m + 2) * (m + 2);
+}
+
+/* The tile of Winograd's way that suits results of h×w, 2 or 4; 0 when another way does. The number
+ * of images must not count: a sample's result would depend on how many others there are. */
+static int winograd_tile(const td_conv *g, size_t h, size_t w) {
+  if (td_k_precision == TD_STRICT || g->kh != 3 || g->kw != 3 || g->groups != 1) return 0;
+  for (int i = 0; i < 2; i++)
+    if (g->stride[i] != 1 || g->dilation[i] != 1) return 0;
+  if (conv_min(g->c, g->o) < LEAST_CHANNELS) return 0;
+  size_t bytes = 36 * g->c * g->o * sizeof(real);
+  size_t least = bytes <= 512 << 10 ? LEAST_PIXELS : bytes <= 4 << 20 ? MORE_PIXELS : MOST_PIXELS;
+  if (h * w < least) return 0;
+  /* a product of 4×4 tiles needs fewer transforms than one of 2×2 */
+  size_t by_4 = products(h, w, 4), by_2 = products(h, w, 2) * 5 / 4, direct = 9 * h * w;
+  if (conv_min(by_4, by_2) * 3 / 2 > direct) return 0;
+  return by_4 <= by_2 ? 4 : 2;
+}
+
 void TD_K(conv2d)(void *y, const void *x, const void *w, const td_epilogue *e, const td_conv *g) {
   static const td_epilogue none;
   if (is_empty(g)) return;
   if (!e) e = &none;
   td_conv f = e->chan ? *g : flatten(g);
+  int m = winograd_tile(&f, f.oh, f.ow);
   bool done = is_depthwise(&f) ? TD_K(conv_depthwise)(y, x, w, e, &f)
+              : m              ? TD_K(conv_winograd)(y, x, w, e, &f, m)
                                : TD_K(conv_direct)(y, x, w, e, &f);
   if (!done) TD_K(conv_plain)(y, x, w, e, &f);
 }
@@ -47,7 +75,9 @@ void TD_K(conv2d_input_grad)(void *dx, const void *dy, const void *w, const td_c
     return;
   }
   td_conv f = flatten(g);
+  int m = winograd_tile(&f, f.h, f.w);
   bool done = is_depthwise(&f) ? TD_K(conv_depthwise_input_grad)(dx, dy, w, &f)
+              : m              ? TD_K(conv_winograd_input_grad)(dx, dy, w, &f, m)
                                : TD_K(conv_direct_input_grad)(dx, dy, w, &f);
   if (!done) TD_K(conv_plain_input_grad)(dx, dy, w, &f);
 }

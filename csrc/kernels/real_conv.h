@@ -1,7 +1,6 @@
 /* What the convolution files share: the ways a convolution can be done, among which real_conv.c
  * chooses. Each function has the arguments and shapes of the kernel it serves (kernels.h) and
- * returns false, with its output in an undefined state, when scratch memory was refused. A Winograd
- * way would be one more such set. */
+ * returns false, with its output in an undefined state, when scratch memory was refused. */
 #ifndef TD_KERNELS_REAL_CONV_H
 #define TD_KERNELS_REAL_CONV_H
 
@@ -10,6 +9,12 @@ bool TD_K(conv_direct)(real *y, const real *x, const real *w, const td_epilogue 
                        const td_conv *g);
 bool TD_K(conv_direct_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g);
 bool TD_K(conv_direct_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
+
+/* 3×3, stride and dilation 1, one group, by tiles of m×m results, m 2 or 4: real_conv_winograd.c. */
+bool TD_K(conv_winograd)(real *y, const real *x, const real *w, const td_epilogue *e,
+                         const td_conv *g, int m);
+bool TD_K(conv_winograd_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g,
+                                    int m);
 
 /* groups = c = o, vectors along the channels: real_conv_depthwise.c. */
 bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const td_epilogue *e,

@@ -9,6 +9,7 @@
 #include "graph/program.h"
 #include "graph/tape.h"
 #include "kernels/blas.h"
+#include "kernels/precision.h"
 #include "lua/tdl.h"
 
 /* ---- Errors ---- */
@@ -219,6 +220,20 @@ static int core_threads(lua_State *L) {
   return 1;
 }
 
+/* precision(mode?) → mode */
+static int core_precision(lua_State *L) {
+  static const char *const modes[] = {[TD_FAST] = "fast", [TD_STRICT] = "strict", NULL};
+  if (!lua_isnoneornil(L, 1)) {
+    const char *mode = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : NULL;
+    int i = 0;
+    while (modes[i] && (!mode || strcmp(modes[i], mode) != 0)) i++;
+    if (!modes[i]) tdl_error(L, "precision: %s, expected \"fast\" or \"strict\"", tdl_describe(L, 1));
+    td_k_precision = (td_precision)i;
+  }
+  lua_pushstring(L, modes[td_k_precision]);
+  return 1;
+}
+
 static int core_isa(lua_State *L) {
   lua_pushstring(L, td_isa_name(td_cpu_isa()));
   return 1;
@@ -226,6 +241,7 @@ static int core_isa(lua_State *L) {
 
 static const luaL_Reg functions[] = {
   {"raise", core_raise}, {"own", core_own}, {"memory", core_memory}, {"threads", core_threads}, {"isa", core_isa},
+  {"precision", core_precision},
   {NULL, NULL},
 };
 

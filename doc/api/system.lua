@@ -17,6 +17,13 @@ assert(tide.memory().live >= before + 4000)]]},
       "The number of threads; with a number (1 to 64), sets it. It begins as OMP_NUM_THREADS, or the "
         .. "processors at hand.",
       note = "Results do not depend on it.", example = "assert(tide.threads() >= 1)"},
+    {"precision", "mode: string? -> string",
+      "\"fast\" or \"strict\", the mode as it is now; with a mode, sets it. \"fast\", the default, lets 3×3 "
+        .. "convolutions of stride 1 and their gradients use Winograd's filtering where that is quicker, which "
+        .. "rounds a little more: about 2e-6 of the largest element instead of 1e-6 in float32. \"strict\" always "
+        .. "sums the products that define a convolution.",
+      note = "A sample's result does not depend on the others of its batch in either mode.",
+      example = "tide.precision() --> fast"},
     {"isa", "-> string",
       "The instruction set the kernels run on: \"baseline\", \"avx2\", \"avx512\" or \"neon\"."},
     {"set_print", "opts: options", "How tensors print.",
