@@ -32,9 +32,19 @@ static td_conv flatten(const td_conv *g) {
 
 /* Fewest channels, on both sides, whose products are worth the transforms; and pixels of an image
  * from which the saved products pay for transforming the weights, when these stay in the second-level
- * cache, in the third, or in neither. Measured; see doc/performance.md. */
-enum { LEAST_CHANNELS = 16, LEAST_PIXELS = 48, MORE_PIXELS = 64, MOST_PIXELS = 144 };
+ * cache, in the third, or in neither; in the weight gradient, pixels of all images. */
+enum {
+  LEAST_CHANNELS = 16, LEAST_PIXELS = 48, MORE_PIXELS = 64, MOST_PIXELS = 144, LEAST_SUM = 256
+};
 
+/* Whether Winograd's way can be taken at all, and for channels enough. */
+static bool is_winograd(const td_conv *g) {
+  return td_k_precision != TD_STRICT && g->kh == 3 && g->kw == 3 && g->groups == 1 &&
+         g->stride[0] == 1 && g->stride[1] == 1 && g->dilation[0] == 1 && g->dilation[1] == 1 &&
+         conv_min(g->c, g->o) >= LEAST_CHANNELS;
+}
+
+/* Products of one input and one output channel of an image of h×w results in tiles of m×m. */
 static size_t products(size_t h, size_t w, size_t m) {
   return conv_ceil_div(h, m) * conv_ceil_div(w, m) * (m + 2) * (m + 2);
 }
@@ -42,17 +52,20 @@ static size_t products(size_t h, size_t w, size_t m) {
 /* The tile of Winograd's way that suits results of h×w, 2 or 4; 0 when another way does. The number
  * of images must not count: a sample's result would depend on how many others there are. */
 static int winograd_tile(const td_conv *g, size_t h, size_t w) {
-  if (td_k_precision == TD_STRICT || g->kh != 3 || g->kw != 3 || g->groups != 1) return 0;
-  for (int i = 0; i < 2; i++)
-    if (g->stride[i] != 1 || g->dilation[i] != 1) return 0;
-  if (conv_min(g->c, g->o) < LEAST_CHANNELS) return 0;
+  if (!is_winograd(g)) return 0;
   size_t bytes = 36 * g->c * g->o * sizeof(real);
   size_t least = bytes <= 512 << 10 ? LEAST_PIXELS : bytes <= 4 << 20 ? MORE_PIXELS : MOST_PIXELS;
   if (h * w < least) return 0;
-  /* a product of 4×4 tiles needs fewer transforms than one of 2×2 */
-  size_t by_4 = products(h, w, 4), by_2 = products(h, w, 2) * 5 / 4, direct = 9 * h * w;
-  if (conv_min(by_4, by_2) * 3 / 2 > direct) return 0;
+  /* 2×2 is for strips two pixels wide: else 4×4 needs fewer products, and fewer transforms for them */
+  size_t by_4 = products(h, w, 4), by_2 = products(h, w, 2);
+  if (conv_min(by_4, by_2) * 3 / 2 > 9 * h * w) return 0;
   return by_4 <= by_2 ? 4 : 2;
+}
+
+/* In the weight gradient the transforms of the weights come once for all images. */
+static bool is_winograd_weight(const td_conv *g) {
+  return is_winograd(g) && g->n * g->oh * g->ow >= LEAST_SUM &&
+         products(g->oh, g->ow, 4) * 3 / 2 <= 9 * g->oh * g->ow;
 }
 
 void TD_K(conv2d)(void *y, const void *x, const void *w, const td_epilogue *e, const td_conv *g) {
@@ -90,7 +103,8 @@ void TD_K(conv2d_weight_grad)(void *dw, const void *x, const void *dy, const td_
     return;
   }
   td_conv f = flatten(g);
-  bool done = is_depthwise(&f) ? TD_K(conv_depthwise_weight_grad)(dw, x, dy, &f)
-                               : TD_K(conv_direct_weight_grad)(dw, x, dy, &f);
+  bool done = is_depthwise(&f)          ? TD_K(conv_depthwise_weight_grad)(dw, x, dy, &f)
+              : is_winograd_weight(&f) ? TD_K(conv_winograd_weight_grad)(dw, x, dy, &f)
+                                       : TD_K(conv_direct_weight_grad)(dw, x, dy, &f);
   if (!done) TD_K(conv_plain_weight_grad)(dw, x, dy, &f);
 }

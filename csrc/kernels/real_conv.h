@@ -16,6 +16,9 @@ bool TD_K(conv_winograd)(real *y, const real *x, const real *w, const td_epilogu
 bool TD_K(conv_winograd_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g,
                                     int m);
 
+/* The same tiles summed the other way, for the weights: real_conv_winograd_weight.c. */
+bool TD_K(conv_winograd_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
+
 /* groups = c = o, vectors along the channels: real_conv_depthwise.c. */
 bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const td_epilogue *e,
                           const td_conv *g);

@@ -14,11 +14,10 @@ enum { WINO_MAX = 6, WINO_BLOCK = 16 };  /* greatest m + 2; channels that lie si
 
 #define WINO_INLINE static inline __attribute__((always_inline))
 
-/* ±1 and ±2 are cheap, but points nearer to each other's inverses round less: see the error table
- * in doc/performance.md. */
+/* 1/√2 and √2 keep all the numbers near 1, so that they round less than with the usual 1 and 2:
+ * see the table of errors in doc/performance.md. */
 #define WINO_P ((real)0.70710678118654752440)
 #define WINO_Q ((real)1.41421356237309504880)
-/* of F(4×4): p²q², p² + q², p·q², q·p² */
 #define WINO_PP (WINO_P * WINO_P)
 #define WINO_QQ (WINO_Q * WINO_Q)
 
@@ -176,7 +175,8 @@ static inline void wino_list(const wino_images *x, size_t n, ptrdiff_t top, ptrd
     }
 }
 
-/* The last `count` channels of those pixels, from c0 on, to copies of `room` elements. */
+/* `count` channels from c0 on of the pixels listed to copies of `room` elements, zeros at their end;
+ * the list then names the copies. */
 static inline void wino_copy(const real **list, size_t pixels, size_t c0, size_t count, real *copy,
                              size_t room) {
   memset(copy, 0, pixels * room * sizeof(real));

@@ -3843,6 +3843,11 @@ function tide.memory(what) end
 ---@return integer
 function tide.threads(n) end
 
+---"fast" or "strict", the mode as it is now; with a mode, sets it. "fast", the default, lets 3×3 convolutions of stride 1 and their gradients use Winograd's filtering where that is quicker, which rounds a little more: about 2e-6 of the largest element instead of 1e-6 in float32. "strict" always sums the products that define a convolution.
+---@param mode? string
+---@return string
+function tide.precision(mode) end
+
 ---The instruction set the kernels run on: "baseline", "avx2", "avx512" or "neon".
 ---@return string
 function tide.isa() end
