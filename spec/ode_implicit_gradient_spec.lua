@@ -110,6 +110,69 @@ describe("the discrete gradient of an implicit method", function()
   end)
 end)
 
+describe("Adams methods", function()
+  for _, case in ipairs {
+    {"explicit_adams", 1}, {"explicit_adams", 2}, {"explicit_adams", 4}, {"implicit_adams", 1}, {"implicit_adams", 2},
+    {"implicit_adams", 4}, {"abm", 1}, {"abm", 12},
+  } do
+    local name, order = unpack(case)
+    it(("%s, max_order %d: the discrete gradient equals differences of the same steps"):format(name, order), function()
+      assert_exact(wavy, {method = name, max_order = order, step_size = 0.17, rtol = 1e-4}, 1e-9)
+    end)
+  end
+
+  local function mixed(t, y)
+    return {y[1] * y[1] * math.cos(t) + 0.3 * y[2] * math.sin(2 * t), -y[1] * y[2] + math.cos(3 * t)}
+  end
+  local exact = ode.solve(mixed, {0.7, 0.4}, {0, 2}, {method = "tsit5", rtol = 1e-13, atol = 1e-14}).last
+  local function distance(y) return math.sqrt((y[1] - exact[1]) ^ 2 + (y[2] - exact[2]) ^ 2) end
+
+  for _, name in ipairs {"explicit_adams", "implicit_adams"} do
+    it(name .. " has the order that max_order says", function()
+      for _, order in ipairs {1, 2, 3, 4, 6} do
+        local function err(n)
+          return distance(ode.solve(mixed, {0.7, 0.4}, {0, 2},
+            {method = name, max_order = order, step_size = 2 / n}).last)
+        end
+        local n = order > 5 and 80 or 160
+        local slope = math.log(err(n) / err(2 * n)) / math.log(2)
+        assert.is_true(slope > order - 0.5, ("order %d, slope %.2f"):format(order, slope))
+      end
+    end)
+  end
+
+  -- The newest slope's weight of order k on equal steps is Σ γ_m, m < k, with Σ_j γ_j/(m + 1 − j) = 1.
+  it("on equal steps have the classical weights, up to order 12", function()
+    local gamma = {[0] = 1}
+    for m = 1, 11 do
+      gamma[m] = 1
+      for j = 0, m - 1 do gamma[m] = gamma[m] - gamma[j] / (m + 1 - j) end
+    end
+    for order = 1, 12 do
+      -- y' = t^(order − 1) is integrated exactly, and the weights act on slopes alone, so one solve tells them apart.
+      local sol = ode.solve(function(t) return t ^ (order - 1) end, 0, {0, 2}, {method = "explicit_adams",
+        max_order = order, step_size = 0.1})
+      assert.close(sol.last, 2 ^ order / order, 1e-11 * 2 ^ order)
+      local sum = 0
+      for m = 0, order - 1 do sum = sum + gamma[m] end
+      local impulse = ode.solve(function(t) return math.abs(t - 1.9) < 1e-6 and 1 or 0 end, 0, {0, 2},
+        {method = "explicit_adams", max_order = order, step_size = 0.1})
+      assert.close(impulse.last / 0.1, sum, 1e-9)
+    end
+  end)
+
+  it("abm follows the tolerance with few evaluations", function()
+    local function err(rtol)
+      local sol = ode.solve(mixed, {0.7, 0.4}, {0, 2}, {method = "abm", rtol = rtol, atol = rtol})
+      return distance(sol.last), sol.stats.nfe
+    end
+    for _, rtol in ipairs {1e-4, 1e-7, 1e-10} do
+      local off, nfe = err(rtol)
+      assert.is_true(off < 200 * rtol and nfe < 500, ("%.2g at %g in %d"):format(off, rtol, nfe))
+    end
+  end)
+end)
+
 describe("exponential methods", function()
   local diagonal = vector(-6, -3)
   local matrix = tide.tensor({{-6, 1}, {0.5, -3}}, "float64")

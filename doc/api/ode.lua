@@ -84,8 +84,9 @@ linear: tensor? | the stiff linear part L of f, for exponential methods: as many
   diagonal), or a square matrix for the state or for its last dim; f is the whole right-hand side, L counts as a
   constant
 coupling: number = 0.999 | of mccallum_foster: less damps more forward and amplifies rounding backward
-max_order: integer = 0 | of bdf, 5 at most; 0: no bound
-max_iters: integer = 0 | of methods that iterate; 0: their own
+max_order: integer = 0 | of bdf, 5 at most, and abm, 12 at most; the order of explicit_adams and implicit_adams,
+  4 by default; 0: no bound
+max_iters: integer = 0 | corrections of implicit_adams, 5 at most; 0: 4
 batch: boolean = false | every row of y0 is an equation of its own, solved as if alone: f(t, y, rows) gets the rows
   that are still at work (t: rows×1…, rows: their numbers); t and the tolerances may be one for each row; the result
   has rows (a solution each), lists status, message and stats, and ys (rows × times × state) where all rows have
@@ -179,7 +180,8 @@ jac: function? | see ode.solve]],
         .. "second and the other way round, with fixed steps: verlet, yoshida4, yoshida6, yoshida8. Reversible: "
         .. "alf, alf_damped, reversible_heun, "
         .. "mccallum_foster. Exponential, with the option linear and fixed steps: etd1, etdrk2, etdrk3, etdrk4, "
-        .. "krogstad4; adaptive and without it: exprb32. kvaerno4, kvaerno5 "
+        .. "krogstad4; adaptive and without it: exprb32. Adams: abm (variable order "
+        .. "and step), explicit_adams, implicit_adams (fixed steps). kvaerno4, kvaerno5 "
         .. "and the yoshida methods have stages beyond the step, and so evaluate f beyond the last time.",
       example = "ode.methods.rodas5p.order --> 5"},
     {"ode.controllers", "table",

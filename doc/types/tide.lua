@@ -2601,8 +2601,8 @@ function EMA:load_state_dict(state) end
 ---@field base? string of mccallum_foster, any explicit method; default "tsit5"
 ---@field linear? tide.Tensor the stiff linear part L of f, for exponential methods: as many numbers as the state has (a diagonal), or a square matrix for the state or for its last dim; f is the whole right-hand side, L counts as a constant
 ---@field coupling? number of mccallum_foster: less damps more forward and amplifies rounding backward; default 0.999
----@field max_order? integer of bdf, 5 at most; 0: no bound; default 0
----@field max_iters? integer of methods that iterate; 0: their own; default 0
+---@field max_order? integer of bdf, 5 at most, and abm, 12 at most; the order of explicit_adams and implicit_adams, 4 by default; 0: no bound; default 0
+---@field max_iters? integer corrections of implicit_adams, 5 at most; 0: 4; default 0
 ---@field batch? boolean every row of y0 is an equation of its own, solved as if alone: f(t, y, rows) gets the rows that are still at work (t: rows×1…, rows: their numbers); t and the tolerances may be one for each row; the result has rows (a solution each), lists status, message and stats, and ys (rows × times × state) where all rows have equally many; default false
 ---@field throw? boolean false returns a failed or refused solve instead of raising (default of a batch); default true
 ---@field adjoint_method? string of the backward solve; as forward by default
