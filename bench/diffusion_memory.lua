@@ -1,5 +1,5 @@
--- Peak memory and processor time of a sample and its gradient with respect to x_T, by gradient mode and number of steps,
--- through the digit model.
+-- Peak memory and processor time of a sample and its gradient with respect to x_T, by gradient mode and number of
+-- steps, through the digit model.
 --
 --   bin/tide bench/diffusion_memory.lua [--batch 32]
 

@@ -31,7 +31,7 @@ local api = {
     sizes = "integer|integer[]", dims = "integer|integer[]", dim = "integer", pair = "integer|integer[]",
     dtype = "tide.dtype", generator = "tide.Generator", module = "tide.nn.Module",
     optimiser = "tide.Optimiser", schedule = "tide.Schedule", ema = "tide.EMA",
-    noise_schedule = "tide.NoiseSchedule", sample = "tide.Sample", adapter = "tide.Adapter", trainer = "tide.Trainer",
+    noise_schedule = "tide.NoiseSchedule", sample = "tide.Sample", trainer = "tide.Trainer",
     captured = "tide.Captured", step = "tide.TrainStep", solution = "tide.Solution", loader = "tide.Loader",
     dataset = "tide.Dataset", figure = "tide.Figure", axes = "tide.Axes", canvas = "tide.Canvas",
     numbers = "number[]|tide.Tensor", matrix = "number[][]|tide.Tensor", color = "string|number|number[]",

@@ -182,7 +182,7 @@ end
 
 local classes = {
   "Tensor", "Generator", "Optimiser", "Schedule", "EMA", "Loader", "Figure", "Axes", "Canvas", "Solution",
-  "NoiseSchedule", "Sample", "Adapter",
+  "NoiseSchedule", "Sample",
 }
 
 local function field(name, kind, meaning)

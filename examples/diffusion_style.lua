@@ -56,17 +56,17 @@ local g = tide.generator(o.seed)
 local shown = schedule:noise({10, 28, 28, 1}, {generator = tide.generator(o.seed + 1)})
 local before = sample(shown)
 tide.manual_seed(o.seed)
-local lora = diffusion.lora(model, {rank = o.rank})
-print(("%d adapted of %d parameters"):format(lora:count(), total))
-local opt, clock, halfway = tide.optim.Adam(lora:parameters(), {lr = o.lr}), os.time(), nil
+nn.lora.add(model, {rank = o.rank})
+print(("%d parameters, %d of adapters"):format(total, model:count()))
+local opt, clock, halfway = tide.optim.Adam(model:parameters(), {lr = o.lr}), os.time(), nil
 for i = 1, o.iterations do
   local x0 = sample(schedule:noise({10, 28, 28, 1}, {generator = g}), o.grad)
   local loss = style_loss(x0)
   local kept = nn.cross_entropy(classifier(x0), classes)
   loss:add(kept * o.keep):backward()
-  tide.optim.clip_grad_norm(lora:parameters(), 1)
+  tide.optim.clip_grad_norm(model:parameters(), 1)
   opt:step():zero_grad()
-  if i == math.floor(o.iterations / 4) then halfway = sample(shown) end
+  if i == math.ceil(o.iterations / 4) then halfway = sample(shown) end
   print(("iteration %2d of %d  style %.4f"):format(i, o.iterations, loss:item()))
 end
 local after = sample(shown)

@@ -47,7 +47,7 @@ for i = 1, o.iterations do
   loss:backward()
   opt:step():zero_grad()
   losses[i] = loss:item()
-  if i == math.floor(o.iterations / 4) then halfway = x0:detach() end
+  if i == math.ceil(o.iterations / 4) then halfway = x0:detach() end
   print(("iteration %2d of %d  loss %.4f"):format(i, o.iterations, losses[i]))
 end
 local learned = token:detach()

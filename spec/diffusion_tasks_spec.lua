@@ -1,9 +1,9 @@
--- What gradients through a sampler are used for: optimising, attacking within a bound, guiding on the way, adapters.
+-- What gradients through a sampler are used for: optimising, attacking within a bound, guiding on the way.
 
 require "spec.helper"
 local mixture = require "spec.support.mixture"
 local tide = require "tide"
-local nn, diffusion = tide.nn, tide.diffusion
+local diffusion = tide.diffusion
 
 local schedule = diffusion.Schedule "linear"
 local function f64(values) return tide.tensor(values, "float64") end
@@ -153,79 +153,5 @@ describe("gram", function()
     assert.are.same({2, 5, 5}, g.shape)
     assert.close(g[2][{1, 3}], (x[{2, {}, {}, 1}] * x[{2, {}, {}, 3}]):mean(), 1e-13)
     assert.fails_here(function() diffusion.gram(tide.ones(2, 2)) end, "shape (2×2)")
-  end)
-end)
-
-describe("lora", function()
-  local function network()
-    tide.manual_seed(4)
-    local Net = nn.Module "Net"
-    function Net:init()
-      self.conv = nn.Conv2d(1, 4, 3, {padding = 1})
-      self.attention = nn.MultiheadAttention(4, 2)
-      self.out = nn.Linear(4, 1)
-    end
-    function Net:forward(x)
-      local h = self.conv(x):silu():reshape(x:size(1), -1, 4)
-      return self.out(h + self.attention(h)):reshape(x.shape)
-    end
-    return Net()
-  end
-
-  it("changes nothing at first, and then what its own tensors say", function()
-    local net, x = network(), tide.randn(2, 4, 4, 1)
-    local before = net(x):detach()
-    local lora = diffusion.lora(net, {rank = 2})
-    assert.close(net(x), before, 0)
-    assert.are.equal(5 * 2, #lora:parameters())
-    assert.are.equal(0, #net:parameters())
-    assert.is_true(lora:count() < 200)
-    local opt = tide.optim.Adam(lora:parameters(), {lr = 0.02})
-    local function loss() return ((net(x) - 1) ^ 2):mean() end
-    local first = loss():item()
-    for _ = 1, 40 do
-      loss():backward()
-      opt:step():zero_grad()
-    end
-    assert.is_true(loss():item() < 0.5 * first)
-    local state, after = lora:state_dict(), net(x):detach()
-    lora:remove()
-    assert.close(net(x), before, 0)
-    assert.is_true(#net:parameters() > 5)
-    diffusion.lora(net, {rank = 2}):load_state_dict(state):merge()
-    assert.close(net(x), after, 1e-5)
-    assert.is_true(net.conv.weight.is_leaf)
-  end)
-
-  it("adapts the weights that are named", function()
-    local net = network()
-    assert.are.equal(2, #diffusion.lora(net, {match = "^conv"}):parameters())
-    assert.fails_here(function() diffusion.lora(net) end, "has adapters already")
-    local other = network()
-    assert.fails_here(function() diffusion.lora(other, {match = "^attn"}) end, "no weight was chosen")
-    assert.fails_here(function() diffusion.lora(other, {rank = 0}) end, "rank is 0")
-    assert.fails_here(function() diffusion.lora(3) end, "expected a module")
-  end)
-
-  it("gets exact gradients through a sampler", function()
-    local net = network():to "float64"
-    local lora = diffusion.lora(net, {rank = 2})
-    local x = tide.generator(2):randn({2, 4, 4, 1}, "float64")
-    tide.no_grad(function()
-      for _, p in ipairs(lora:parameters()) do p:copy_(tide.generator(3):randn(p.shape, "float64") * 0.3) end
-    end)
-    local function gradients(mode)
-      local out = diffusion.sample(net, x, {schedule = schedule, steps = 4, spacing = "karras", grad = mode})
-      return tide.gradients((out.x0 ^ 2):mean(), lora:parameters())
-    end
-    local a, b = gradients "discrete", gradients "full"
-    for i = 1, #a do assert.close(a[i], b[i], 1e-10) end
-  end)
-
-  it("puts the weights back when the network raises", function()
-    local net = network()
-    diffusion.lora(net)
-    assert.is_false(pcall(net, tide.ones(2, 2)))
-    assert.is_false(net.conv.weight.needs_grad)
   end)
 end)

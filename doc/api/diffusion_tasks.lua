@@ -72,29 +72,4 @@ callback: function? | callback(step, steps, node, x, loss)
       source = "Gatys, Ecker, Bethge 2016.",
       example = "diffusion.gram(tide.ones(2, 4, 4, 3)).shape[3] --> 3"},
   },
-
-  {
-    title = "Low-rank adapters",
-    {"diffusion.lora", "net: module, opts: options? -> adapter",
-      "Freezes a network and adapts its weights of two or more dims: W + scale·A·B takes their place while it runs. At "
-        .. "first the network computes what it did.",
-      options = [[
-rank: integer = 4 | columns of A
-scale: number = 1 | of the product
-match: string|function? | a pattern that names have to fit, or a function of name and weight; all by default
-generator: generator? | for A; B is 0]],
-      source = "Hu et al. 2022.",
-      example = [[
-local net = nn.Sequential(nn.Linear(3, 8), nn.SiLU(), nn.Linear(8, 3))
-local lora = diffusion.lora(net, {rank = 2})
-local opt = optim.Adam(lora:parameters(), {lr = 1e-2})
-lora:count() --> 44]]},
-    {"Adapter:parameters", "-> tensor[]", "The adapters' own tensors, for an optimiser."},
-    {"Adapter:count", "-> integer", "How many numbers they are."},
-    {"Adapter:state_dict", "-> table", "Them by name, for io.save_safetensors."},
-    {"Adapter:load_state_dict", "state: table -> adapter", "Takes what state_dict gave."},
-    {"Adapter:weight", "pair: table -> tensor", "W + scale·A·B of one of adapter.pairs."},
-    {"Adapter:merge", "-> module", "Writes the adapted weights into the network and takes the adapters off."},
-    {"Adapter:remove", "-> module", "Takes the adapters off; the network's own weights train again."},
-  },
 }

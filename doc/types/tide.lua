@@ -73,9 +73,6 @@ local NoiseSchedule = {}
 ---@field stats table nfe (evaluations), calls (of the network; two an evaluation with guidance), nfe_b (backward so far), bytes_kept (latents kept for the gradient), steps.
 local Sample = {}
 
----@class tide.Adapter
-local Adapter = {}
-
 ---@class tide
 local tide = {}
 tide.nn = {}
@@ -3096,48 +3093,6 @@ function tide.diffusion.guide(model, x_T, loss, opts) end
 ---@param features tide.Tensor
 ---@return tide.Tensor
 function tide.diffusion.gram(features) end
-
----@class tide.diffusion.lora.options
----@field rank? integer columns of A; default 4
----@field scale? number of the product; default 1
----@field match? string|function a pattern that names have to fit, or a function of name and weight; all by default
----@field generator? tide.Generator for A; B is 0
-
----Freezes a network and adapts its weights of two or more dims: W + scale·A·B takes their place while it runs. At first the network computes what it did.
----@param net tide.nn.Module
----@param opts? tide.diffusion.lora.options
----@return tide.Adapter
-function tide.diffusion.lora(net, opts) end
-
----The adapters' own tensors, for an optimiser.
----@return tide.Tensor[]
-function Adapter:parameters() end
-
----How many numbers they are.
----@return integer
-function Adapter:count() end
-
----Them by name, for io.save_safetensors.
----@return table
-function Adapter:state_dict() end
-
----Takes what state_dict gave.
----@param state table
----@return tide.Adapter
-function Adapter:load_state_dict(state) end
-
----W + scale·A·B of one of adapter.pairs.
----@param pair table
----@return tide.Tensor
-function Adapter:weight(pair) end
-
----Writes the adapted weights into the network and takes the adapters off.
----@return tide.nn.Module
-function Adapter:merge() end
-
----Takes the adapters off; the network's own weights train again.
----@return tide.nn.Module
-function Adapter:remove() end
 
 ---@class tide.diffusion.UNet2DModel.options
 ---@field sample_size? integer|integer[] not used by the network

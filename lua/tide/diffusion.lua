@@ -9,7 +9,7 @@
 local M = {}
 
 for _, part in ipairs {"schedule", "sample", "unet", "dit", "classifier", "folder", "pretrained", "train", "evaluate",
-  "tasks", "guide", "lora"} do
+  "tasks", "guide"} do
   for name, value in pairs(require("tide.diffusion." .. part)) do M[name] = value end
 end
 

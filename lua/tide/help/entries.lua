@@ -189,7 +189,7 @@ end
 local receivers = {
   Tensor = "x", Generator = "g", Optimiser = "opt", Schedule = "sched", EMA = "ema", Loader = "loader",
   Figure = "fig", Axes = "ax", Canvas = "canvas", Solution = "sol",
-  NoiseSchedule = "schedule", Sample = "out", Adapter = "lora",
+  NoiseSchedule = "schedule", Sample = "out",
 }
 
 local function params_text(params)

@@ -31,7 +31,6 @@ local function objects(tide)
     Axes = getmetatable(figure:axes(1)), Canvas = require "tide.plot.canvas",
     NoiseSchedule = getmetatable(tide.diffusion.Schedule "linear"),
     Trainer = getmetatable(tide.diffusion.Trainer {p}),
-    Adapter = getmetatable(tide.diffusion.lora(tide.nn.Linear(1, 1))),
     Solution = getmetatable(tide.ode.solve(function(_, y) return y end, 1, {0})),
     Sample = getmetatable(tide.diffusion.sample(function(x) return x end, tide.ones(1), {steps = 1})),
   }
