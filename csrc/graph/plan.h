@@ -3,6 +3,7 @@
 #ifndef TD_GRAPH_PLAN_H
 #define TD_GRAPH_PLAN_H
 #include "graph/ir.h"
+#include "graph/scalar.h"
 
 typedef enum { TD_DO_OP, TD_DO_CHAIN, TD_DO_MOVE, TD_DO_CLEAR, TD_DO_TILES } td_action_kind;
 
@@ -52,6 +53,7 @@ typedef struct td_plan {
   td_slot *slot;              /* 0: own memory; then inputs, outputs, externals, constants */
   int nslot;
   size_t bytes;               /* of its own memory */
+  td_scalar *scalar;          /* runs in place of the actions when it is there */
   bool running;
   td_tensor *input, *output;  /* heads */
   double *seconds;            /* of each action, when last measured */
