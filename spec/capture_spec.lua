@@ -606,3 +606,49 @@ describe("nn.GroupNorm", function()
     assert.has_error(function() tide.nn.GroupNorm(4, 8)(x, "rel") end)
   end)
 end)
+
+describe("a tiny program", function()
+  local p = tide.tensor({1.5, 1, 3, 1}, "float64"):requires_grad()
+  local function field(y)
+    return tide.stack({p[1] * y[1] - p[2] * y[1] * y[2], (p[4] * y[1] * y[2] - p[3] * y[2]):tanh() + y:sum() ^ 3})
+  end
+
+  it("runs number by number, forward and backward, with the same results", function()
+    local y = tensor(2):requires_grad()
+    local g = tide.capture(field)
+    close(field(y), g(y), 1e-14)
+    local expected, got = tide.gradients(field(y):sum(), {y, p}), tide.gradients(g(y):sum(), {y, p})
+    for i = 1, 2 do close(expected[i], got[i], 1e-13) end
+    assert.is_true(g:programs()[1].forward:numbers() > 5)
+    p:detach():mul_(2)
+    close(field(y), g(y), 1e-14)
+  end)
+
+  it("carries NaN and infinities", function()
+    local g = tide.capture(function(v) return tide.stack({v[1]:relu() * 2, v[2] / v[3], v[1]:maximum(0)}) end)
+    local v = tide.tensor({0 / 0, 1, 0}, "float64")
+    close(tide.stack({v[1]:relu() * 2, v[2] / v[3], v[1]:maximum(0)}), g(v))
+  end)
+
+  it("moves, joins, sums and multiplies matrices as the kernels do", function()
+    local m, v = tensor(3, 3), tensor(3, 3)
+    local function f(x)
+      local y = x:matmul(m):transpose(1, 2)
+      return tide.cat({y[{{1, 2}}] - x[{{2, 3}}], y:sum(1):reshape(1, 3)}, 1):where(x:gt(0), x * 2), y:sum(2)
+    end
+    local g = tide.capture(f)
+    local a, c = f(v)
+    local b, d = g(v)
+    close(a, b, 1e-14)
+    close(c, d, 1e-14)
+  end)
+
+  it("is left to the kernels when it is float32, larger, or made of slow functions", function()
+    for _, case in ipairs {{tensor(2):float(), function(x) return x * 2 end}, {tensor(65), function(x) return x * 2 end},
+      {tensor(30), function(x) return x:exp() end}} do
+      local g = tide.capture(case[2])
+      close(case[2](case[1]), g(case[1]), 1e-6)
+      assert.are.equal(0, g:programs()[1].forward:numbers())
+    end
+  end)
+end)

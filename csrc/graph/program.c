@@ -127,6 +127,7 @@ int td_program_externals(const td_program *p) { return p->nexternal; }
 td_tensor *td_program_external(const td_program *p, int i) { return p->external[i]; }
 size_t td_program_memory(const td_program *p) { return p->plan->bytes; }
 int td_program_length(const td_program *p) { return p->plan->ir.nstep; }
+int td_program_numbers(const td_program *p) { return p->plan->scalar ? td_scalar_length(p->plan->scalar) : 0; }
 const struct td_plan *td_program_plan(const td_program *p) { return p->plan; }
 
 bool td_program_reads(const td_program *p, int i) {

@@ -43,6 +43,7 @@ typedef struct {
 } td_program_line;
 
 int td_program_length(const td_program *p);
+int td_program_numbers(const td_program *p);  /* operations on single numbers that stand for all steps; 0: it runs steps */
 void td_program_describe(const td_program *p, int i, td_program_line *line);
 /* Runs once, measuring each step. */
 td_status td_program_profile(td_program *p, void *const *inputs, void *const *outputs);

@@ -65,7 +65,7 @@ static bool is_known(int op) {
   }
 }
 
-static inline double compute(int op, double a, double b, double c) {
+static inline __attribute__((always_inline)) double compute(int op, double a, double b, double c) {
   switch (op) {
     case TD_PW_copy: return a;
     case TD_PW_neg: return -a;

@@ -222,6 +222,12 @@ static int program_memory(lua_State *L) {
   return 1;
 }
 
+/* program:numbers() → operations on single numbers that it runs in place of its steps, or 0 */
+static int program_numbers(lua_State *L) {
+  lua_pushinteger(L, td_program_numbers(checked_program(L)));
+  return 1;
+}
+
 /* program:reads(i) → does it read input i? */
 static int program_reads(lua_State *L) {
   td_program *p = checked_program(L);
@@ -267,7 +273,7 @@ static const luaL_Reg trace_methods[] = {
 };
 static const luaL_Reg program_methods[] = {
   {"run", program_run}, {"profile", program_profile}, {"lines", program_lines}, {"memory", program_memory},
-  {"reads", program_reads}, {NULL, NULL},
+  {"reads", program_reads}, {"numbers", program_numbers}, {NULL, NULL},
 };
 
 /* capturing() → is a function being captured? */

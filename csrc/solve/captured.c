@@ -113,6 +113,17 @@ static td_status place_external(struct td_field_programs *p, size_t i, td_tensor
   return TD_OK;
 }
 
+/* *sum += x, without a call of an operation when nobody else looks at *sum. */
+static td_status add_external(td_tensor **sum, td_tensor *x) {
+  td_tensor *t = *sum;
+  bool ours = t->refs == 1 && t->storage->refs == 1 && !t->node && t->dtype == x->dtype && td_tensor_is_contiguous(t);
+  if (!ours) return td_field_add(sum, x);
+  const double one = 1;
+  const void *term = x->data;
+  td_k(t->dtype)->lincomb(t->data, t->data, 1, &one, &term, t->numel);
+  return TD_OK;
+}
+
 static td_status run_backward(td_field *f, const kept_slot *slot, const void *w, void *ybar, double *tbar,
                               td_tensor **dexternal) {
   struct td_field_programs *p = f->programs;
@@ -140,7 +151,7 @@ static td_status run_backward(td_field *f, const kept_slot *slot, const void *w,
   if (!s) s = td_program_run(p->backward, in, p->out);
   if (!s && tbar && p->by_t >= 0) *tbar += *dt;
   for (size_t i = 0; i < p->nexternals && dexternal && !s; i++)
-    if (p->by_external[i] >= 0 && !(i < 64 && fresh >> i & 1)) s = td_field_add(&dexternal[i], p->sum[i]);
+    if (p->by_external[i] >= 0 && !(i < 64 && fresh >> i & 1)) s = add_external(&dexternal[i], p->sum[i]);
   return s;
 }
 

@@ -27,6 +27,9 @@ function M.program(program, indent)
   local flops, bytes = totals(lines)
   out[1] = ("%s%d steps, %s moved, %s, %s of own memory"):format(indent, #lines, quantity(bytes, "B"),
     quantity(flops, "FLOP"), quantity(program:memory(), "B"))
+  if program:numbers() > 0 then
+    out[1] = ("%s, run as %d operations on single numbers"):format(out[1], program:numbers())
+  end
   for i, line in ipairs(lines) do out[#out + 1] = ("%s%4d %s"):format(indent, i, line.text) end
   return table.concat(out, "\n")
 end
