@@ -146,7 +146,7 @@ end
 
 local function distance(a, b) return math.sqrt((a[1] - b[1]) ^ 2 + (a[2] - b[2]) ^ 2) end
 
-local adaptive_only = {bdf = true, bdf_plain = true}
+local adaptive_only = {bdf = true, bdf_plain = true, auto = true}
 
 describe("measured orders on a problem with time", function()
   local exact = ode.solve(mixed, {0.7, 0.4}, {0, 2}, {method = "tsit5", rtol = 1e-13, atol = 1e-14}).last

@@ -21,7 +21,8 @@ end
 
 describe("known values", function()
   for _, name in ipairs(names) do
-    for _, method in ipairs {"rodas4", "rodas5p", "kvaerno4", "kvaerno5", "kencarp4", "kencarp5", "radau5", "bdf"} do
+    for _, method in ipairs {"rodas4", "rodas5p", "kvaerno4", "kvaerno5", "kencarp4", "kencarp5", "radau5", "bdf",
+      "auto"} do
       it(("%s by %s"):format(name, method), function()
         local f, y0, t1, expected = unpack(stiff.problems[name])
         local sol = ode.solve(f, y0, {0, t1}, {method = method, rtol = 1e-7, max_steps = 1e6,
@@ -58,6 +59,46 @@ describe("known values", function()
       assert.are.equal("float32", sol.last.dtype)
       assert.is_true(worst_of(sol.last:totable(), expected, 0) < 3e-3, method)
     end
+  end)
+end)
+
+describe("automatic switching", function()
+  -- A relaxation oscillation: stiff on its slow branches, not in its jumps.
+  local function relaxation(_, y) return {y[2], 50 * (1 - y[1] ^ 2) * y[2] - y[1]} end
+  local function solved(method, f, t1)
+    return ode.solve(f, {2, 0}, {0, t1}, {method = method, rtol = 1e-6, atol = 1e-8})
+  end
+
+  it("stays explicit where nothing is stiff, and takes the very same steps", function()
+    local easy = stiff.van_der_pol(1)
+    local auto, plain = solved("auto", easy, 10), solved("tsit5", easy, 10)
+    assert.are.equal(0, auto.stats.njev)
+    assert.are.same(plain.grid, auto.grid)
+  end)
+
+  it("costs less than both methods where stiffness comes and goes", function()
+    local auto, easy, hard = solved("auto", relaxation, 200), solved("tsit5", relaxation, 200),
+      solved("rodas5p", relaxation, 200)
+    assert.is_true(auto.stats.nfe < hard.stats.nfe and auto.stats.nfe < easy.stats.nfe / 3)
+    assert.is_true(auto.stats.njev > 0 and auto.stats.njev < auto.stats.accepted)
+    assert.close(auto.last[1], hard.last[1], 1e-4)
+  end)
+
+  it("has the gradient of the steps it took, whichever method made them", function()
+    local function gradient(method, slots)
+      local k = tide.tensor({50}, "float64"):requires_grad()
+      local sol = ode.solve(function(_, y)
+        local x, v = y:narrow(1, 1, 1), y:narrow(1, 2, 1)
+        return tide.cat({v, k * (1 - x ^ 2) * v - x}, 1)
+      end, tide.tensor({2, 0}, "float64"), {0, 60},
+        {method = method, rtol = 1e-8, atol = 1e-10, checkpoints = slots or 0})
+      sol.last[1]:backward()
+      return k.grad:item(), sol.stats.njev, sol.stats.accepted
+    end
+    local got, njev, accepted = gradient "auto"
+    assert.is_true(njev > 0 and njev < accepted)
+    assert.close(got, (gradient "radau5"), 1e-5)
+    assert.close((gradient("auto", 6)), got, 1e-12)
   end)
 end)
 

@@ -34,6 +34,8 @@ static void release(td_stepper *s) {
   td_free(x, sizeof *x);
 }
 
+const double *td_rosenbrock_jacobian(const td_stepper *s) { return ((const rosenbrock *)s->own)->m.jacobian; }
+
 static double *vector(const rosenbrock *x, int i) { return td_implicit_vector(&x->m, (size_t)i); }
 
 static void add(size_t n, double *sum, double c, const double *x) {

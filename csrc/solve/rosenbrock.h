@@ -19,4 +19,7 @@ typedef struct {
 
 extern const td_family td_family_rosenbrock;
 
+/* ∂f/∂y at the start of the step just made, n×n. */
+const double *td_rosenbrock_jacobian(const td_stepper *s);
+
 #endif

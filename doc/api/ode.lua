@@ -174,7 +174,8 @@ jac: function? | see ode.solve]],
       "The methods by name: {name, source, family, order, error_order, dense_order, stages, stiff}, and their "
         .. "coefficients: fsal, a, b, c, e and extended (the rows of all stages that the extension uses) of explicit "
         .. "ones, or the tables dirk, rosenbrock, collocation.",
-      note = "Stiff and adaptive: rosenbrock23, ros3p, rodas4, rodas5p; kvaerno3, kvaerno4, kvaerno5, kencarp3, "
+      note = "auto switches between tsit5 and rodas5p. Stiff and adaptive: rosenbrock23, ros3p, rodas4, rodas5p; "
+        .. "kvaerno3, kvaerno4, kvaerno5, kencarp3, "
         .. "kencarp4, kencarp5 (their implicit halves), trbdf2, sdirk2, implicit_euler; radau5; bdf. With fixed steps: "
         .. "implicit_midpoint, trapezoid, radauIIA3, gl4, gl6. Symplectic, for states whose first half moves by the "
         .. "second and the other way round, with fixed steps: verlet, yoshida4, yoshida6, yoshida8. Reversible: "
