@@ -1,11 +1,13 @@
 -- tide beside its peers, one command:
 --
---   bin/tide bench/compare.lua [names…] --python PATH [--repeats 3] [--rounds 2] [--threads 2] [--list]
+--   bin/tide bench/compare.lua [names…] --python PATH [--repeats 3] [--rounds 2] [--threads 2] [--layout nchw]
+--     [--case NAME] [--list]
 --
 -- Every side of a comparison is a process of its own (bench/peers/NAME.lua and NAME.py), so that its peak memory is
 -- its own. The sides take turns, and ratios are medians over the rounds, so that the machine's drift cancels. Before
 -- the clock runs both sides compute the same and are compared; a difference above the case's bound is an error.
 -- With --threads 1 the ratios are those of processor time, which is worth something on a busy machine too.
+-- --layout keeps to one of torch's layouts (nchw, channels_last) instead of trying both, --case to one case.
 -- What is printed is a table in Markdown: seconds (or processor seconds), peak memory, ratio peer / tide.
 
 local here = arg[0]:match "^(.*)/bench/[^/]*$" or "."
@@ -76,7 +78,7 @@ local comparisons = {
 
 -- ---- Running sides ----
 
-local o = {python = "", repeats = 3, rounds = 2, threads = 2}
+local o = {python = "", repeats = 3, rounds = 2, threads = 2, layout = "", case = ""}
 local wanted = {}
 
 local function read_arguments()

@@ -88,7 +88,7 @@ local function work_precision()
     curves(fig:axes(k, {title = title, xlabel = "evaluations", ylabel = "relative error", xscale = "log",
       yscale = "log"}), problems[name], "nfe")
     curves(fig:axes(3 + k, {xlabel = "milliseconds of processor time", ylabel = "relative error", xscale = "log",
-      yscale = "log"}), problems[name], "cpu")
+      yscale = "log", legend = name == "robertson" and "bottom left"}), problems[name], "cpu")
   end
   assert(fig:save(o.out .. "/work_precision.png"))
   print("drew " .. o.out .. "/work_precision.png")
