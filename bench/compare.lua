@@ -242,6 +242,17 @@ local function compare(c, case, exchange)
   print_rows(case, results, order, labels)
 end
 
+-- Only the peers that use the layout asked for.
+local function in_layout(peers)
+  local kept = {}
+  for _, side in ipairs(peers) do
+    local layout = side.arguments:match "%-%-layout (%S+)"
+    if o.layout == "" or not layout or layout == o.layout then kept[#kept + 1] = side end
+  end
+  if #kept == 0 then fail("no peer has the layout %q, expected nchw or channels_last", o.layout) end
+  return kept
+end
+
 read_arguments()
 for _, c in ipairs(comparisons) do
   if not next(wanted) or wanted[c.name] then
@@ -251,7 +262,12 @@ for _, c in ipairs(comparisons) do
     print "| case | tide | peer | times faster | memory ratio |\n| --- | --- | --- | --- | --- |"
     local exchange = os.tmpname()
     os.remove(exchange)
-    for _, case in ipairs(c.cases) do compare(c, case, c.folder and exchange or exchange .. ".safetensors") end
+    for _, case in ipairs(c.cases) do
+      if o.case == "" or o.case == case.name or o.case == case.title then
+        case.peers = in_layout(case.peers)
+        compare(c, case, c.folder and exchange or exchange .. ".safetensors")
+      end
+    end
     os.execute(("rm -rf '%s' '%s.safetensors'"):format(exchange, exchange))
   end
 end
