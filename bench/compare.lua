@@ -43,9 +43,9 @@ end
 
 -- needs: Python modules. check: who writes the exchange file first and how far apart results may be.
 local comparisons = {
-  {name = "kernels", needs = {"torch", "numpy"}, script = "kernels", cases = {
+  {name = "primitives", needs = {"torch", "numpy"}, script = "primitives", cases = {
     {name = "", bound = 1e-4, tide = {""}, peers = {
-      torch("kernels", "--layout nchw", "torch"), torch("kernels", "--layout channels_last", "torch")}},
+      torch("primitives", "--layout nchw", "torch"), torch("primitives", "--layout channels_last", "torch")}},
   }},
   {name = "homoode", needs = {"torch", "torchdiffeq", "safetensors"}, script = "homoode", cases = {
     {name = "cifar10", bound = 1e-2, tide = {"--grad discrete"},
@@ -116,7 +116,7 @@ end
 
 -- Writes the exchange file or folder and compares the two sides' results.
 local function check(c, case, exchange)
-  if c.name == "kernels" then return nil end
+  if c.name == "primitives" then return nil end
   if c.folder then
     if not c.prepared then
       os.execute(("mkdir -p '%s'"):format(exchange))
@@ -224,14 +224,14 @@ local function compare(c, case, exchange)
     local fastest = {}
     for _, side in ipairs(sides) do
       local records = run(peer_command(c, case, side, more), side.environment)
-      note(results, order, side.label, records, round, c.name == "kernels" and "" or variant_of(side))
+      note(results, order, side.label, records, round, c.name == "primitives" and "" or variant_of(side))
       local best = fastest[side.label]
       if not best then labels[side.label], labels[#labels + 1] = true, not labels[side.label] and side.label or nil end
       if not best or spent(records[1]) < best.time then
         fastest[side.label] = {time = spent(records[1]), side = side}
       end
     end
-    if c.name ~= "kernels" and round == 1 then
+    if c.name ~= "primitives" and round == 1 then
       sides = {}
       for _, side in ipairs(case.peers) do
         if fastest[side.label].side == side then sides[#sides + 1] = side end

@@ -48,4 +48,28 @@ measure("w * b recorded, 8 elements", 100000, function(n) for _ = 1, n do local 
 measure("(w * b):sum():backward(), 8 elements", 30000, function(n) for _ = 1,
   n do (w * b):sum():backward() end end)
 
+-- What an operation costs inside a captured program: n dependent operations of one function, which the planner cannot
+-- join (products) or may (additions), divided by n; the same function eagerly beside it.
+local function captured(name, n, f, x)
+  local program = tide.capture(f)
+  for label, g in pairs {["captured"] = program, ["eager"] = f} do
+    measure(("%s, %s, for each of %d"):format(name, label, n), 2000 * n, function(count)
+      tide.no_grad(function()
+        for _ = 1, count / n do g(x) end
+      end)
+    end, label == "captured" and 100)
+  end
+end
+
+local small = tide.randn(1, 4)
+local square = tide.eye(4) + 0
+captured("1×4 · 4×4", 100, function(x)
+  for _ = 1, 100 do x = x:matmul(square) end
+  return x
+end, small)
+captured("x·0.5 + 1 on 8 elements", 50, function(x)
+  for _ = 1, 25 do x = x * 0.5 + 1 end
+  return x
+end, a)
+
 return {add_ns = add_ns, require_ms = require_ms}

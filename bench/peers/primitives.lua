@@ -1,4 +1,4 @@
--- Convolutions, products, element-wise functions and normalisations, one line each; rows as in kernels.py. What is
+-- Convolutions, products, element-wise functions and normalisations, one line each; rows as in primitives.py. What is
 -- more than one operation runs captured, as it does in a training step.
 
 package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path

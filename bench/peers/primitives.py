@@ -1,4 +1,4 @@
-"""Convolutions, products, element-wise functions and normalisations in PyTorch, one line each; rows as in kernels.lua.
+"""Convolutions, products, element-wise functions and normalisations in PyTorch, one line each; rows as in primitives.lua.
 
 --layout nchw or channels_last, for images. Inputs are the same wave of numbers on both sides, and `sum` is the sum of
 the result, by which they are compared.
