@@ -208,6 +208,17 @@ describe("gradients reach", function()
   end)
 end)
 
+describe("derivatives of derivatives", function()
+  it("are refused where the first is not exact", function()
+    local p = problem "ddim"
+    for _, o in ipairs {{truncated = 2}, {grad = "adjoint"}} do
+      local loss = p.loss(o)
+      assert.fails_here(function() tide.gradients(loss, {p.means}, {create_graph = true}) end,
+        "create_graph needs an exact gradient")
+    end
+  end)
+end)
+
 describe("the last K steps", function()
   it("alone give gradients when truncated", function()
     local p = problem "ddim"

@@ -142,13 +142,13 @@ end
 
 -- Exact: the latents at which the network was evaluated are kept, and each evaluation is run again on a tape of its
 -- own.
-modes.discrete = {reverse = exact, keep = function(plan, o)
+modes.discrete = {exact = true, reverse = exact, keep = function(plan, o)
   if o.checkpoint then return run.keep_every(plan, o.checkpoint, o.first) end
   return run.keep_inputs(plan, o.first)
 end}
 
 -- Exact where the sampler can be inverted: only its ends are kept.
-modes.reversible = {reversible = true, reverse = exact, keep = function(plan)
+modes.reversible = {exact = true, reversible = true, reverse = exact, keep = function(plan)
   if #plan.kept == 0 then
     raise("diffusion.sample: sampler %q cannot be inverted; grad = \"reversible\" needs bdia, o_belm, edict or mf",
       plan.sampler.name)
@@ -212,6 +212,10 @@ end
 
 -- The same with the pass itself on the tape, for derivatives of derivatives: the plan is run again as a whole.
 local function reverse_recorded(job, d_result, d_states)
+  if job.first > 1 or not job.mode.exact then
+    raise("diffusion.sample: create_graph needs an exact gradient through all steps, not %s",
+      job.first > 1 and "a truncated one" or ("grad = %q"):format(job.options.grad))
+  end
   return with_recording(true, function()
     local points, replaced, k = {}, {}, 0
     if job.x then
