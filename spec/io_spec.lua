@@ -535,3 +535,20 @@ describe("list_folder", function()
     assert.same({{".y", "z"}, {"a", "b"}}, {files.list_folder(path "list")})
   end)
 end)
+
+describe("make_folder", function()
+  it("makes what is missing and goes past what is there", function()
+    assert.is_true(files.make_folder(path "deep/er/still/"))
+    assert.is_true(files.make_folder(path "deep/er"))
+    assert.same({{}, {"still"}}, {files.list_folder(path "deep/er")})
+  end)
+
+  it("gives a message where a file is in the way", function()
+    write("deep/file", "")
+    for _, name in ipairs {"deep/file", "deep/file/below"} do
+      local ok, why = files.make_folder(path(name))
+      assert.is_nil(ok)
+      assert.matches(path(name) .. ": cannot be made", why, 1, true)
+    end
+  end)
+end)
