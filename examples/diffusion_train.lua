@@ -43,9 +43,10 @@ print(("%d images, %d parameters, %d threads, %s"):format(loader.count, model:co
 
 -- ---- Pictures ----
 
-local noise = tide.generator(7):randn(40, shape[2], shape[3], shape[4])
-local classes = tide.arange(0, 39, 1, "int64"):mod(10) + 1
-local null = tide.full({40}, 11, "int64")
+local shown = digits and 40 or 10  -- samples in a picture
+local noise = tide.generator(7):randn(shown, shape[2], shape[3], shape[4])
+local classes = tide.arange(0, shown - 1, 1, "int64"):mod(10) + 1
+local null = tide.full({shown}, 11, "int64")
 
 local function draw_samples()
   local out = diffusion.sample(model, noise, {schedule = schedule, sampler = "dpmpp_2m", steps = 20, guidance = 2,
