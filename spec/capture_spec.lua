@@ -564,9 +564,9 @@ describe("a plan of images", function()
   end)
 
   it("goes through a batch tile by tile, with the same numbers for any number of threads", function()
-    local conv, norm, other = nn.Conv2d(16, 16, 3, {padding = 1}), nn.GroupNorm(4, 16), nn.Conv2d(16, 16, 1)
-    local scale = images(1, 1, 1, 16)
-    local x = images(24, 16, 16, 16)
+    local conv, norm, other = nn.Conv2d(32, 32, 3, {padding = 1}), nn.GroupNorm(4, 32), nn.Conv2d(32, 32, 1)
+    local scale = images(1, 1, 1, 32)
+    local x = images(24, 32, 32, 32)
     local function f(v)
       local y = norm(conv(v)):relu() * scale
       return (other(y) + v):sin() * y, y:mean {dims = {2, 3}}
@@ -582,7 +582,7 @@ describe("a plan of images", function()
       end
       tide.threads(threads)
       assert.is_truthy(text_of(g):find("tiles"))
-      assert.is_true(g:programs()[1].forward:memory() < 24 * 16 * 16 * 16 * 4 * 2)
+      assert.is_true(g:programs()[1].forward:memory() < 24 * 32 * 32 * 32 * 4 * 2)
     end)
   end)
 

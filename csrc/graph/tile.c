@@ -6,7 +6,8 @@
 #include "ops/ops.h"
 
 enum {
-  TILE_BYTES = 48 << 10,    /* a sample's largest value times the samples of a tile is at least this */
+  TILE_BYTES = 48 << 10,    /* a sample's largest value times the samples of a tile is at least this, */
+  CONV_BYTES = 1 << 20,     /* or this, since each tile transforms a convolution's weights anew */
   LEAST_LOCAL = 256 << 10   /* bytes that must stay in the cache for tiling to pay */
 };
 
@@ -117,14 +118,17 @@ static size_t batch_of(const td_ir *ir) {
 
 /* The size of tiles: the least divisor of the batch that makes a sample's largest value large enough. */
 static size_t tiles_for(const td_ir *ir, int first, int count, size_t batch) {
-  size_t slice = 1;
-  for (int i = first; i < first + count; i++)
-    for (int k = 0; k < ir->step[i]->nout; k++) {
-      size_t bytes = ir->buffer[ir->step[i]->out[k].buffer].bytes / batch;
+  size_t slice = 1, least = TILE_BYTES;
+  for (int i = first; i < first + count; i++) {
+    const td_step *s = ir->step[i];
+    if (!s->chain && s->nin > 1 && s->in[1].ndim == 4 && s->in[1].shape[0] > 1) least = CONV_BYTES;
+    for (int k = 0; k < s->nout; k++) {
+      size_t bytes = ir->buffer[s->out[k].buffer].bytes / batch;
       if (bytes > slice) slice = bytes;
     }
+  }
   size_t samples = 1;
-  while (samples < batch && (batch % samples || samples * slice < TILE_BYTES)) samples++;
+  while (samples < batch && (batch % samples || samples * slice < least)) samples++;
   return batch / samples;
 }
 
