@@ -195,6 +195,15 @@ describe("gradients reach", function()
     assert.close(tide.gradients(loss, {p.x})[1], a[1], 0)
   end)
 
+  it("x_T as it was, also when it has been stepped in place since", function()
+    local p = problem "dpmpp_2m"
+    local expected = p.gradients()[1]
+    local x = p.x:detach():clone():requires_grad()
+    local loss = p.loss({}, x)
+    tide.no_grad(function() x:mul_(2) end)
+    assert.close(tide.gradients(loss, {x})[1], expected, 0)
+  end)
+
   it("second derivatives", function()
     local p = problem "dpmpp_2m"
     assert.is_true(tide.gradcheck(function(x, means)

@@ -6,6 +6,7 @@ local core = require "tide.core"
 local make_tidy = require "tide.diffusion.tidy"
 local message = require "tide.message"
 local run = require "tide.diffusion.run"
+local stack = require("tide.tensor").stack
 
 local M = {}
 local raise = message.raise
@@ -160,13 +161,6 @@ for name, mode in pairs(adjoint) do
   modes[name] = {check = mode.check, keep = mode.keep, reverse = continuous(mode.reverse)}
 end
 
--- Runs the plan with the whole of it on the tape.
-local function recorded(plan, x, env, want)
-  local states = {}
-  local result = run.forward(plan, x, env, {}, want and function(i, y) states[i + 1] = y end)
-  return result, states
-end
-
 -- From which inputs' cotangents are wanted: that of x_T, those of noises by index, those of externals by position.
 local function wanted_of(job, needs)
   local wants, k = {start = false, noises = {}, externals = {}, any = false}, 0
@@ -202,11 +196,14 @@ local function reverse(job, needs, d_result, d_states)
   local known = {}
   for v, x in pairs(job.kept) do known[v] = x end
   local gx, noises, sums = job.mode.reverse(job, known, cotangents, wants)
-  local out = {}
-  if job.x then out[1] = gx or false end
-  for _, k in ipairs(job.noise_indices) do out[#out + 1] = noises[k] or false end
-  for i = 1, #job.externals do out[#out + 1] = sums[i] or false end
-  for i = 1, #out do out[i] = out[i] or nil end
+  local out, k = {}, 0
+  local function give(g)
+    k = k + 1
+    out[k] = g
+  end
+  if job.x then give(gx) end
+  for _, index in ipairs(job.noise_indices) do give(noises[index]) end
+  for i = 1, #job.externals do give(sums[i]) end
   return unpack(out, 1, #job.inputs)
 end
 
@@ -234,11 +231,12 @@ local function reverse_recorded(job, d_result, d_states)
     local env = setmetatable({
       noise = function(index) return replaced[index] or job.env.noise(index) end,
     }, {__index = job.env})
-    local y, states = recorded(job.plan, job.x and points[1] or job.start, env, d_states)
+    local states = {}
+    local y = run.forward(job.plan, job.x and points[1] or job.start, env, {}, function(i, z) states[i + 1] = z end)
     local outputs, cotangents = {}, {}
     if d_result then outputs[1], cotangents[1] = y, d_result end
     if d_states then
-      outputs[#outputs + 1], cotangents[#outputs + 1] = require("tide.tensor").stack(states), d_states
+      outputs[#outputs + 1], cotangents[#outputs + 1] = stack(states), d_states
     end
     local grads = core.backward(outputs, cotangents, points, true, true, true)
     for i = 1, k do grads[i] = grads[i] or nil end
@@ -246,56 +244,59 @@ local function reverse_recorded(job, d_result, d_states)
   end)
 end
 
---- Runs the plan from x with gradients by the mode o.grad. o: grad, checkpoint, truncated, wrt, latents, on_state,
---- stats. env: eval, noise, noise_wanted(k). Returns the result, the stacked states (if o.latents), and the job.
-function M.run(plan, x, env, o)
-  local stack = require("tide.tensor").stack
-  local stats, on_state = o.stats, o.on_state
-  local states = {}
-  local function see(i, y)
-    if o.latents then states[i + 1] = y end
-    if on_state then on_state(i, y) end
-  end
-  if not core.recording() or o.grad == "none" then
-    local y = with_recording(false, run.forward, plan, x:detach(), env, {}, see)
-    return y, o.latents and stack(states)
-  end
-  local total = #plan.nodes - 1
-  local first = o.truncated and math.max(1, total - o.truncated + 1) or 1
-  if o.grad == "full" then
-    local y = run.forward(plan, x, env, {}, see)
-    return y, o.latents and stack(states)
-  end
-  local mode = modes[o.grad]
-  local job = {
-    plan = plan, env = env, mode = mode, first = first, stats = stats, externals = {}, wrt = o.wrt,
-    start = x:detach(), x = x.needs_grad and x or nil, noise_indices = {}, inputs = {}, options = o,
-  }
-  if mode.check then mode.check(plan, o) end
-  local keep = mode.keep(plan, {checkpoint = o.checkpoint, first = first})
-  local result
-  result, job.kept = with_recording(false, run.forward, plan, x:detach(), watching(env, job, plan.evaluations), keep,
-    see)
-  job.externals = chosen(job.externals, o.wrt)
-  stats.bytes_kept = bytes_of(job.kept)
-  job.inputs[1] = job.x
-  for k = 1, plan.noises do
-    if env.noise_wanted(k) then
+-- What a gradient of the result may be asked for: x_T, those noises that require one, and the externals.
+local function inputs_of(job)
+  local inputs = {job.x}
+  for k = 1, job.plan.noises do
+    if job.env.noise_wanted(k) then
       job.noise_indices[#job.noise_indices + 1] = k
-      job.inputs[#job.inputs + 1] = env.noise(k)
+      inputs[#inputs + 1] = job.env.noise(k)
     end
   end
-  for _, e in ipairs(job.externals) do job.inputs[#job.inputs + 1] = e end
-  local latents = o.latents and stack(states)
+  for _, e in ipairs(job.externals) do inputs[#inputs + 1] = e end
+  return inputs
+end
+
+-- The plan run off the tape, and recorded as one operation whose derivative is a strategy's reverse pass.
+local function as_one_node(plan, x, env, o, see, states)
+  local mode, total = modes[o.grad], #plan.nodes - 1
+  local job = {
+    plan = plan, env = env, mode = mode, stats = o.stats, externals = {}, wrt = o.wrt, noise_indices = {}, options = o,
+    first = o.truncated and math.max(1, total - o.truncated + 1) or 1,
+    start = x:detach(), x = x.needs_grad and x or nil,
+  }
+  if mode.check then mode.check(plan) end
+  if job.x then job.start = job.start:clone() end  -- x_T is usually stepped in place, perhaps before the reverse pass
+  local keep = mode.keep(plan, {checkpoint = o.checkpoint, first = job.first})
+  local result
+  result, job.kept = with_recording(false, run.forward, plan, job.start, watching(env, job, plan.evaluations), keep,
+    see)
+  job.externals = chosen(job.externals, o.wrt)
+  job.inputs = inputs_of(job)
+  o.stats.bytes_kept = bytes_of(job.kept)
+  local latents = o.latents and stack(states) or nil
   if #job.inputs == 0 then return result, latents, job end
-  local x0, stacked = core.custom({result, latents or nil}, job.inputs, function(needs, d_result, d_states)
+  local x0, stacked = core.custom({result, latents}, job.inputs, function(needs, d_result, d_states)
     if core.recording() then return reverse_recorded(job, d_result, d_states) end
     return reverse(job, needs, d_result, d_states)
   end, true)
   return x0, stacked, job
 end
 
---- The modes by name that are strategies of this file.
-M.modes = modes
+--- Runs the plan from x with gradients by the mode o.grad. o: grad, checkpoint, truncated, wrt, latents, on_state,
+--- stats. env: eval, noise, noise_wanted(k). Returns the result, the stacked states (if o.latents), and the job.
+function M.run(plan, x, env, o)
+  local states = {}
+  local function see(i, y)
+    if o.latents then states[i + 1] = y end
+    if o.on_state then o.on_state(i, y) end
+  end
+  if core.recording() and o.grad ~= "none" and o.grad ~= "full" then
+    return as_one_node(plan, x, env, o, see, states)
+  end
+  local record = core.recording() and o.grad == "full"
+  local y = with_recording(record, run.forward, plan, record and x or x:detach(), env, {}, see)
+  return y, o.latents and stack(states) or nil
+end
 
 return M
