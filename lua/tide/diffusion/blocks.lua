@@ -2,7 +2,7 @@
 -- doubling of the image. Fields are named as diffusers names them, so that weights find their places.
 --
 -- A table of settings goes through all of them: time (width of the time's vector), groups, eps, dropout, act
--- (a module), scale_shift, output_scale, dtype, generator.
+-- (a module) and act_name (as the fused norm knows it, or nil), scale_shift, output_scale, dtype, generator.
 
 local core = require "tide.core"
 local Dropout = require("tide.nn.dropout").Dropout
@@ -24,6 +24,26 @@ local function conv(inputs, outputs, kernel, s, opts)
   return layers.Conv2d(inputs, outputs, kernel, o)
 end
 M.conv = conv
+
+--- act(norm(x)), in one pass where the norm knows the activation.
+function M.norm_act(group_norm, x, s)
+  if s.act_name then return group_norm(x, s.act_name) end
+  return s.act(group_norm(x))
+end
+
+--- conv(x) + chan (N×O, or one row for all images) + add (like the result), in one pass. Either may be absent.
+function M.conv_add(layer, x, chan, add)
+  if chan and chan:size(1) ~= x:size(1) then chan = core.contiguous(core.expand(chan, {x:size(1), chan:size(2)})) end
+  if getmetatable(layer) ~= layers.Conv2d then  -- an adapted one
+    local y = layer(x)
+    if chan then y = y + core.reshape(chan, chan:size(1), 1, 1, -1) end
+    return add and y + add or y
+  end
+  local o = {stride = layer.stride, padding = layer.padding, dilation = layer.dilation, groups = layer.groups,
+    parts = 1 + (chan and 2 or 0) + (add and 4 or 0)}
+  if chan and add then return core.conv2d_fused(x, layer.weight, layer.bias, chan, add, o) end
+  return core.conv2d_fused(x, layer.weight, layer.bias, chan or add, o)
+end
 
 function M.group_norm(channels, s, groups, eps)
   groups = groups or s.groups
@@ -73,7 +93,7 @@ function Resnet:init(inputs, outputs, s, resample)
   self.conv2 = conv(outputs, outputs, 3, s, {padding = 1})
   if inputs ~= outputs then self.conv_shortcut = conv(inputs, outputs, 1, s) end
   if s.dropout > 0 then self.dropout = Dropout(s.dropout) end
-  self._act, self.scale_shift, self.output_scale, self.resample = s.act, s.scale_shift, s.output_scale, resample
+  self._settings, self.scale_shift, self.output_scale, self.resample = s, s.scale_shift, s.output_scale, resample
   self.outputs = outputs
 end
 
@@ -85,21 +105,21 @@ local function resampled(x, how)
 end
 
 function Resnet:forward(x, time)
-  local act = self._act
-  local h = self.conv1(resampled(act(self.norm1(x)), self.resample))
+  local s = self._settings
+  local h = resampled(M.norm_act(self.norm1, x, s), self.resample)
   x = resampled(x, self.resample)
-  local shift = self.time_emb_proj(act(time))
-  shift = core.reshape(shift, shift:size(1), 1, 1, -1)
+  local shift = self.time_emb_proj(s.act(time))
   if self.scale_shift then
+    shift = core.reshape(shift, shift:size(1), 1, 1, -1)
     local scale = core.narrow(shift, 4, 1, self.outputs)
-    h = act(self.norm2(h) * (scale + 1) + core.narrow(shift, 4, self.outputs + 1, self.outputs))
+    h = self.norm2(self.conv1(h)) * (scale + 1) + core.narrow(shift, 4, self.outputs + 1, self.outputs)
+    h = s.act(h)
   else
-    h = act(self.norm2(h + shift))
+    h = M.norm_act(self.norm2, M.conv_add(self.conv1, h, shift), s)
   end
   if self.dropout then h = self.dropout(h) end
-  h = self.conv2(h)
   if self.conv_shortcut then x = self.conv_shortcut(x) end
-  local y = x + h
+  local y = M.conv_add(self.conv2, h, nil, x)
   return self.output_scale == 1 and y or y / self.output_scale
 end
 

@@ -17,6 +17,11 @@ function M.activation(name, act)
   return container[activations[act]]()
 end
 
+local fused = {silu = "silu", swish = "silu", gelu = "gelu", relu = "relu"}
+
+--- The activation's name in the fused norm, or nil where that does not know it.
+function M.fused_activation(act) return fused[act] end
+
 local function text(value)
   if type(value) ~= "table" then return tostring(value) end
   local list = {}

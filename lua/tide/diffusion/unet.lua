@@ -50,6 +50,7 @@ local function settings_of(name, o)
     name = name, channels = channels, time = o.time_embedding_dim or 4 * channels[1],
     groups = config.whole(name, "norm_num_groups", o.norm_num_groups or math.min(channels[1] / 4, 32)),
     eps = o.norm_eps, dropout = o.dropout, act = config.activation(name, o.act_fn),
+    act_name = config.fused_activation(o.act_fn),
     scale_shift = o.resnet_time_scale_shift == "scale_shift", output_scale = 1, dtype = o.dtype,
     generator = o.generator,
   }
@@ -139,7 +140,7 @@ local function run(self, x, vector, context)
   for _, block in ipairs(self.down_blocks) do x = block(x, vector, skips, context) end
   if self.mid_block then x = self.mid_block(x, vector, context) end
   for _, block in ipairs(self.up_blocks) do x = block(x, vector, skips, context) end
-  return self.conv_out(self._settings.act(self.conv_norm_out(x)))
+  return self.conv_out(blocks.norm_act(self.conv_norm_out, x, self._settings))
 end
 
 local function describe(self)
