@@ -117,6 +117,19 @@ describe("a captured function", function()
     assert.is_true(tide.gradcheck(g, {tensor(3)}))
   end)
 
+  it("keeps no more than asked, and computes again instead", function()
+    local x = tensor(40, 3):requires_grad()
+    local function deep(v) return (v:matmul(w) + b):exp():tanh():square():sum() end
+    local expected = tide.gradients(deep(x), {x, w, b})
+    for _, keep in ipairs {0, 1e9} do
+      local g = tide.capture(deep, {keep = keep})
+      local got = tide.gradients(g(x), {x, w, b})
+      for i = 1, 3 do close(expected[i], got[i]) end
+      local forward = text_of(g)
+      assert.are.equal(keep > 0, forward:find("y2") ~= nil)
+    end
+  end)
+
   it("refuses a gradient whose input was written over", function()
     local x, g = tensor(5, 3), tide.capture(f)
     local y = g(x)
@@ -451,6 +464,15 @@ describe("a solve", function()
       for k = 1, 4 do close(grads[2][k], grads[1][k], 1e-12) end
       for k = 5, 6 do assert.are.equal(grads[2][k], grads[1][k]) end
     end
+  end)
+
+  it("keeps no more of an evaluation than asked", function()
+    local grads = {}
+    for i, keep in ipairs {0, 1e9} do
+      local sol = tide.ode.solve(f, y0, {0, 1, 2}, {capture = true, keep = keep})
+      grads[i] = tide.gradients((sol.ys * sol.ys):sum(), p)[1]
+    end
+    close(grads[1], grads[2], 1e-12)
   end)
 
   it("has second derivatives captured", function()

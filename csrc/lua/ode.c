@@ -220,7 +220,7 @@ static td_status capture_field(lua_State *L, td_field *f, bool gradient) {
   int index = lua_gettop(L);
   bool yes = false;
   td_status s = lua_isfunction(L, index) ? ask(L, index, false, &yes) : TD_OK;
-  if (!s && yes && td_field_capture(f, gradient)) {
+  if (!s && yes && td_field_capture(f, gradient, (size_t)number_field(L, 4, "keep"))) {
     tdl_push_error(L);
     s = ask(L, index, true, &yes);
   }

@@ -6,15 +6,13 @@
  *   backward  w, t, y, kept → cotangents of y, of t, of the externals
  *
  * A solver's step keeps its stages' evaluations in slots and pulls through them once each, so nothing is computed
- * twice. When one evaluation would keep more than KEEP_MOST bytes, `backward` computes the forward part anew instead. */
+ * twice. When one evaluation would keep more than the caller's limit, `backward` computes the forward part anew instead. */
 #include "solve/captured.h"
 #include <string.h>
 #include "base/alloc.h"
 #include "graph/program.h"
 #include "graph/tape.h"
 #include "ops/ops.h"
-
-enum { KEEP_MOST = 256 << 20 };
 
 /* One evaluation that was kept: the time, and in one block the state (when the reverse pass reads it) and the kept
  * values. */
@@ -32,7 +30,7 @@ struct td_field_programs {
   td_tensor **sum;         /* scratch for the cotangents of externals */
   size_t nexternals;
   size_t *offset;          /* of each kept value in a slot's block */
-  size_t nkept, block_bytes;
+  size_t nkept, block_bytes, keep_most;
   bool keeps_y;            /* at the block's beginning */
   bool recomputes;         /* backward computes the forward part itself */
   struct {                 /* what the field did before */
@@ -263,7 +261,7 @@ static td_status make_pair(capture *c, struct td_field_programs *p, const td_sto
     if (!in[3 + i]) return td_last_status();
   }
   in[0] = c->w, in[1] = c->t, in[2] = c->y;
-  p->recomputes = p->block_bytes > KEEP_MOST;
+  p->recomputes = p->block_bytes > p->keep_most;
   if (p->recomputes) {
     p->backward = td_program_new(&c->trace, 0, c->trace.count, in, 3, out, nout);
     td_free(p->offset, (p->nkept + 1) * sizeof *p->offset);
@@ -329,11 +327,12 @@ static td_status make_programs(td_field *f, capture *c, struct td_field_programs
   return s || !p->out || !p->scratch ? td_last_status() : TD_OK;
 }
 
-td_status td_field_capture(td_field *f, bool gradient) {
+td_status td_field_capture(td_field *f, bool gradient, size_t keep_most) {
   capture c = {0};
   struct td_field_programs *p = td_alloc(sizeof *p);
   if (!p) return td_last_status();
   memset(p, 0, sizeof *p);
+  p->keep_most = keep_most;
   td_status s = td_trace_begin(&c.trace);
   if (!s) s = record_all(f, &c, gradient);
   if (!s) s = make_programs(f, &c, p);

@@ -77,6 +77,7 @@ grad: string = "discrete" | exact for the steps taken; "adjoint" (or "backsolve"
   states rebuilt backwards by a reversible method, nothing kept but the end
 params: tensor[]? | further tensors that need gradients
 capture: boolean|string = "auto" | run f as a captured program: where it can be, true: or raise, false: never
+keep: number = 2^28 | bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again
 jac: function? | jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by
   default from the tape, or from dual numbers when f is on plain numbers
 base: string = "tsit5" | of mccallum_foster, any explicit method

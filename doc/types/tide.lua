@@ -1609,6 +1609,7 @@ function tide.gradcheck(f, inputs, opts) end
 ---@class tide.capture.options
 ---@field fallback? string what to do when f cannot be captured: raise, or "eager": run f as it is; default "error"
 ---@field name? string for print; default "a function"
+---@field keep? number bytes that a call may keep for its reverse pass; one that would keep more is computed again; default math.huge
 
 ---f as an object that is called like f and runs captured programs, one for each combination of types and shapes of the tensors, of the other arguments' values, and of whether gradients are recorded.
 ---@param f function
@@ -2594,6 +2595,7 @@ function EMA:load_state_dict(state) end
 ---@field grad? string exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end; default "discrete"
 ---@field params? tide.Tensor[] further tensors that need gradients
 ---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"
+---@field keep? number bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again; default 2^28
 ---@field jac? function jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by default from the tape, or from dual numbers when f is on plain numbers
 ---@field base? string of mccallum_foster, any explicit method; default "tsit5"
 ---@field linear? tide.Tensor the stiff linear part L of f, for exponential methods: as many numbers as the state has (a diagonal), or a square matrix for the state or for its last dim; f is the whole right-hand side, L counts as a constant

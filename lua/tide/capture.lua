@@ -52,7 +52,7 @@ end
 
 -- The two programs of a function with gradients. What the backward one needs of the forward one is kept: further
 -- results of the forward, further inputs of the backward.
-local function forward_and_backward(trace, virtual, outputs, r)
+local function forward_and_backward(trace, virtual, outputs, r, keep)
   local found, known = {}, joined(r.cotangents, virtual)
   for _, g in ipairs(r.gradients) do
     if g then found[#found + 1] = g end
@@ -63,13 +63,18 @@ local function forward_and_backward(trace, virtual, outputs, r)
   for i, x in ipairs(kept) do
     if all:reads(#known + i) then used[#used + 1] = x end
   end
+  local bytes = 0
+  for _, x in ipairs(used) do bytes = bytes + x.numel end
+  if bytes > keep then  -- the backward program computes the forward part again
+    return trace:program(0, r.mark, virtual, outputs), trace:program(0, trace:count(), known, found)
+  end
   local backward = #used == #kept and all or trace:program(r.mark, rest, joined(known, used), found)
   return trace:program(0, r.mark, virtual, joined(outputs, used)), backward
 end
 
 -- One entry of a captured function: f as programs for tensors like those of `list`. nil and the error when f cannot
 -- be captured.
-local function capture_once(f, form, count, list)
+local function capture_once(f, keep, form, count, list)
   local recording = core.recording()
   local virtual, points, outputs, result_form, r
   local trace, err = cache.traced(function(trace)
@@ -84,7 +89,7 @@ local function capture_once(f, form, count, list)
   if not trace then return nil, err end
   local entry = {form = result_form, results = #outputs, points = points}
   if r then
-    entry.forward, entry.backward = forward_and_backward(trace, virtual, outputs, r)
+    entry.forward, entry.backward = forward_and_backward(trace, virtual, outputs, r, keep)
     entry.carry, entry.externals, entry.gradients = r.carry, r.externals, {}
     for i, g in ipairs(r.gradients) do entry.gradients[i] = g and true or false end
   else
@@ -207,22 +212,24 @@ function Captured:profile(...)
   return listing.profile(entry.forward)
 end
 
---- capture(f, {fallback = "error", name = "a function"}): f as an object that is called like f and runs captured
+--- capture(f, {fallback = "error", name = "a function", keep = math.huge}): f as an object that is called like f and runs captured
 --- programs, one for each combination of the tensors' types and shapes, of the other arguments' values, and of
 --- whether gradients are recorded. Tensors may lie in nested tables. Gradients flow through a call to its arguments
 --- and to what f closes over, of every order. fallback = "eager" runs f as it is when it cannot be captured, and
---- reason() says why; "error" raises.
+--- reason() says why; "error" raises. When a call would keep more than `keep` bytes for
+--- its reverse pass, that computes the forward part again instead.
 function M.capture(f, opts)
   if getmetatable(f) == Captured then return f end
   if type(f) ~= "function" and not (type(f) == "table" and (getmetatable(f) or {}).__call) then
     raise("capture: f is a %s, expected a function", type(f))
   end
-  local o = options.check("capture", opts, {fallback = "error", name = "a function"})
+  local o = options.check("capture", opts, {fallback = "error", name = "a function", keep = math.huge})
+  if type(o.keep) ~= "number" then raise("capture: keep is a %s, expected a number of bytes", type(o.keep)) end
   if o.fallback ~= "error" and o.fallback ~= "eager" then
     raise("capture: fallback is %s, expected \"error\" or \"eager\"", tostring(o.fallback))
   end
   local self = {f = f, name = o.name}
-  self.cache = cache.new {f = f, fallback = o.fallback, build = function(...) return capture_once(f, ...) end}
+  self.cache = cache.new {f = f, fallback = o.fallback, build = function(...) return capture_once(f, o.keep, ...) end}
   return setmetatable(self, Captured)
 end
 

@@ -23,7 +23,7 @@ M.defaults = {
   save = "times", save_fn = options.none, dense = false,
   event = options.none, events = options.none, event_points = 10,
   grad = "discrete", checkpoints = 0, memory = 2 ^ 30, params = options.none,
-  capture = "auto", jac = options.none, max_order = 0, max_iters = 0, throw = true,
+  capture = "auto", keep = 2 ^ 28, jac = options.none, max_order = 0, max_iters = 0, throw = true,
   batch = false, base = options.none, coupling = 0.999, linear = options.none,
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
   adjoint_norm = "seminorm",
@@ -213,7 +213,7 @@ end
 
 -- What the forward and the backward solve have in common.
 local function common(o, state)
-  for _, name in ipairs {"first_step", "min_step", "max_step", "step_size", "max_order", "max_iters"} do
+  for _, name in ipairs {"first_step", "min_step", "max_step", "step_size", "max_order", "max_iters", "keep"} do
     check_number(name, o[name], 0)
   end
   check_number("max_steps", o.max_steps, 1)
@@ -221,7 +221,7 @@ local function common(o, state)
     method = nearest_of("method", o.method, M.methods).name, controller = control.chosen(o),
     first_step = o.first_step, min_step = o.min_step, accept_min_step = o.on_min_step == "accept",
     max_step = o.max_step == math.huge and 0 or o.max_step, max_steps = o.max_steps, step_size = o.step_size,
-    land = o.land, max_order = o.max_order, max_iters = o.max_iters, seminorm = o.adjoint_norm == "seminorm",
+    land = o.land, max_order = o.max_order, max_iters = o.max_iters, keep = math.min(o.keep, 2 ^ 50), seminorm = o.adjoint_norm == "seminorm",
   }
   request.base = o.base and nearest_of("base", o.base, M.methods).name
   request.coupling, request.semilinear = o.coupling, semilinear_of(o.linear)
