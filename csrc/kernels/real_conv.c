@@ -30,6 +30,12 @@ static td_conv flatten(const td_conv *g) {
   return f;
 }
 
+/* Whether `to` channels are too few to fill vectors, and `from` enough. */
+static bool is_few(const td_conv *g, size_t from, size_t to) {
+  return g->groups == 1 && to <= CONV_FEW && g->kh * g->kw <= CONV_FEW_TAPS &&
+         from >= (size_t)2 * TD_LANES;
+}
+
 /* Fewest channels, on both sides, whose products are worth the transforms; and pixels of an image
  * from which the saved products pay for transforming the weights, when these stay in the second-level
  * cache, in the third, or in neither; in the weight gradient, pixels of all images. */
@@ -76,7 +82,8 @@ void TD_K(conv2d)(void *y, const void *x, const void *w, const td_epilogue *e, c
   int m = winograd_tile(&f, f.oh, f.ow);
   bool done = is_depthwise(&f) ? TD_K(conv_depthwise)(y, x, w, e, &f)
               : m              ? TD_K(conv_winograd)(y, x, w, e, &f, m)
-                               : TD_K(conv_direct)(y, x, w, e, &f);
+              : is_few(&f, f.c, f.o) ? TD_K(conv_few)(y, x, w, e, &f)
+                                     : TD_K(conv_direct)(y, x, w, e, &f);
   if (!done) TD_K(conv_plain)(y, x, w, e, &f);
 }
 
@@ -91,7 +98,8 @@ void TD_K(conv2d_input_grad)(void *dx, const void *dy, const void *w, const td_c
   int m = winograd_tile(&f, f.h, f.w);
   bool done = is_depthwise(&f) ? TD_K(conv_depthwise_input_grad)(dx, dy, w, &f)
               : m              ? TD_K(conv_winograd_input_grad)(dx, dy, w, &f, m)
-                               : TD_K(conv_direct_input_grad)(dx, dy, w, &f);
+              : is_few(&f, f.o, f.c) ? TD_K(conv_few_input_grad)(dx, dy, w, &f)
+                                     : TD_K(conv_direct_input_grad)(dx, dy, w, &f);
   if (!done) TD_K(conv_plain_input_grad)(dx, dy, w, &f);
 }
 

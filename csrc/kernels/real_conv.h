@@ -19,6 +19,12 @@ bool TD_K(conv_winograd_input_grad)(real *dx, const real *dy, const real *w, con
 /* The same tiles summed the other way, for the weights: real_conv_winograd_weight.c. */
 bool TD_K(conv_winograd_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
 
+/* One group, at most CONV_FEW channels to compute and CONV_FEW_TAPS elements in a kernel's plane:
+ * real_conv_few.c. */
+enum { CONV_FEW = 4, CONV_FEW_TAPS = 49 };
+bool TD_K(conv_few)(real *y, const real *x, const real *w, const td_epilogue *e, const td_conv *g);
+bool TD_K(conv_few_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g);
+
 /* groups = c = o, vectors along the channels: real_conv_depthwise.c. */
 bool TD_K(conv_depthwise)(real *y, const real *x, const real *w, const td_epilogue *e,
                           const td_conv *g);
