@@ -86,6 +86,15 @@ typedef struct {
   td_act act;
 } td_epilogue;
 
+/* Sequences of queries q: batch×l×heads×d, keys k: batch×s×heads×d, values v: batch×s×heads×e, by the strides of
+ * batch, position and head, rows contiguous; a mask batch×heads×l×s by the strides of the first three, 0 repeating. */
+typedef struct {
+  size_t batch, heads, l, s, d, e;
+  size_t q_stride[3], k_stride[3], v_stride[3], mask_stride[3];
+  double scale;
+  bool causal;              /* query i sees keys 0..i */
+} td_attention;
+
 /* ---- The list: X(return type, name, (parameters)) --------------------------------------------------------- */
 
 /* For float, double and int64_t. In the reductions x is outer×n×inner and y is outer×inner. */
@@ -125,6 +134,14 @@ typedef struct {
   X(void, channel_norm_grad, (void *dx, void *dgamma, void *dbeta, const void *dy, const void *x,               \
                               const void *mean, const void *rstd, const void *gamma, const void *beta,          \
                               size_t rows, size_t c, td_act act))                                               \
+  /* y = softmax(q·kᵀ·scale + mask)·v, contiguous batch×l×heads×e; keep: batch×heads×l×2, what the gradient wants: the  \
+   * greatest score of a query and one over its sum of exponentials. mask may be NULL. Scores are never stored */ \
+  X(void, attention, (void *y, void *keep, const void *q, const void *k, const void *v, const void *mask,       \
+                      const td_attention *g))                                                                   \
+  /* dq, dk, dv contiguous, dy and y as attention wrote it */                                                   \
+  X(void, attention_grad, (void *dq, void *dk, void *dv, const void *dy, const void *q, const void *k,          \
+                           const void *v, const void *y, const void *kept, const void *mask,                    \
+                           const td_attention *g))                                                              \
   /* e may be NULL */                                                                                           \
   X(void, conv2d, (void *y, const void *x, const void *w, const td_epilogue *e, const td_conv *g))              \
   X(void, conv2d_input_grad, (void *dx, const void *dy, const void *w, const td_conv *g))                       \

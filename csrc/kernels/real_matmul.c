@@ -13,9 +13,7 @@
 #include "kernels/isa.h"
 #include <cblas.h>
 #include <limits.h>
-#if defined(__AVX2__) || TD_KISA > 0
-#include <immintrin.h>
-#endif
+#include "kernels/real_product.h"
 
 enum {
   SMALL_WORK = 32 * 32 * 32,  /* multiplications up to which OpenBLAS costs too much */
@@ -23,74 +21,6 @@ enum {
   THIN_STEPS = 16,            /* rows of op(b) that a thin product reads side by side */
   MIN_TASK = 1 << 16          /* multiplications below which a thread is not worth waking */
 };
-
-/* c[i·c_row + j] = alpha·Σ a[i·a_row + l·a_col]·b[l·b_row + j·b_col] + beta·c[i·c_row + j], for
- * i < m, j < n, the sum over l < k */
-typedef struct {
-  real *c;
-  const real *a, *b;
-  size_t m, n, k;
-  size_t a_row, a_col, b_row, b_col, c_row;
-  real alpha, beta;
-} product;
-
-/* ---- Parts of a vector ----------------------------------------------------------------------- */
-
-/* The first n (1 ≤ n < TD_LANES) elements of a vector; the others are 0 and their memory is not
- * touched. */
-#if TD_KISA == 2 && TD_KREAL == 0
-static inline vreal load_part(const real *p, size_t n) {
-  return (vreal)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
-}
-static inline void store_part(real *p, vreal v, size_t n) {
-  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
-}
-#elif TD_KISA == 2
-static inline vreal load_part(const real *p, size_t n) {
-  return (vreal)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
-}
-static inline void store_part(real *p, vreal v, size_t n) {
-  _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
-}
-#elif TD_KISA == 1
-static inline __m256i part_mask(size_t n) {
-  static const ireal mask[2 * TD_LANES] = {
-#if TD_KREAL == 0
-    -1, -1, -1, -1,
-#endif
-    -1, -1, -1, -1};
-  return (__m256i) * (const vreal_u *)(const void *)(mask + TD_LANES - n);
-}
-#if TD_KREAL == 0
-static inline vreal load_part(const real *p, size_t n) {
-  return (vreal)_mm256_maskload_ps(p, part_mask(n));
-}
-#else
-static inline vreal load_part(const real *p, size_t n) {
-  return (vreal)_mm256_maskload_pd(p, part_mask(n));
-}
-#endif
-/* masked stores are slow on some processors */
-static inline void store_part(real *p, vreal v, size_t n) {
-  real e[TD_LANES], *from = e;
-  td_store(e, v);
-#pragma GCC unroll 3
-  for (size_t piece = TD_LANES / 2; piece; piece /= 2)
-    if (n & piece) {
-      memcpy(p, from, piece * sizeof(real));
-      p += piece, from += piece;
-    }
-}
-#else
-static inline vreal load_part(const real *p, size_t n) {
-  vreal v = {0};
-  for (size_t i = 0; i < n; i++) v[i] = p[i];
-  return v;
-}
-static inline void store_part(real *p, vreal v, size_t n) {
-  for (size_t i = 0; i < n; i++) p[i] = v[i];
-}
-#endif
 
 /* Halves are added to halves, until 16 bytes are left. */
 typedef real v16 __attribute__((vector_size(16)));
@@ -107,103 +37,6 @@ static inline real sum_lanes(vreal v) {
 #else
   return part[0][0] + part[0][1];
 #endif
-}
-
-/* ---- Tiles ----------------------------------------------------------------------------------- */
-
-#if TD_KISA == 2
-enum { ROWS = 6, WIDTH = 4 };
-#else
-enum { ROWS = 6, WIDTH = 2 };
-#endif
-
-/* P rows × V vectors of c, from its corner on; b_col is 1. Only `last` elements of the last vector
- * exist, or all (0). */
-static inline __attribute__((always_inline)) void tile_body(const int P, const int V,
-                                                            const product *q, size_t last) {
-  vreal sum[ROWS][WIDTH];
-  const real *a = q->a, *b = q->b;
-  const size_t a_row = q->a_row, a_col = q->a_col, b_row = q->b_row;
-#pragma GCC unroll 8
-  for (int p = 0; p < P; p++) {
-#pragma GCC unroll 4
-    for (int v = 0; v < V; v++) sum[p][v] = (vreal){0};
-  }
-  for (size_t l = q->k; l; l--) {
-    vreal bv[WIDTH];
-#pragma GCC unroll 4
-    for (int v = 0; v + 1 < V; v++) bv[v] = td_load(b + v * TD_LANES);
-    const real *b_last = b + (V - 1) * TD_LANES;
-    bv[V - 1] = last ? load_part(b_last, last) : td_load(b_last);
-#pragma GCC unroll 8
-    for (int p = 0; p < P; p++) {
-      vreal x = td_splat(a[(size_t)p * a_row]);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; v++) sum[p][v] += x * bv[v];
-    }
-    a += a_col;
-    b += b_row;
-  }
-  real *c = q->c;
-  const size_t c_row = q->c_row;
-  const vreal alpha = td_splat(q->alpha), beta = td_splat(q->beta);
-  const bool adds = q->beta != 0;
-#pragma GCC unroll 8
-  for (int p = 0; p < P; p++, c += c_row) {
-#pragma GCC unroll 4
-    for (int v = 0; v < V; v++) {
-      real *to = c + v * TD_LANES;
-      bool part = last && v + 1 == V;
-      vreal s = alpha * sum[p][v];
-      if (adds) s += beta * (part ? load_part(to, last) : td_load(to));
-      if (part) store_part(to, s, last);
-      else td_store(to, s);
-    }
-  }
-}
-
-typedef void (*tile_fn)(const product *, size_t);
-#define TILE(P, V)                                                                               \
-  static void whole_##P##_##V(const product *q, size_t last) {                                   \
-    (void)last;                                                                                  \
-    tile_body(P, V, q, 0);                                                                       \
-  }                                                                                              \
-  static void part_##P##_##V(const product *q, size_t last) { tile_body(P, V, q, last); }
-#define TILES(V) TILE(1, V) TILE(2, V) TILE(3, V) TILE(4, V) TILE(5, V) TILE(6, V)
-#define ROW(name, V)                                                                             \
-  {name##_1_##V, name##_2_##V, name##_3_##V, name##_4_##V, name##_5_##V, name##_6_##V}
-TILES(1)
-TILES(2)
-#if TD_KISA == 2
-TILES(3)
-TILES(4)
-#endif
-/* [is the last vector a part?][vectors - 1][rows - 1] */
-static const tile_fn tile_table[2][WIDTH][ROWS] = {
-#if TD_KISA == 2
-  {ROW(whole, 1), ROW(whole, 2), ROW(whole, 3), ROW(whole, 4)},
-  {ROW(part, 1), ROW(part, 2), ROW(part, 3), ROW(part, 4)},
-#else
-  {ROW(whole, 1), ROW(whole, 2)},
-  {ROW(part, 1), ROW(part, 2)},
-#endif
-};
-
-/* The whole product, b_col = 1. */
-static void run_tiles(const product *p) {
-  size_t tiles = (p->m + ROWS - 1) / ROWS;
-  product q = *p;
-  for (size_t j = 0; j < p->n; j += WIDTH * TD_LANES) {
-    size_t left = p->n - j, v = left >= WIDTH * TD_LANES ? WIDTH : (left + TD_LANES - 1) / TD_LANES;
-    size_t last = left >= WIDTH * TD_LANES ? 0 : left % TD_LANES;
-    q.b = p->b + j;
-    for (size_t t = 0; t < tiles; t++) {
-      size_t i0 = p->m * t / tiles, i1 = p->m * (t + 1) / tiles;
-      q.a = p->a + i0 * p->a_row;
-      q.c = p->c + i0 * p->c_row + j;
-      tile_table[last > 0][v - 1][i1 - i0 - 1](&q, last);
-    }
-  }
 }
 
 /* to[l·pitch + j] = op(b)[l][j] */
@@ -283,10 +116,10 @@ static inline __attribute__((always_inline)) void dot_body(const int R, const in
     size_t n = p->k - l;
     vreal bv[4];
 #pragma GCC unroll 4
-    for (int j = 0; j < Q; j++) bv[j] = load_part(p->b + (size_t)j * p->b_col + l, n);
+    for (int j = 0; j < Q; j++) bv[j] = td_load_part(p->b + (size_t)j * p->b_col + l, n);
 #pragma GCC unroll 4
     for (int i = 0; i < R; i++) {
-      vreal av = load_part(p->a + (size_t)i * p->a_row + l, n);
+      vreal av = td_load_part(p->a + (size_t)i * p->a_row + l, n);
 #pragma GCC unroll 4
       for (int j = 0; j < Q; j++) sum[i][j] += av * bv[j];
     }

@@ -217,7 +217,8 @@ td_status td_want_real(const td_call *c, int i) {
 
 const td_op *const *const *td_op_families(void) {
   static const td_op *const *const families[] = {
-    td_ops_pointwise, td_ops_move, td_ops_reduce, td_ops_matmul, td_ops_image, td_ops_norm, td_ops_linalg, NULL,
+    td_ops_pointwise, td_ops_move, td_ops_reduce, td_ops_matmul, td_ops_image, td_ops_norm, td_ops_attention,
+    td_ops_linalg, NULL,
   };
   return families;
 }

@@ -5,7 +5,7 @@
 
 /* Families, each ending in NULL. */
 extern const td_op *const td_ops_pointwise[], *const td_ops_move[], *const td_ops_reduce[], *const td_ops_matmul[],
-  *const td_ops_image[], *const td_ops_norm[], *const td_ops_linalg[];
+  *const td_ops_image[], *const td_ops_norm[], *const td_ops_attention[], *const td_ops_linalg[];
 
 /* One result of op on n operands; NULL when an operand is NULL or the call fails. */
 td_tensor *td_do(const td_op *op, const td_attrs *a, int n, ...);
@@ -46,7 +46,7 @@ extern const td_op td_op_cast, td_op_clone, td_op_reshape, td_op_permute, td_op_
   td_op_softmax, td_op_log_softmax, td_op_softmax_grad, td_op_log_softmax_grad, td_op_matmul, td_op_conv2d,
   td_op_conv2d_input_grad, td_op_conv2d_weight_grad, td_op_conv2d_fused, td_op_group_norm, td_op_group_norm_grad, td_op_channel_norm,
   td_op_channel_norm_grad, td_op_group_norm_act, td_op_group_norm_act_grad, td_op_channel_norm_act,
-  td_op_channel_norm_act_grad, td_op_lincomb, td_op_solve, td_op_inv, td_op_solve_triangular, td_op_det, td_op_slogdet,
+  td_op_channel_norm_act_grad, td_op_attention, td_op_attention_grad, td_op_lincomb, td_op_solve, td_op_inv, td_op_solve_triangular, td_op_det, td_op_slogdet,
   td_op_cholesky, td_op_lu_factor, td_op_lu_solve, td_op_qr, td_op_svd, td_op_svdvals, td_op_eigh, td_op_eigvalsh,
   td_op_lstsq, td_op_pinv, td_op_matrix_exp;
 

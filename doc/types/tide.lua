@@ -1157,6 +1157,17 @@ function tide.group_norm(x, gamma, beta, groups, rows, eps) end
 ---@return tide.Tensor
 function tide.group_norm_act(x, gamma, beta, add, groups, rows, activation, eps) end
 
+---softmax(q·kᵀ·scale + mask)·v for q B×L×H×D, k B×S×H×D, v B×S×H×E, without storing the scores; scale 0 is 1/√D, causal lets query i see keys 1..i; also the greatest score of each query and one over its sum of exponentials.
+---@param q tide.Tensor
+---@param k tide.Tensor
+---@param v tide.Tensor
+---@param mask? tide.Tensor
+---@param causal? boolean default false
+---@param scale? number default 0
+---@return tide.Tensor
+---@return tide.Tensor
+function tide.attention(q, k, v, mask, causal, scale) end
+
 ---…×C normalised over all dims but the last; also mean, 1/√(var + eps) and biased variance of each channel.
 ---@param x tide.Tensor
 ---@param gamma? tide.Tensor
@@ -1331,6 +1342,21 @@ function tide.linalg.cond(a, kind) end
 ---@param width integer
 ---@return tide.Tensor
 function tide.adaptive_avg_pool2d_grad(dy, size, height, width) end
+
+---attention's cotangents of q, k and v; y and kept are its results.
+---@param dy tide.Tensor
+---@param q tide.Tensor
+---@param k tide.Tensor
+---@param v tide.Tensor
+---@param y tide.Tensor
+---@param kept tide.Tensor
+---@param mask? tide.Tensor
+---@param causal? boolean default false
+---@param scale? number default 0
+---@return tide.Tensor
+---@return tide.Tensor
+---@return tide.Tensor
+function tide.attention_grad(dy, q, k, v, y, kept, mask, causal, scale) end
 
 ---Transpose of avg_pool2d.
 ---@param dy tide.Tensor
@@ -4133,6 +4159,7 @@ Tensor.upsample_nearest = tide.upsample_nearest
 Tensor.upsample_bilinear = tide.upsample_bilinear
 Tensor.group_norm = tide.group_norm
 Tensor.group_norm_act = tide.group_norm_act
+Tensor.attention = tide.attention
 Tensor.channel_norm = tide.channel_norm
 Tensor.solve = tide.solve
 Tensor.inv = tide.inv
@@ -4155,6 +4182,7 @@ Tensor.kron = tide.linalg.kron
 Tensor.matrix_power = tide.linalg.matrix_power
 Tensor.matrix_rank = tide.linalg.matrix_rank
 Tensor.adaptive_avg_pool2d_grad = tide.adaptive_avg_pool2d_grad
+Tensor.attention_grad = tide.attention_grad
 Tensor.avg_pool2d_grad = tide.avg_pool2d_grad
 Tensor.channel_norm_act = tide.channel_norm_act
 Tensor.channel_norm_act_grad = tide.channel_norm_act_grad

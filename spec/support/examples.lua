@@ -12,7 +12,7 @@
 -- An operation without examples fails the suite.
 
 local examples = {}
-for _, family in ipairs {"pointwise", "move", "reduce", "image", "norm", "linalg"} do
+for _, family in ipairs {"pointwise", "move", "reduce", "image", "norm", "attention", "linalg"} do
   local found, list = pcall(require, "spec.support.examples." .. family)
   if found then
     for name, e in pairs(list) do examples[name] = e end

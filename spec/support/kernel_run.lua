@@ -79,6 +79,14 @@ for _, dtype in ipairs {"float32", "float64"} do
       return tide.cat({v:flatten(), z:flatten(), u.grad:flatten(), r.grad:flatten(), gamma.grad, beta.grad})
     end)
   end
+  case(named "attention", function()
+    local q, k, v = randn(2, 300, 2, 17):requires_grad(), randn(2, 140, 2, 17), randn(2, 140, 2, 33)
+    local all = tide.attention(q, k:requires_grad(), v:requires_grad(), {causal = true})
+    local one = tide.attention(q:narrow(1, 1, 1):narrow(3, 1, 1), k:narrow(1, 1, 1):narrow(3, 1, 1),
+      v:narrow(1, 1, 1):narrow(3, 1, 1))
+    ;(all:tanh():sum() + one:tanh():sum()):backward()
+    return tide.cat({all:flatten(), one:flatten(), q.grad:flatten(), k.grad:flatten(), v.grad:flatten()})
+  end)
   case(named "gradients of norms", function()
     local u = images:detach():requires_grad()
     local gamma, beta = tide.ones(32, dtype):requires_grad(), tide.zeros(32, dtype):requires_grad()

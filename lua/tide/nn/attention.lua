@@ -21,12 +21,32 @@ local function masked(scores, mask)
   return scores + mask
 end
 
---- softmax(q·kᵀ·scale + mask)·v over the last two dims: q is …×L×D, k …×S×D, v …×S×E, the result …×L×E; the
---- other dims broadcast. Options: mask, which broadcasts to …×L×S: uint8 (1 takes part, 0 is excluded; a row
---- that excludes everything attends evenly) or real (added to the scores); causal = false (position i sees
---- 1..i); scale 1/√D; dropout, a module for the weights. Vaswani et al. 2017.
-function M.attention(q, k, v, opts)
-  local o = options.check("attention", opts, attention_options)
+-- Sequences as the fused operation takes them, N×L×H×D, all of one type and with the same leading dims; nil
+-- when they are something else.
+local function by_position(q, k, v)
+  local n = q.ndim
+  if n < 2 or n > 4 or k.ndim ~= n or v.ndim ~= n or k.dtype ~= q.dtype or v.dtype ~= q.dtype then return nil end
+  for i = 1, n - 2 do
+    if k:size(i) ~= q:size(i) or v:size(i) ~= q:size(i) then return nil end
+  end
+  local function turned(x)
+    if n == 4 then return core.permute(x, 1, 3, 2, 4) end
+    return core.unsqueeze(n == 2 and core.unsqueeze(x, 1) or x, 3)
+  end
+  return turned(q), turned(k), turned(v)
+end
+
+-- The mask as what is added to the scores N×H×L×S of sequences of n dims.
+local function addend(mask, n, dtype)
+  if mask.dtype == "uint8" then mask = core.where(mask, 0, -1e30) end
+  if mask.dtype ~= dtype then mask = mask:to(dtype) end
+  if n == 3 and mask.ndim == 3 then return core.unsqueeze(mask, 2) end
+  while mask.ndim < 4 do mask = core.unsqueeze(mask, 1) end
+  return mask
+end
+
+-- The same with all scores at once: for weights that drop out, and for dims that broadcast.
+local function plain(q, k, v, o)
   local scores = core.mm(q * (o.scale or 1 / math.sqrt(q:size(-1))), tensor.t(k))
   if o.mask then scores = masked(scores, o.mask) end
   if o.causal then
@@ -35,6 +55,22 @@ function M.attention(q, k, v, opts)
   local weights = core.softmax(scores, -1)
   if o.dropout then weights = o.dropout(weights) end
   return core.mm(weights, v)
+end
+
+--- softmax(q·kᵀ·scale + mask)·v over the last two dims: q is …×L×D, k …×S×D, v …×S×E, the result …×L×E; the
+--- other dims broadcast. Options: mask, which broadcasts to …×L×S: uint8 (1 takes part, 0 is excluded; a row
+--- that excludes everything attends evenly) or real (added to the scores); causal = false (position i sees
+--- 1..i); scale 1/√D; dropout, a module for the weights. Vaswani et al. 2017.
+function M.attention(q, k, v, opts)
+  local o = options.check("attention", opts, attention_options)
+  local a, b, c
+  if not o.dropout and (not o.mask or o.mask.ndim <= q.ndim) then a, b, c = by_position(q, k, v) end
+  if not a then return plain(q, k, v, o) end
+  local mask = o.mask and addend(o.mask, q.ndim, q.dtype)
+  local y = core.attention(a, b, c, mask, o.causal, o.scale or 1 / math.sqrt(q:size(-1)))
+  if q.ndim == 4 then return core.permute(y, 1, 3, 2, 4) end
+  y = core.squeeze(y, 3)
+  return q.ndim == 2 and core.squeeze(y, 1) or y
 end
 
 local MultiheadAttention = Module "MultiheadAttention"

@@ -1,0 +1,116 @@
+/* The register tile under products: sums of a few rows and vectors of columns stay in registers
+ * while rows of b are read as they lie. Include it after isa.h. */
+#ifndef TD_KERNELS_REAL_PRODUCT_H
+#define TD_KERNELS_REAL_PRODUCT_H
+#include "kernels/vmath.h"
+
+/* c[i·c_row + j] = alpha·Σ a[i·a_row + l·a_col]·b[l·b_row + j·b_col] + beta·c[i·c_row + j], for
+ * i < m, j < n, the sum over l < k */
+typedef struct {
+  real *c;
+  const real *a, *b;
+  size_t m, n, k;
+  size_t a_row, a_col, b_row, b_col, c_row;
+  real alpha, beta;
+} product;
+
+#if TD_KISA == 2
+enum { ROWS = 6, WIDTH = 4 };
+#else
+enum { ROWS = 6, WIDTH = 2 };
+#endif
+
+/* P rows × V vectors of c, from its corner on; b_col is 1. Only `last` elements of the last vector
+ * exist, or all (0). */
+static inline __attribute__((always_inline)) void tile_body(const int P, const int V,
+                                                            const product *q, size_t last) {
+  vreal sum[ROWS][WIDTH];
+  const real *a = q->a, *b = q->b;
+  const size_t a_row = q->a_row, a_col = q->a_col, b_row = q->b_row;
+#pragma GCC unroll 8
+  for (int p = 0; p < P; p++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) sum[p][v] = (vreal){0};
+  }
+  for (size_t l = q->k; l; l--) {
+    vreal bv[WIDTH];
+#pragma GCC unroll 4
+    for (int v = 0; v + 1 < V; v++) bv[v] = td_load(b + v * TD_LANES);
+    const real *b_last = b + (V - 1) * TD_LANES;
+    bv[V - 1] = last ? td_load_part(b_last, last) : td_load(b_last);
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++) {
+      vreal x = td_splat(a[(size_t)p * a_row]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) sum[p][v] += x * bv[v];
+    }
+    a += a_col;
+    b += b_row;
+  }
+  real *c = q->c;
+  const size_t c_row = q->c_row;
+  const vreal alpha = td_splat(q->alpha), beta = td_splat(q->beta);
+  const bool adds = q->beta != 0;
+#pragma GCC unroll 8
+  for (int p = 0; p < P; p++, c += c_row) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+      real *to = c + v * TD_LANES;
+      bool part = last && v + 1 == V;
+      vreal s = alpha * sum[p][v];
+      if (adds) s += beta * (part ? td_load_part(to, last) : td_load(to));
+      if (part) td_store_part(to, s, last);
+      else td_store(to, s);
+    }
+  }
+}
+
+typedef void (*tile_fn)(const product *, size_t);
+#define TILE(P, V)                                                                               \
+  static void whole_##P##_##V(const product *q, size_t last) {                                   \
+    (void)last;                                                                                  \
+    tile_body(P, V, q, 0);                                                                       \
+  }                                                                                              \
+  static void part_##P##_##V(const product *q, size_t last) { tile_body(P, V, q, last); }
+#define TILES(V) TILE(1, V) TILE(2, V) TILE(3, V) TILE(4, V) TILE(5, V) TILE(6, V)
+#define ROW(name, V)                                                                             \
+  {name##_1_##V, name##_2_##V, name##_3_##V, name##_4_##V, name##_5_##V, name##_6_##V}
+TILES(1)
+TILES(2)
+#if TD_KISA == 2
+TILES(3)
+TILES(4)
+#endif
+/* [is the last vector a part?][vectors - 1][rows - 1] */
+static const tile_fn tile_table[2][WIDTH][ROWS] = {
+#if TD_KISA == 2
+  {ROW(whole, 1), ROW(whole, 2), ROW(whole, 3), ROW(whole, 4)},
+  {ROW(part, 1), ROW(part, 2), ROW(part, 3), ROW(part, 4)},
+#else
+  {ROW(whole, 1), ROW(whole, 2)},
+  {ROW(part, 1), ROW(part, 2)},
+#endif
+};
+
+/* The whole product, b_col = 1. */
+static void run_tiles(const product *p) {
+  size_t tiles = (p->m + ROWS - 1) / ROWS;
+  product q = *p;
+  for (size_t j = 0; j < p->n; j += WIDTH * TD_LANES) {
+    size_t left = p->n - j, v = left >= WIDTH * TD_LANES ? WIDTH : (left + TD_LANES - 1) / TD_LANES;
+    size_t last = left >= WIDTH * TD_LANES ? 0 : left % TD_LANES;
+    q.b = p->b + j;
+    for (size_t t = 0; t < tiles; t++) {
+      size_t i0 = p->m * t / tiles, i1 = p->m * (t + 1) / tiles;
+      q.a = p->a + i0 * p->a_row;
+      q.c = p->c + i0 * p->c_row + j;
+      tile_table[last > 0][v - 1][i1 - i0 - 1](&q, last);
+    }
+  }
+}
+
+#undef TILE
+#undef TILES
+#undef ROW
+
+#endif
