@@ -4,7 +4,8 @@
 --   bin/tide bench/diffusers_check.lua --python PYTHON [--only NAME] [--folder DIR]
 --
 -- Prints for each configuration the relative difference (of the norms, and the worst single tensor), and fails where
--- one is above 1e-4.
+-- one is above 1e-4. --only counts builds google/ddpm-celebahq-256 and Stable Diffusion 1.5's U-Net (3.4 GB) instead
+-- and compares their numbers of parameters; it needs no Python.
 
 local layout = require "tide.diffusion.layout"
 local tide = require "tide"
@@ -15,6 +16,19 @@ for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] and arg[i + 1], "usage: diffusers_check.lua --python PYTHON [--only NAME] [--folder DIR]")
   o[key] = arg[i + 1]
+end
+if o.only == "counts" then
+  local D, U, C, X = "DownBlock2D", "UpBlock2D", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+  local celeba = diffusion.UNet2DModel {block_out_channels = {128, 128, 256, 256, 512, 512},
+    attention_head_dim = false, down_block_types = {D, D, D, D, "AttnDownBlock2D", D},
+    up_block_types = {U, "AttnUpBlock2D", U, U, U, U}}
+  print("ddpm-celebahq-256", celeba:count())
+  assert(celeba:count() == 113673219)
+  local sd = diffusion.UNet2DConditionModel {cross_attention_dim = 768, down_block_types = {C, C, C, D},
+    up_block_types = {U, X, X, X}}
+  print("Stable Diffusion 1.5", sd:count())
+  assert(sd:count() == 859520964)
+  return
 end
 if o.python == "" then
   print "diffusers_check: skipped; --python PYTHON names one with diffusers, torch and safetensors"
