@@ -102,6 +102,47 @@ describe("automatic switching", function()
   end)
 end)
 
+describe("large states", function()
+  local n = 640
+  local function heat(k)
+    local zero, scale = tide.zeros({1}, "float64"), (n + 1) ^ 2 * 0.001
+    return function(t, y)
+      local p = tide.cat({zero, y, zero}, 1)
+      return (p:narrow(1, 1, n) - y * 2 + p:narrow(1, 3, n)) * k * scale + (y * 3):sin() * t:cos()
+    end
+  end
+  local start = (tide.linspace(0, math.pi, n + 2, "float64"):narrow(1, 2, n)):sin()
+
+  for _, method in ipairs {"bdf", "kvaerno4", "trbdf2"} do
+    it(method .. " needs no matrix: products with the Jacobian are enough", function()
+      local one = tide.ones({1}, "float64")
+      local truth = ode.solve(heat(one), start, {0, 0.5}, {method = "tsit5", rtol = 1e-7, atol = 1e-9}).last
+      local sol = ode.solve(heat(one), start, {0, 0.5}, {method = method, rtol = 1e-6, atol = 1e-8})
+      assert.close(sol.last, truth, 1e-4)
+      assert.are.equal(0, sol.stats.nlu)
+      assert.is_true(sol.stats.nfe < 1000)
+    end)
+
+    it(method .. "'s gradient there is that of the steps", function()
+      local function loss(k)
+        return ode.solve(heat(k), start, {0, 0.3},
+          {method = method, rtol = 1e-10, atol = 1e-10, step_size = 0.1}).last:sum()
+      end
+      local k = tide.ones({1}, "float64"):requires_grad()
+      loss(k):backward()
+      local up, down = tide.tensor({1 + 1e-4}, "float64"), tide.tensor({1 - 1e-4}, "float64")
+      local fd = (loss(up):item() - loss(down):item()) / 2e-4
+      assert.is_true(math.abs(k.grad:item() / fd - 1) < 1e-6, ("%.10g, %.10g"):format(k.grad:item(), fd))
+    end)
+  end
+
+  it("that a method cannot hold a matrix for are refused with words", function()
+    local y0 = tide.zeros({9000}, "float64")
+    assert.fails_here(function() ode.solve(function(_, y) return -y end, y0, {0, 1}, {method = "radau5"}) end, "ode.solve",
+      "9000×9000", "kvaerno4")
+  end)
+end)
+
 describe("the rational problem", function()
   local function f(t, y) return {y[2] / t, y[2] * (y[1] + 2 * y[2] - 1) / (t * (y[1] - 1))} end
   local function exact(t) return {t / (t + 10), 10 * t / (t + 10) ^ 2} end

@@ -6,7 +6,6 @@
 #include <stddef.h>
 #include <string.h>
 #include "base/alloc.h"
-#include "solve/dense.h"
 #include "solve/implicit.h"
 #include "solve/integrate.h"
 
@@ -66,7 +65,7 @@ static td_status make(td_stepper *s) {
   s->own = x;
   td_stepper_room(s, 1);
   s->most_history = history(s);
-  return td_implicit_make(&x->m, s, ROOM, 0);
+  return td_implicit_make(&x->m, s, ROOM, 0, true);
 }
 
 static void release(td_stepper *s) {
@@ -137,7 +136,8 @@ static td_status iterate(td_stepper *s, bdf *x, double c, td_newton_verdict *ver
     td_status status = td_implicit_eval(&x->m, s, s->last_time, y, r);
     if (status) return status;
     for (size_t i = 0; i < n; i++) r[i] -= (psi[i] + d[i]) / c;
-    td_lu_solve(x->m.lu, x->m.pivot, n, false, r);
+    status = td_implicit_solve(&x->m, s, false, 1e-3, r);
+    if (status) return status;
     for (size_t i = 0; i < n; i++) d[i] += r[i];
     *verdict = td_newton_judge(&w, td_implicit_norm(&x->m, r));
   }
@@ -165,10 +165,9 @@ static td_status solve_step(td_stepper *s, bdf *x, td_newton_verdict *verdict) {
   bool reuse = x->m.have_jacobian && (x->m.current || !x->m.exact);
   for (int attempt = reuse ? 0 : 1; attempt < 2; attempt++) {
     if (attempt == 1 && !x->m.current) {  /* at the predicted state, where it is needed */
-      status = td_implicit_jacobian(&x->m, s, s->last_time, p, x->m.jacobian, NULL, NULL);
+      status = td_implicit_linearise(&x->m, s, s->last_time, p, NULL);
       if (status) return status;
       x->m.have_jacobian = x->m.current = true;
-      x->m.shift = 0;
     }
     *verdict = TD_NEWTON_DIVERGED;
     if (td_implicit_factor(&x->m, s, 1 / c)) status = iterate(s, x, c, verdict);
@@ -346,11 +345,10 @@ static td_status back_solution(td_stepper *s, bdf *x, td_step_back *b, double *h
   add(n, mu, 1, vector(x, BAR + k + 2));
   for (size_t i = 0; i < n; i++) vector(x, BAR + k + 1)[i] = -vector(x, BAR + k + 2)[i];
   memset(vector(x, BAR + k + 2), 0, bytes);
-  td_status status = td_implicit_jacobian(&x->m, s, s->last_time, y1, x->m.jacobian, NULL, NULL);
-  x->m.shift = 0;
+  td_status status = td_implicit_linearise(&x->m, s, s->last_time, y1, NULL);
   if (!status && !td_implicit_factor(&x->m, s, 1 / c)) status = td_newton_lost(s);
+  if (!status) status = td_implicit_solve(&x->m, s, true, 1e-13, mu);
   if (status) return status;
-  td_lu_solve(x->m.lu, x->m.pivot, n, true, mu);
   status = td_implicit_vjp(&x->m, s, s->last_time, y1, mu, g, &tau, b->dexternal);
   if (status) return status;
   for (int j = 0; j <= k; j++) {

@@ -6,7 +6,6 @@
 #include <math.h>
 #include <string.h>
 #include "base/alloc.h"
-#include "solve/dense.h"
 #include "solve/implicit.h"
 #include "solve/integrate.h"
 
@@ -43,7 +42,7 @@ static td_status make(td_stepper *s) {
   for (int i = 0; i < d->stages; i++) x->c[i] = td_dirk_c(d, i);
   s->own = x;
   td_stepper_room(s, 1);
-  return td_implicit_make(&x->m, s, ROOM, 0);
+  return td_implicit_make(&x->m, s, ROOM, 0, true);
 }
 
 static void release(td_stepper *s) {
@@ -90,7 +89,8 @@ static td_status iterate(td_stepper *s, dirk *x, int i, double h, td_newton_verd
     td_status status = td_implicit_eval(&x->m, s, t, y, r);
     if (status) return status;
     for (size_t e = 0; e < n; e++) r[e] -= (y[e] - base[e]) / hg;
-    td_lu_solve(x->m.lu, x->m.pivot, n, false, r);
+    status = td_implicit_solve(&x->m, s, false, 1e-3, r);
+    if (status) return status;
     for (size_t e = 0; e < n; e++) y[e] += r[e];
     *verdict = td_newton_judge(&w, td_implicit_norm(&x->m, r));
   }
@@ -247,16 +247,15 @@ static void back_dense(td_stepper *s, dirk *x, const td_step_back *b, bars *g, c
 static td_status back_stage(td_stepper *s, dirk *x, td_step_back *b, bars *g, int i) {
   size_t n = x->m.n;
   double h = s->end - s->t, t = td_stepper_time(s, x->c[i]), tau = 0, diagonal = x->d->a[i][i];
-  double *kbar = scratch(x, BARS + i), *jacobian = x->m.jacobian;
+  double *kbar = scratch(x, BARS + i);
   td_status status = TD_OK;
   if (diagonal != 0) {
-    status = td_implicit_jacobian(&x->m, s, t, state_of(x, i), jacobian, NULL, NULL);
-    x->m.shift = 0;
+    status = td_implicit_linearise(&x->m, s, t, state_of(x, i), NULL);
     x->m.current = x->m.have_jacobian = false;
     if (!status && !td_implicit_factor(&x->m, s, 1 / (h * diagonal)))
       status = td_fail(TD_ESOLVE, "%s: the matrix of a stage at t=%g is singular in the backward pass", s->f->who, t);
+    if (!status) status = td_implicit_solve(&x->m, s, true, 1e-13, kbar);
     if (status) return status;
-    td_lu_solve(x->m.lu, x->m.pivot, n, true, kbar);
     for (size_t e = 0; e < n; e++) kbar[e] *= x->m.shift;
   }
   status = td_implicit_vjp(&x->m, s, t, state_of(x, i), kbar, g->solved, &tau, b->dexternal);

@@ -17,20 +17,29 @@ static char *cut(char **from, size_t bytes) {
   return here;
 }
 
-td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more) {
+enum { DIRECTIONS = 40, CYCLES = 12 };  /* of GMRES: kept at a time, and how often it starts anew */
+
+td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more, bool products) {
+  bool dense = !(products && s->n > TD_DENSE_MOST);
+  size_t squares = dense ? 2 * s->n * s->n : (DIRECTIONS + 2) * s->n;
   size_t n = s->n, d = sizeof(double);
   *m = (td_implicit){.n = n, .exact = s->o->keep};
-  if (n > 20000)
-    return td_fail(TD_EARG, "%s: method \"%s\" factors a dense %zu×%zu Jacobian, too large; use an explicit method",
+  if (dense && n > 8000)
+    return td_fail(TD_EARG, "%s: method \"%s\" factors a dense %zu×%zu Jacobian, too large; use kvaerno4, bdf or an explicit method",
                    s->f->who, s->method->name, n, n);
-  m->block_bytes = (3 * n + 2 * n * n + vectors * n + more) * d + n * sizeof *m->pivot + 3 * s->bytes + 12 * 64;
+  m->block_bytes = (3 * n + squares + vectors * n + more) * d + n * sizeof *m->pivot + 3 * s->bytes + 14 * 64;
   char *p = m->block = td_alloc(m->block_bytes);
   if (!p) return td_last_status();
   memset(p, 0, m->block_bytes);
   m->y = (double *)cut(&p, n * d);
   m->scale = (double *)cut(&p, n * d);
-  m->jacobian = (double *)cut(&p, n * n * d);
-  m->lu = (double *)cut(&p, n * n * d);
+  if (dense) {
+    m->jacobian = (double *)cut(&p, n * n * d);
+    m->lu = (double *)cut(&p, n * n * d);
+  } else {
+    m->at = (double *)cut(&p, n * d);
+    m->basis = (double *)cut(&p, (DIRECTIONS + 1) * n * d);
+  }
   m->pivot = (size_t *)cut(&p, n * sizeof *m->pivot);
   m->state = cut(&p, s->bytes);
   m->slope = cut(&p, s->bytes);
@@ -204,7 +213,8 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
 
 td_status td_implicit_refresh(td_implicit *m, td_stepper *s, double *ft) {
   double *dy = s->have_f0 ? NULL : m->fresh;
-  td_status status = td_implicit_jacobian(m, s, s->first_time, m->y, m->jacobian, ft, dy);
+  td_status status = ft ? td_implicit_jacobian(m, s, s->first_time, m->y, m->jacobian, ft, dy)
+                        : td_implicit_linearise(m, s, s->first_time, m->y, dy);
   if (status) return status;
   if (dy) td_implicit_narrow(s, dy, s->f0);
   s->have_f0 = m->have_jacobian = m->current = true;
@@ -214,12 +224,113 @@ td_status td_implicit_refresh(td_implicit *m, td_stepper *s, double *ft) {
 
 bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift) {
   if (m->shift == shift) return true;
+  if (!m->jacobian) {
+    m->shift = shift;
+    return true;
+  }
   size_t n = m->n;
   for (size_t i = 0; i < n * n; i++) m->lu[i] = -m->jacobian[i];
   for (size_t i = 0; i < n; i++) m->lu[i * n + i] += shift;
   s->counts->nlu++;
   m->shift = td_lu_factor(m->lu, m->pivot, n) ? shift : 0;
   return m->shift != 0;
+}
+
+td_status td_implicit_linearise(td_implicit *m, td_stepper *s, double t, const double *y, double *dy) {
+  m->shift = 0;
+  if (m->jacobian) return td_implicit_jacobian(m, s, t, y, m->jacobian, NULL, dy);
+  s->counts->njev++;
+  memcpy(m->at, y, m->n * sizeof *y);
+  m->at_time = t;
+  return dy ? td_implicit_eval(m, s, t, y, dy) : TD_OK;
+}
+
+/* ---- GMRES on products with the Jacobian (Saad and Schultz 1986) ---- */
+
+static double dot(size_t n, const double *a, const double *b) {
+  double sum = 0;
+  for (size_t i = 0; i < n; i++) sum += a[i] * b[i];
+  return sum;
+}
+static void add(size_t n, double *sum, double c, const double *x) {
+  for (size_t i = 0; i < n; i++) sum[i] += c * x[i];
+}
+
+/* out = op(shift·I − J) v */
+static td_status product(td_implicit *m, td_stepper *s, bool transposed, const double *v, double *out) {
+  td_status status;
+  if (transposed) status = td_implicit_vjp(m, s, m->at_time, m->at, v, out, NULL, NULL);
+  else {
+    td_implicit_narrow(s, m->at, m->state);
+    td_implicit_narrow(s, v, m->unit);
+    status = td_field_jvp(s->f, m->at_time, m->state, m->unit, 0, m->slope);
+    if (!status) td_implicit_widen(s, m->slope, out);
+  }
+  for (size_t i = 0; i < m->n && !status; i++) out[i] = m->shift * v[i] - out[i];
+  return status;
+}
+
+/* Up to DIRECTIONS steps from the residual r of norm beta, in basis[0]·beta; x += what they find. *left: the residual. */
+static td_status cycle(td_implicit *m, td_stepper *s, bool transposed, double beta, double target, double *x,
+                       double *left) {
+  size_t n = m->n;
+  double h[DIRECTIONS][DIRECTIONS + 1], c[DIRECTIONS], t[DIRECTIONS], g[DIRECTIONS + 1] = {beta};
+  int k = 0;
+  for (; k < DIRECTIONS && fabs(g[k]) > target; k++) {
+    double *w = m->basis + (size_t)(k + 1) * n;
+    td_status status = product(m, s, transposed, m->basis + (size_t)k * n, w);
+    if (status) return status;
+    for (int i = 0; i <= k; i++) {
+      h[k][i] = dot(n, w, m->basis + (size_t)i * n);
+      add(n, w, -h[k][i], m->basis + (size_t)i * n);
+    }
+    double size = h[k][k + 1] = sqrt(dot(n, w, w));
+    for (size_t i = 0; i < n && size > 0; i++) w[i] /= size;
+    for (int i = 0; i < k; i++) {
+      double a = h[k][i], b = h[k][i + 1];
+      h[k][i] = c[i] * a + t[i] * b;
+      h[k][i + 1] = -t[i] * a + c[i] * b;
+    }
+    double r = hypot(h[k][k], size);
+    c[k] = r > 0 ? h[k][k] / r : 1;
+    t[k] = r > 0 ? size / r : 0;
+    h[k][k] = r;
+    g[k + 1] = -t[k] * g[k];
+    g[k] *= c[k];
+    if (size == 0 || r != r) {
+      k++;
+      break;
+    }
+  }
+  for (int i = k - 1; i >= 0; i--) {
+    for (int j = i + 1; j < k; j++) g[i] -= h[j][i] * g[j];
+    g[i] = h[i][i] != 0 ? g[i] / h[i][i] : 0;
+    add(n, x, g[i], m->basis + (size_t)i * n);
+  }
+  *left = fabs(g[k]);
+  return TD_OK;
+}
+
+td_status td_implicit_solve(td_implicit *m, td_stepper *s, bool transposed, double residual, double *x) {
+  size_t n = m->n;
+  if (m->jacobian) {
+    td_lu_solve(m->lu, m->pivot, n, transposed, x);
+    return TD_OK;
+  }
+  double *b = m->fresh, *r = m->basis, size = sqrt(dot(n, x, x)), left = size;
+  memcpy(b, x, n * sizeof *b);
+  memset(x, 0, n * sizeof *x);
+  for (int i = 0; i < CYCLES && left > residual * size; i++) {
+    td_status status = i ? product(m, s, transposed, x, r) : TD_OK;
+    if (status) return status;
+    for (size_t e = 0; e < n; e++) r[e] = i ? b[e] - r[e] : b[e];
+    double beta = sqrt(dot(n, r, r));
+    if (!(beta > residual * size)) break;
+    for (size_t e = 0; e < n; e++) r[e] /= beta;
+    status = cycle(m, s, transposed, beta, residual * size, x, &left);
+    if (status) return status;
+  }
+  return TD_OK;
 }
 
 double td_implicit_norm(const td_implicit *m, const double *x) {

@@ -8,7 +8,9 @@ typedef struct {
   size_t n;
   double *y;             /* the state at s->t */
   double *scale;         /* atol + rtol·|y| */
-  double *jacobian;      /* n×n; ∂f/∂y where it was last asked for */
+  double *jacobian;      /* n×n; ∂f/∂y where it was last asked for; NULL when its products are enough */
+  double *at, at_time;   /* then: where; solutions come from GMRES */
+  double *basis;
   double *lu;            /* of shift·I − jacobian */
   size_t *pivot;
   bool have_jacobian;
@@ -22,8 +24,11 @@ typedef struct {
   size_t block_bytes;
 } td_implicit;
 
-/* `vectors` doubles vectors and `more` doubles behind them for the family. Free it also after a failure. */
-td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more);
+enum { TD_DENSE_MOST = 600 };  /* beyond so many elements GMRES takes the place of factors, where the family can */
+
+/* `vectors` doubles vectors and `more` doubles behind them for the family. Free it also after a failure. `products`: the family goes through
+ * td_implicit_linearise and td_implicit_solve alone, so large states need no matrix. */
+td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more, bool products);
 void td_implicit_free(td_implicit *m);
 static inline double *td_implicit_vector(const td_implicit *m, size_t i) { return m->vector + i * m->n; }
 
@@ -45,6 +50,11 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
 td_status td_implicit_refresh(td_implicit *m, td_stepper *s, double *ft);
 /* m->lu holds shift·I − m->jacobian. False: singular. */
 bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift);
+/* Makes the Jacobian, or what its products need, that of (t, y); *dy, unless NULL, is f there. */
+td_status td_implicit_linearise(td_implicit *m, td_stepper *s, double t, const double *y, double *dy);
+/* x becomes op(shift·I − J)⁻¹ x for the shift of td_implicit_factor, op the transpose or nothing. By GMRES to the relative
+ * residual given, which factors do not need. */
+td_status td_implicit_solve(td_implicit *m, td_stepper *s, bool transposed, double residual, double *x);
 /* Root mean square of x over m->scale. */
 double td_implicit_norm(const td_implicit *m, const double *x);
 

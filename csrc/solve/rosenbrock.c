@@ -24,7 +24,7 @@ static td_status make(td_stepper *s) {
   *x = (rosenbrock){.d = s->method->table};
   s->own = x;
   td_stepper_room(s, 1);
-  return td_implicit_make(&x->m, s, ROOM, 0);
+  return td_implicit_make(&x->m, s, ROOM, 0, false);
 }
 
 static void release(td_stepper *s) {
