@@ -8,6 +8,7 @@
 #include "ops/ops.h"
 #include "solve/captured.h"
 #include "solve/gradient.h"
+#include "solve/path.h"
 #include "solve/tableau.h"
 
 /* ---- A counter that a reverse pass moves and Lua reads ---- */
@@ -171,9 +172,9 @@ static void extras_free(lua_State *L, extras *e) {
   luaL_unref(L, LUA_REGISTRYINDEX, e->norm);
 }
 
-/* What points into the options table does not outlive the forward solve. */
+/* What points into the options table does not outlive the forward solve; but for tolerances of the elements, which
+ * implicit methods ask for in the reverse pass too. */
 static void forget_arrays(td_ode_options *o) {
-  o->rtols = o->atols = NULL;
   o->grid = NULL;
   o->stops = NULL;
   o->groups = NULL;
@@ -306,7 +307,7 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
   if (r->o.keep_last && !r->o.method->family->undo)
     return td_fail(TD_EARG, "ode.solve: grad = \"reversible\" needs a reversible method, alf, reversible_heun or "
                    "mccallum_foster; %s is none", r->o.method->name);
-  r->o.keep = (*recorded && r->mode == TD_ODE_DISCRETE) || bool_field(L, 4, "dense");
+  r->o.keep = (*recorded && (r->mode == TD_ODE_DISCRETE || r->mode == TD_ODE_INTERP)) || bool_field(L, 4, "dense");
   td_recording = false;
   extras e;
   s = read_extras(L, 4, &r->o, r->f, &e);
@@ -441,14 +442,12 @@ static void push_times(lua_State *L, const td_ode_recorded *r) {
 #define TDL_PATH "tide.OdePath"
 typedef struct {
   td_ode_recorded *r;
-  td_stepper s;
-  td_step_counts counts;
-  size_t at;            /* the step that s has made; SIZE_MAX: none */
+  td_path path;
 } path;
 
 static int path_gc(lua_State *L) {
   path *p = lua_touserdata(L, 1);
-  td_stepper_free(&p->s);
+  td_path_free(&p->path);
   td_ode_recorded_free(p->r);
   p->r = NULL;
   return 0;
@@ -457,56 +456,26 @@ static int path_gc(lua_State *L) {
 static void push_path(lua_State *L, td_ode_recorded *r) {
   path *p = lua_newuserdata(L, sizeof *p);
   memset(p, 0, sizeof *p);
-  p->at = SIZE_MAX;
   luaL_getmetatable(L, TDL_PATH);
   lua_setmetatable(L, -2);
   p->r = r;
   r->refs++;
-  tdl_check(L, td_stepper_make(&p->s, r->o.method, &r->o, r->f, &p->counts));
-}
-
-/* Which step holds t: at a time where two meet, the one that begins there, or with `left` the one that ends there. */
-static size_t step_of(const td_trajectory *steps, double t, bool left) {
-  size_t lo = 0, hi = steps->n;
-  double direction = steps->steps[0].end >= steps->steps[0].t ? 1 : -1;
-  while (hi - lo > 1) {
-    size_t m = lo + (hi - lo) / 2;
-    double ahead = direction * (t - steps->steps[m].t);
-    if (ahead > 0 || (ahead == 0 && !left)) lo = m;
-    else hi = m;
-  }
-  return lo;
-}
-
-static td_status make_step_of(path *p, size_t n) {
-  if (p->at == n) return TD_OK;
-  td_trajectory *steps = &p->r->solution.path;
-  uint64_t replayed = 0;
-  td_step_result result;
-  p->at = SIZE_MAX;
-  td_status s = td_trajectory_at(steps, &p->s, n, &replayed);
-  if (!s) s = td_stepper_step(&p->s, steps->steps[n].end, steps->steps[n].before_jump, &result);
-  if (!s) p->at = n;
-  return s;
+  tdl_check(L, td_path_make(&p->path, &r->solution.path, &r->o, r->f));
 }
 
 /* path(t, left) → y, dy/dt */
 static int path_call(lua_State *L) {
   path *p = luaL_checkudata(L, 1, TDL_PATH);
-  const td_trajectory *steps = &p->r->solution.path;
   double t = luaL_checknumber(L, 2), first = p->r->ts[0], last = p->r->solution.stats.t_last;
   if (!(fmin(first, last) <= t && t <= fmax(first, last)))
     tdl_error(L, "ode.solve: sol(%g) lies outside the solved interval from %g to %g", t, first, last);
-  if (steps->n == 0) tdl_error(L, "ode.solve: no step was made");
+  if (p->r->solution.path.n == 0) tdl_error(L, "ode.solve: no step was made");
   const td_field *f = p->r->f;
   td_tensor *y = td_tensor_new(f->dtype, f->ndim, f->shape), *dy = td_tensor_new(f->dtype, f->ndim, f->shape);
   lua_State *before = tdl_enter(L);
   bool was = td_recording;
   td_recording = false;
-  size_t n = step_of(steps, t, lua_toboolean(L, 3));
-  td_status s = y && dy ? make_step_of(p, n) : td_last_status();
-  const td_ode_step *step = &steps->steps[n];
-  if (!s) s = p->s.method->family->dense(&p->s, (t - step->t) / (step->end - step->t), y->data, dy->data);
+  td_status s = y && dy ? td_path_at(&p->path, t, lua_toboolean(L, 3), y->data, dy->data) : td_last_status();
   td_recording = was;
   tdl_leave(before);
   if (s) {
@@ -540,7 +509,7 @@ static td_status take_hits(td_ode_recorded *r, td_tensor **out) {
  * evaluations, with `every` the times of the rows (else nil), with events their times and the states before and after,
  * and with `dense` the path */
 static int core_ode_solve(lua_State *L) {
-  static const char *const modes[] = {"discrete", "backsolve", "frozen", "reversible", NULL};
+  static const char *const modes[] = {"discrete", "backsolve", "frozen", "reversible", "interp", NULL};
   static const char *const forms[] = {"tensors", "table", "number", NULL};
   lua_settop(L, 4);
   td_tensor *y0 = tdl_tensor(L, 2, "ode.solve", "y0"), *times = tdl_tensor(L, 3, "ode.solve", "t");
@@ -550,6 +519,7 @@ static int core_ode_solve(lua_State *L) {
   if (lua_istable(L, -1)) tdl_ode_read_options(L, lua_gettop(L), &backward);
   else backward = forward;
   forget_arrays(&backward);
+  backward.rtols = backward.atols = NULL;
   backward.every = 0;
   lua_getfield(L, 4, "grad");
   int mode = luaL_checkoption(L, -1, NULL, modes);
@@ -560,6 +530,12 @@ static int core_ode_solve(lua_State *L) {
   td_ode_recorded *r = recorded_new(L, y0, times, (td_ode_gradient)mode, (tdl_form)form);
   if (!r) tdl_raise(L);
   r->o = forward;
+  static const char *const names[2] = {"rtols", "atols"};
+  for (int i = 0; i < 2; i++) {
+    lua_getfield(L, 4, names[i]);
+    r->tolerances[i] = td_tensor_retain(tdl_test(L, -1));
+    lua_pop(L, 1);
+  }
   lua_getfield(L, 4, "semilinear");
   r->o.semilinear = td_tensor_retain(tdl_test(L, -1));
   lua_pop(L, 1);

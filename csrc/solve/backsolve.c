@@ -6,13 +6,17 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "ops/ops.h"
+#include "solve/path.h"
 #include "solve/sweep.h"
 
-/* The field over the flat state [y, a, dL/dθ…]: y' = f, a' = −aᵀ∂f/∂y, (dL/dθ)' = −aᵀ∂f/∂θ. */
+/* The field over the flat state [y, a, dL/dθ…]: y' = f, a' = −aᵀ∂f/∂y, (dL/dθ)' = −aᵀ∂f/∂θ; without y when it comes
+ * from the path. */
 typedef struct {
   td_field field;
   const td_ode_recorded *r;
   td_field *f;
+  td_path *path;          /* NULL: y is part of the state */
+  char *y, *dy;           /* rooms when it is not */
   td_tensor **dexternal;  /* of one evaluation */
 } adjoint_field;
 
@@ -53,20 +57,21 @@ static td_status put_parameters(adjoint_field *a, char *to) {
 static td_status adjoint_eval(td_field *self, double t, const void *flat, void *dflat) {
   adjoint_field *a = (adjoint_field *)self;
   size_t mark = td_auto_mark(), bytes = a->f->numel * td_dtype_size(a->f->dtype);
-  const char *y = flat, *cotangent = y + bytes;
-  char *dy = dflat;
-  td_status s = td_field_keep(a->f, 0, t, y, dy);
+  const char *y = a->path ? a->y : flat, *cotangent = a->path ? flat : (const char *)flat + bytes;
+  char *da = a->path ? dflat : (char *)dflat + bytes;
+  td_status s = a->path ? td_path_at(a->path, t, true, a->y, NULL) : TD_OK;
+  if (!s) s = td_field_keep(a->f, 0, t, y, a->path ? a->dy : dflat);
   if (a->r->nfe_backward) ++*a->r->nfe_backward;
-  if (!s) s = td_field_pull(a->f, 0, cotangent, dy + bytes, NULL, a->dexternal);
+  if (!s) s = td_field_pull(a->f, 0, cotangent, da, NULL, a->dexternal);
   td_field_forget(a->f);
   if (!s) {
     if (a->r->mode == TD_ODE_FROZEN) {
-      if (bytes) memset(dy + bytes, 0, bytes);
+      if (bytes) memset(da, 0, bytes);
     } else {
-      negate(a->f, dy + bytes, a->f->numel);
+      negate(a->f, da, a->f->numel);
     }
   }
-  td_status put = put_parameters(a, dy + 2 * bytes);
+  td_status put = put_parameters(a, da + bytes);
   td_auto_release(mark);
   return s ? s : put;
 }
@@ -89,7 +94,7 @@ static td_status add_time_slope(const td_ode_recorded *r, double t, const void *
 static td_status integrate_back(const td_sweep *w, adjoint_field *a, char *flat, double from, double to) {
   td_ode_solution back;
   td_ode_options o = w->r->adjoint;
-  o.norm_count = w->r->seminorm ? 2 * a->f->numel : 0;
+  o.norm_count = w->r->seminorm ? (a->path ? 1 : 2) * a->f->numel : 0;
   td_status s = td_ode_integrate(&a->field, flat, (const double[]){from, to}, 2, &o, &back);
   if (!s && back.status != TD_ODE_OK)
     s = td_fail(TD_ESOLVE, "ode.solve: the backward solve failed: %s; loosen adjoint_rtol, or use "
@@ -98,6 +103,11 @@ static td_status integrate_back(const td_sweep *w, adjoint_field *a, char *flat,
   if (!s && bytes) memcpy(flat, back.ys->data + bytes, bytes);
   td_ode_solution_free(&back);
   return s;
+}
+
+/* Where the cotangent is in the flat state. */
+static char *cotangent_of(const adjoint_field *a, char *flat) {
+  return flat + (a->path ? 0 : a->f->numel * td_dtype_size(a->f->dtype));
 }
 
 static const char *row_of(const td_tensor *rows, const td_field *f, size_t i) {
@@ -116,9 +126,9 @@ static td_status segment_back(td_sweep *w, adjoint_field *a, char *flat, size_t 
   size_t bytes = a->f->numel * td_dtype_size(a->f->dtype);
   const char *y = row_of(r->solution.ys, a->f, i), *seed = row_of(w->dys, a->f, i);
   td_status s = TD_OK;
-  if (bytes) memcpy(flat, y, bytes);
+  if (bytes && !a->path) memcpy(flat, y, bytes);
   if (w->dtimes) s = add_time_slope(r, r->ts[i], y, seed, 1, &w->dtimes[i]);
-  add_to(a->f, flat + bytes, seed);
+  add_to(a->f, cotangent_of(a, flat), seed);
   if (!s && r->ts[i] != r->ts[i - 1]) s = integrate_back(w, a, flat, r->ts[i], r->ts[i - 1]);
   return s;
 }
@@ -133,14 +143,15 @@ static td_tensor *taken(td_dtype d, int ndim, const size_t *shape, const char *f
 /* The flat state at the first time, into the sweep. */
 static td_status take_apart(td_sweep *w, adjoint_field *a, char *flat) {
   const td_field *f = a->f;
-  size_t size = td_dtype_size(f->dtype), offset = 2 * f->numel * size;
-  add_to(f, flat + f->numel * size, row_of(w->dys, f, 0));
-  w->lambda = td_tensor_retain(taken(f->dtype, f->ndim, f->shape, flat + f->numel * size));
+  char *cotangent = cotangent_of(a, flat);
+  size_t size = td_dtype_size(f->dtype), offset = f->numel * size;
+  add_to(f, cotangent, row_of(w->dys, f, 0));
+  w->lambda = td_tensor_retain(taken(f->dtype, f->ndim, f->shape, cotangent));
   if (!w->lambda) return td_last_status();
   td_status s = TD_OK;
   for (size_t i = 0; i < f->nexternals && !s; i++) {
     const td_tensor *e = f->externals[i];
-    td_tensor *x = taken(f->dtype, e->ndim, e->shape, flat + offset);
+    td_tensor *x = taken(f->dtype, e->ndim, e->shape, cotangent + offset);
     s = x ? td_field_add(&w->dexternal[i], x) : td_last_status();
     offset += e->numel * size;
   }
@@ -157,29 +168,45 @@ static td_status sweep_segments(td_sweep *w, adjoint_field *a, char *flat) {
   }
   const char *y0 = row_of(r->solution.ys, r->f, 0);
   if (!s && w->dtimes)
-    s = add_time_slope(r, r->ts[0], y0, flat + r->f->numel * td_dtype_size(r->f->dtype), -1, &w->dtimes[0]);
+    s = add_time_slope(r, r->ts[0], y0, cotangent_of(a, flat), -1, &w->dtimes[0]);
   return s ? s : take_apart(w, a, flat);
 }
 
 static void keep_field(td_field *f) { (void)f; }
 
+/* The path of the forward solve, and rooms for its values. */
+static td_status open_path(adjoint_field *a, td_path *path, size_t bytes) {
+  td_ode_recorded *r = (td_ode_recorded *)a->r;
+  a->y = td_alloc(2 * bytes + 1);
+  if (!a->y) return td_last_status();
+  a->dy = a->y + bytes;
+  a->path = path;
+  return td_path_make(path, &r->solution.path, &r->o, r->f);
+}
+
 td_status td_sweep_backsolve(td_sweep *w) {
   td_field *f = w->r->f;
-  size_t total = 2 * f->numel, count = f->nexternals + 1;
+  td_path path = {0};
+  bool interp = w->r->mode == TD_ODE_INTERP && w->r->solution.path.n;
+  size_t total = (interp ? 1 : 2) * f->numel, count = f->nexternals + 1;
   for (size_t i = 0; i < f->nexternals; i++) total += f->externals[i]->numel;
-  size_t bytes = total * td_dtype_size(f->dtype) + 1;
+  size_t size = td_dtype_size(f->dtype), bytes = total * size + 1;
   adjoint_field a = {.field = {.who = f->who, .kind = "a continuous adjoint", .dtype = f->dtype, .ndim = 1,
                                .numel = total, .shape = {total}, .eval = adjoint_eval, .free = keep_field},
                      .r = w->r, .f = f};
   char *flat = td_alloc(bytes);
   a.dexternal = td_alloc(count * sizeof *a.dexternal);
   td_status s = flat && a.dexternal ? TD_OK : td_last_status();
+  if (!s && interp) s = open_path(&a, &path, f->numel * size);
   if (!s) {
     memset(flat, 0, bytes);
     memset(a.dexternal, 0, count * sizeof *a.dexternal);
     f->time_wanted = false;
     s = sweep_segments(w, &a, flat);
   }
+  if (interp && w->r->nfe_backward) *w->r->nfe_backward += path.counts.nfe;
+  if (interp) td_path_free(&path);
+  td_free(a.y, a.y ? 2 * f->numel * size + 1 : 0);
   td_free(flat, bytes);
   td_free(a.dexternal, count * sizeof *a.dexternal);
   return s;

@@ -90,17 +90,19 @@ static td_status check_known(const td_field *f, td_tensor *dy, uint64_t since, d
   return s;
 }
 
-/* One evaluation that was kept. By the tape: y, t (a leaf when its derivative is wanted) and dy; else a copy of y. */
+/* One evaluation that was kept. By the tape: y, t (a leaf when its derivative is wanted) and dy; else a copy of y, in
+ * memory that is used again for the next one. */
 struct td_field_kept {
   td_tensor *y, *t, *dy;
   double time;
+  void *copy;
 };
 
 static void drop(struct td_field_kept *k) {
   td_tensor_release(k->y);
   td_tensor_release(k->t);
   td_tensor_release(k->dy);
-  *k = (struct td_field_kept){0};
+  k->y = k->t = k->dy = NULL;
 }
 
 static td_status keep_taped(td_field *f, struct td_field_kept *k, double t, const void *y) {
@@ -174,9 +176,11 @@ td_status td_field_keep(td_field *f, int slot, double t, const void *y, void *dy
   td_status s = slot_of(f, slot, &k);
   if (s) return s;
   if (f->vjp) {
+    size_t bytes = f->numel * td_dtype_size(f->dtype);
+    if (!k->copy && !(k->copy = td_alloc(bytes + 1))) return td_last_status();
     k->time = t;
-    k->y = tensor_of(f, y);
-    return k->y ? f->eval(f, t, y, dy) : td_last_status();
+    if (bytes) memcpy(k->copy, y, bytes);
+    return f->eval(f, t, y, dy);
   }
   s = keep_taped(f, k, t, y);
   return s ? s : values_of(f, k->dy, dy);
@@ -185,7 +189,7 @@ td_status td_field_keep(td_field *f, int slot, double t, const void *y, void *dy
 td_status td_field_pull(td_field *f, int slot, const void *w, void *ybar, double *tbar, td_tensor **dexternal) {
   if (f->pull) return f->pull(f, slot, w, ybar, tbar, dexternal);
   struct td_field_kept *k = &f->kept[slot];
-  td_status s = f->vjp ? f->vjp(f, k->time, k->y->data, w, ybar, tbar, dexternal)
+  td_status s = f->vjp ? f->vjp(f, k->time, k->copy, w, ybar, tbar, dexternal)
                        : pull_taped(f, k, w, ybar, tbar, dexternal);
   drop(k);
   return s;
@@ -287,6 +291,7 @@ td_status td_field_add_external(td_field *f, td_tensor *x) {
 
 void td_field_drop_kept(td_field *f) {
   td_field_forget(f);
+  for (int i = 0; i < f->nkept; i++) td_free(f->kept[i].copy, f->numel * td_dtype_size(f->dtype) + 1);
   td_free(f->kept, (size_t)f->nkept * sizeof *f->kept);
   f->kept = NULL;
   f->nkept = 0;

@@ -9,7 +9,8 @@ typedef enum {
   TD_ODE_DISCRETE,   /* exact derivative of the steps taken; states kept at their starts, each step replayed once */
   TD_ODE_BACKSOLVE,  /* continuous adjoint, the state integrated backwards too: memory does not grow with steps */
   TD_ODE_FROZEN,     /* backsolve with the cotangent held at its end value: wrong on purpose, for comparison only */
-  TD_ODE_REVERSIBLE  /* discrete, with the states rebuilt backwards by a reversible scheme: nothing is kept but the end */
+  TD_ODE_REVERSIBLE, /* discrete, with the states rebuilt backwards by a reversible scheme: nothing is kept but the end */
+  TD_ODE_INTERP      /* continuous adjoint over the extension of the forward steps, whose states are kept */
 } td_ode_gradient;
 
 static inline bool td_ode_is_discrete(td_ode_gradient m) { return m == TD_ODE_DISCRETE || m == TD_ODE_REVERSIBLE; }
@@ -24,6 +25,7 @@ typedef struct {
   double *ts;
   size_t nt, nts;             /* times that have a value, and all of them */
   td_ode_solution solution;
+  td_tensor *tolerances[2];   /* what o.rtols and o.atols point into; NULL: none */
   td_event *events;           /* owned, with their fields; options.events during the solve and after */
   size_t nevents;
   bool nodes;                 /* the saved values are those of all steps: ts are the nodes of the grid */

@@ -72,7 +72,8 @@ checkpoints: integer = 0 | states kept for the reverse pass, the rest made again
 memory: number = 2^30 | bytes of states kept for the reverse pass
 step_size: number? | fixed steps; methods without an error estimate go from time to time of t without it
 land: boolean = false | step onto the times instead of interpolating
-grad: string = "discrete" | exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory
+grad: string = "discrete" | exact for the steps taken; "full": the same, all states kept; "interp": continuous over the
+  forward solve's own interpolation; "adjoint" (or "backsolve"): continuous, memory
   independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the
   states rebuilt backwards by a reversible method, nothing kept but the end
 params: tensor[]? | further tensors that need gradients

@@ -2618,7 +2618,7 @@ function EMA:load_state_dict(state) end
 ---@field memory? number bytes of states kept for the reverse pass; default 2^30
 ---@field step_size? number fixed steps; methods without an error estimate go from time to time of t without it
 ---@field land? boolean step onto the times instead of interpolating; default false
----@field grad? string exact for the steps taken; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end; default "discrete"
+---@field grad? string exact for the steps taken; "full": the same, all states kept; "interp": continuous over the forward solve's own interpolation; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end; default "discrete"
 ---@field params? tide.Tensor[] further tensors that need gradients
 ---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"
 ---@field keep? number bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again; default 2^28

@@ -31,7 +31,7 @@ M.defaults = {
 
 local gradient_modes = {
   discrete = "discrete", backsolve = "backsolve", adjoint = "backsolve", frozen = "frozen",
-  reversible = "reversible",
+  reversible = "reversible", interp = "interp", full = "discrete",
 }
 
 -- ---- Single options ----
@@ -264,12 +264,13 @@ function M.of(o, f, y0, state, times)
   request.grad = nearest_of("grad", o.grad, gradient_modes)
   request.params, request.form = o.params, state.form or "tensors"
   request.slots = o.checkpoints
-  request.budget = (o.checkpoints > 0 or o.dense) and 0 or o.memory
+  request.budget = (o.checkpoints > 0 or o.dense or o.grad == "full") and 0 or o.memory
   core.ode_check(state.y0, times)
   set_stops(request, o, times)
   set_events(request, o, state)
   set_saving(request, o)
   set_grid(request, o, f, y0, times)
+  if request.grad == "discrete" and not (o.adjoint_method or o.adjoint_rtol or o.adjoint_atol) then return request end
   request.adjoint = common(setmetatable({
     method = o.adjoint_method, rtol = o.adjoint_rtol or request.rtol, atol = o.adjoint_atol or request.atol,
     first_step = 0, land = false,
