@@ -63,6 +63,30 @@ describe("a solve that cannot go on", function()
       "the initial state or its derivative is not finite at t=0")
   end)
 
+  it("goes on with smaller steps where f answers false, and ends near where it always does", function()
+    local calls = 0
+    local function root(y, zero)
+      if y < 0 then
+        calls = calls + 1
+        return zero
+      end
+      return -math.sqrt(y)
+    end
+    -- y' = −√y from 1 reaches (1 − t/2)²; trial steps beyond t = 2 would leave the domain
+    local sol = ode.solve(function(_, y) return root(y, false) end, 1, {0, 1.9}, {first_step = 1.9, rtol = 1e-8})
+    assert.is_true(calls > 0 and sol.stats.rejected > 0)
+    assert.close(sol.last, 0.05 ^ 2, 1e-6)
+    for _, case in ipairs {
+      {function(t, y) return t <= 0.7 and {-y[1]} end, {1}}, {function(t, y) return t <= 0.7 and -y end, 1},
+      {function(t, y) return t:item() <= 0.7 and -y end, vector(1)},
+      {function(t, s) return t:item() <= 0.7 and {a = -s.a} end, {a = vector(1)}},
+    } do
+      local stuck = ode.solve(case[1], case[2], {0, 2}, {throw = false})
+      assert.are.equal("nonfinite", stuck.status)
+      assert.close(stuck.stats.t_last, 0.7, 1e-12)
+    end
+  end)
+
   it("on fixed steps says that the state is not finite", function()
     local sol = ode.solve(function(_, y) return y * y end, 1, {0, 5}, {method = "rk4", step_size = 0.1,
       throw = false})

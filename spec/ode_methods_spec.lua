@@ -389,3 +389,42 @@ describe("step control", function()
     assert.is_true(max > mean)
   end)
 end)
+
+-- ---- Strong stability ----
+
+describe("strong stability", function()
+  -- Upwind differences of u' = −u_x on a ring: an Euler step of at most one cell keeps the total variation.
+  local function upwind(_, u)
+    local out, n = {}, #u
+    for i = 1, n do out[i] = u[i == 1 and n or i - 1] - u[i] end
+    return out
+  end
+  local function variation(u)
+    local sum = math.abs(u[1] - u[#u])
+    for i = 2, #u do sum = sum + math.abs(u[i] - u[i - 1]) end
+    return sum
+  end
+  local step = {}
+  for i = 1, 40 do step[i] = i > 10 and i <= 20 and 1 or 0 end
+
+  local function grows(name, size)
+    local u, most = step, variation(step)
+    for k = 0, 19 do
+      u = ode.solve(upwind, u, {k * size, (k + 1) * size}, {method = name, step_size = size}).last
+      if variation(u) > most * (1 + 1e-12) then return true end
+      for _, v in ipairs(u) do
+        if v < -1e-12 then return true end
+      end
+    end
+    return false
+  end
+
+  for name, bound in pairs {ssprk22 = 1, ssprk33 = 1, ssprk43 = 2, ssprk54 = 1.508, ssprk104 = 6} do
+    it(name .. " keeps total variation and sign for steps up to " .. bound .. " times Euler's", function()
+      assert.is_false(grows(name, bound))
+      assert.is_true(grows(name, 1.6 * bound + 0.5))
+    end)
+  end
+
+  it("is what other methods lack", function() assert.is_true(grows("rk4_classic", 1.7)) end)
+end)

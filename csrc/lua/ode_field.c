@@ -50,9 +50,16 @@ static td_status call(lua_State *L, int top) { return call_for(L, top, 1); }
 
 static uint32_t version_of(const td_tensor *t) { return t->storage ? t->storage->version : 0; }
 
+/* Did the function answer false: cannot be evaluated here, try a smaller step? */
+static bool declines(lua_State *L) { return lua_isboolean(L, -1) && !lua_toboolean(L, -1); }
+
 /* The tensor on top of the stack; another real type than y's is converted. */
 static td_status take_tensor(lua_State *L, const td_tensor *y, td_tensor **dy) {
   td_tensor *result = tdl_test(L, -1);
+  if (declines(L)) {
+    *dy = td_tensor_new(y->dtype, y->ndim, y->shape);
+    return *dy ? td_tensor_fill(*dy, NAN) : td_last_status();
+  }
   if (!result)
     return td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
   if (!td_tensor_same_shape(result, y) || !td_dtype_is_real(result->dtype))
@@ -149,6 +156,7 @@ static td_status number_eval(td_field *self, double t, const void *y, void *dy) 
   s = call(L, top);
   if (s) return s;
   if (lua_type(L, -1) == LUA_TNUMBER) *(double *)dy = lua_tonumber(L, -1);
+  else if (declines(L)) *(double *)dy = NAN;
   else s = refuse_numbers(L, false, 1);
   lua_settop(L, top);
   return s;
@@ -167,8 +175,11 @@ static td_status table_eval(td_field *self, double t, const void *y, void *dy) {
   }
   s = call(L, top);
   if (s) return s;
-  if (lua_type(L, -1) != LUA_TTABLE || tdl_rawlen(L, -1) != self->numel) s = refuse_numbers(L, true, self->numel);
-  for (int i = 0; i < n && !s; i++) {
+  bool declined = declines(L);
+  for (int i = 0; i < n && declined; i++) ((double *)dy)[i] = NAN;
+  if (!declined && (lua_type(L, -1) != LUA_TTABLE || tdl_rawlen(L, -1) != self->numel))
+    s = refuse_numbers(L, true, self->numel);
+  for (int i = 0; i < n && !s && !declined; i++) {
     lua_rawgeti(L, -1, i + 1);
     if (lua_type(L, -1) == LUA_TNUMBER)
       ((double *)dy)[i] = lua_tonumber(L, -1);

@@ -36,7 +36,7 @@ return {
         .. "ends.",
       args = {
         f = "f(t, y) → dy/dt; t is a 0-d float64 tensor and y like y0. It must give the same again for the "
-          .. "same arguments",
+          .. "same arguments. false instead of a derivative means that there is none: a smaller step is tried",
         y0 = "a tensor; a table of numbers (then f takes a number and a table and returns a table); or "
           .. "nested tables of tensors",
       },

@@ -2636,7 +2636,7 @@ function EMA:load_state_dict(state) end
 ---@field adjoint_norm? string parameters stay out of the backward error; "rms": all count; default "seminorm"
 
 ---Solves from y(t[1]) = y0, with values at the times t, ascending or descending; {t0, t1} for the two ends.
----@param f function f(t, y) → dy/dt; t is a 0-d float64 tensor and y like y0. It must give the same again for the same arguments
+---@param f function f(t, y) → dy/dt; t is a 0-d float64 tensor and y like y0. It must give the same again for the same arguments. false instead of a derivative means that there is none: a smaller step is tried
 ---@param y0 tide.Tensor|number[]|table a tensor; a table of numbers (then f takes a number and a table and returns a table); or nested tables of tensors
 ---@param t number[]|tide.Tensor
 ---@param opts? tide.ode.solve.options

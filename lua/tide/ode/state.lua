@@ -112,6 +112,7 @@ local function nested_tensors(y0)
     field = function(f)
       return function(t, y)
         local result, derivative = f(t, unpacked(y, {})), {}
+        if result == false then return false end
         flattened(result, derivative, "'")
         if #derivative ~= #list then
           raise("ode.solve: the right-hand side gave %d tensors, the state has %d", #derivative, #list)
