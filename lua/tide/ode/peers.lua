@@ -9,6 +9,7 @@ local tensors = require "tide.tensor"
 local M = {}
 
 local raise, is_tensor = message.raise, tensors.is_tensor
+local unpack = table.unpack or unpack  -- luacheck: ignore
 
 -- ---- torchdiffeq ----
 

@@ -115,6 +115,7 @@ end
 
 -- step_t and jump_t as stops strictly inside the solve, in its order; a time in both is a jump.
 local function set_stops(request, o, times)
+  if o.step_t == nil and o.jump_t == nil then return end
   local first, last = times[1]:item(), times[times.numel]:item()
   local direction, at, list = last >= first and 1 or -1, {}, {}
   for name, jump in pairs {step_t = 0, jump_t = 1} do

@@ -99,11 +99,11 @@ Solution.__call = Solution.at
 -- ---- Making one ----
 
 -- Statistics; nfe_b counts the evaluations of reverse passes so far, replayed the steps they made again.
-local function statistics(result, times, counter)
+local function statistics(result, counter)
   local s = {
     nfe = result.nfe, njev = result.njev, nlu = result.nlu, accepted = result.accepted,
     rejected = result.rejected, h_min = result.h_min, h_max = result.h_max,
-    t_first = times[1]:item(), t_last = result.t_last, worst_index = result.worst_index,
+    t_first = result.grid[1], t_last = result.t_last, worst_index = result.worst_index,
     saved = result.reached,
     steps = result.accepted + result.rejected,
   }
@@ -144,7 +144,7 @@ function M.of(request, state, times, captured, save_fn, ys, result, counter, eve
     ts = plain(ts), ys = save_fn and saved_by(save_fn, ts, ys, state) or state.saved(ys),
     last = state.one(core.select(ys, 1, ys:size(1))),
     status = result.status, message = result.message, method = request.method, grid = result.grid,
-    limits = result.limits, stats = statistics(result, times, counter), path = path, one = state.one,
+    limits = result.limits, stats = statistics(result, counter), path = path, one = state.one,
     captured = captured.used or false, not_captured = captured.why,
   }
   if event_t then
