@@ -1,6 +1,6 @@
 /* Small dense systems for implicit steps: factor once, solve many times, also with the transpose. Matrices are
- * row-major doubles whatever the state's type; complex ones are pairs (re, im). At the sizes of chemistry LAPACK costs more than
- * these loops. */
+ * row-major doubles whatever the state's type; complex ones are pairs (re, im). At the sizes of chemistry LAPACK costs
+ * more than these loops. */
 #ifndef TD_SOLVE_DENSE_H
 #define TD_SOLVE_DENSE_H
 #include <stdbool.h>

@@ -275,7 +275,8 @@ static td_status back_stage(td_stepper *s, dirk *x, td_step_back *b, bars *g, in
 static td_status back_slope(td_stepper *s, dirk *x, td_step_back *b, bars *g, bool at_end, const double *y,
                             const double *slope_bar, double *to) {
   double tau = 0;
-  td_status status = td_implicit_vjp(&x->m, s, at_end ? s->last_time : s->first_time, y, slope_bar, g->solved, &tau, b->dexternal);
+  td_status status = td_implicit_vjp(&x->m, s, at_end ? s->last_time : s->first_time, y, slope_bar, g->solved, &tau,
+                                     b->dexternal);
   if (status) return status;
   add(x->m.n, to, 1, g->solved);
   add_to(b->tbar, tau);
