@@ -100,7 +100,8 @@ describe("the discrete gradient of an implicit method", function()
   it("under a small budget of checkpoints is the same", function()
     local function gradient(name, slots)
       local y0 = leaf(0.7, 0.4)
-      loss_of(wavy, {method = name, rtol = 1e-5, atol = 1e-7, checkpoints = slots or 0}, y0, vector(1.1, 0.8), times):backward()
+      loss_of(wavy, {method = name, rtol = 1e-5, atol = 1e-7, checkpoints = slots or 0}, y0, vector(1.1, 0.8), times)
+        :backward()
       return y0.grad
     end
     for _, name in ipairs {"rodas5p", "kvaerno4", "radau5", "bdf"} do

@@ -138,7 +138,8 @@ describe("large states", function()
 
   it("that a method cannot hold a matrix for are refused with words", function()
     local y0 = tide.zeros({9000}, "float64")
-    assert.fails_here(function() ode.solve(function(_, y) return -y end, y0, {0, 1}, {method = "radau5"}) end, "ode.solve",
+    assert.fails_here(function() ode.solve(function(_, y) return -y end, y0, {0, 1}, {method = "radau5"}) end,
+      "ode.solve",
       "9000×9000", "kvaerno4")
   end)
 end)

@@ -222,7 +222,8 @@ local function common(o, state)
     method = nearest_of("method", o.method, M.methods).name, controller = control.chosen(o),
     first_step = o.first_step, min_step = o.min_step, accept_min_step = o.on_min_step == "accept",
     max_step = o.max_step == math.huge and 0 or o.max_step, max_steps = o.max_steps, step_size = o.step_size,
-    land = o.land, max_order = o.max_order, max_iters = o.max_iters, keep = math.min(o.keep, 2 ^ 50), seminorm = o.adjoint_norm == "seminorm",
+    land = o.land, max_order = o.max_order, max_iters = o.max_iters, keep = math.min(o.keep, 2 ^ 50),
+    seminorm = o.adjoint_norm == "seminorm",
   }
   request.base = o.base and nearest_of("base", o.base, M.methods).name
   request.coupling, request.semilinear = o.coupling, semilinear_of(o.linear)
