@@ -288,7 +288,7 @@ static void parts_of_heads(void *ctx, size_t begin, size_t end) {
 void TD_K(attention_grad)(void *dq, void *dk, void *dv, const void *dy, const void *q,
                           const void *k, const void *v, const void *y, const void *kept,
                           const void *mask, const td_attention *g) {
-  enum { FEW = 4 }; /* heads that are worth sharing out, at the price of weights computed twice */
+  enum { FEW = 2 }; /* heads that are worth sharing out, at the price of weights computed twice */
   attention a = {.g = g, .q = q, .k = k, .v = v, .mask = mask, .y = y, .dy = dy, .kept = kept,
                  .dq = dq, .dk = dk, .dv = dv};
   size_t heads = g->batch * g->heads;

@@ -22,6 +22,7 @@ enum {
   STEP = 4,         /* rows summed for one pass over the sums */
   AHEAD = 16,       /* rows between what is summed and what is asked for */
   STRIDE = 4,       /* rows written for one pass over the coefficients */
+  STREAM = 8 << 20, /* bytes of a result that is not worth keeping in the cache */
   MAX_PARTS = 64,   /* pieces that the images are shared out in: fixed, for sums over images */
   PART_PIXELS = 64, /* least number of pixels of a part */
   COEFS = 5
@@ -162,24 +163,26 @@ static void forward_finish(const td_norm *t, size_t image, double *total, real *
 }
 
 /* y = act((x - shift)·scale + bias) + add for R rows of a vector. */
-TD_INLINE void apply_vector(const td_act act, const bool adds, const int R, size_t part, real *y,
-                            const real *x, const real *add, const real *coef, size_t w) {
+TD_INLINE void apply_vector(const td_act act, const bool adds, bool streams, const int R,
+                            size_t part, real *y, const real *x, const real *add, const real *coef,
+                            size_t w) {
   vreal shift = td_get(coef + SHIFT * w, part), scale = td_get(coef + SCALE * w, part);
   vreal bias = td_get(coef + BIAS * w, part);
 #pragma GCC unroll 4
   for (int i = 0; i < R; i++) {
     vreal u = td_vact(act, (td_get(x + (size_t)i * w, part) - shift) * scale + bias);
     if (adds) u += td_get(add + (size_t)i * w, part);
-    td_put(y + (size_t)i * w, u, part);
+    if (streams) td_stream(y + (size_t)i * w, u);
+    else td_put(y + (size_t)i * w, u, part);
   }
 }
 
-TD_INLINE void apply_rows(const td_act act, const bool adds, const int R, real *y, const real *x,
-                          const real *add, const real *coef, size_t w) {
+TD_INLINE void apply_rows(const td_act act, const bool adds, bool streams, const int R, real *y,
+                          const real *x, const real *add, const real *coef, size_t w) {
   size_t j = 0;
   for (; j + TD_LANES <= w; j += TD_LANES)
-    apply_vector(act, adds, R, 0, y + j, x + j, add + j, coef + j, w);
-  if (j < w) apply_vector(act, adds, R, w - j, y + j, x + j, add + j, coef + j, w);
+    apply_vector(act, adds, streams, R, 0, y + j, x + j, add + j, coef + j, w);
+  if (j < w) apply_vector(act, adds, false, R, w - j, y + j, x + j, add + j, coef + j, w);
 }
 
 TD_INLINE void apply_chunk(const td_act act, const bool adds, const td_norm *t, size_t at,
@@ -188,8 +191,9 @@ TD_INLINE void apply_chunk(const td_act act, const bool adds, const td_norm *t, 
   real *y = t->y + at;
   size_t i = 0, w = t->w;
   for (; i + STRIDE <= rows; i += STRIDE, x += STRIDE * w, y += STRIDE * w, add += STRIDE * w)
-    apply_rows(act, adds, STRIDE, y, x, add, coef, w);
-  for (; i < rows; i++, x += w, y += w, add += w) apply_rows(act, adds, 1, y, x, add, coef, w);
+    apply_rows(act, adds, t->streams, STRIDE, y, x, add, coef, w);
+  for (; i < rows; i++, x += w, y += w, add += w)
+    apply_rows(act, adds, t->streams, 1, y, x, add, coef, w);
 }
 
 typedef void (*chunk_fn)(const td_norm *t, size_t at, size_t rows, const real *coef);
@@ -313,8 +317,8 @@ static void backward_finish(const td_norm *t, size_t image, double *total, real 
 }
 
 /* dx = scale·g + k2·(x - shift) + k3 for R rows of a vector. */
-TD_INLINE void combine_vector(const td_act act, const int R, size_t part, real *dx, const real *dy,
-                              const real *x, const real *coef, size_t w) {
+TD_INLINE void combine_vector(const td_act act, bool streams, const int R, size_t part, real *dx,
+                              const real *dy, const real *x, const real *coef, size_t w) {
   vreal shift = td_get(coef + SHIFT * w, part), scale = td_get(coef + SCALE * w, part);
   vreal bias = td_get(coef + BIAS * w, part);
   vreal k2 = td_get(coef + K2 * w, part), k3 = td_get(coef + K3 * w, part);
@@ -323,16 +327,18 @@ TD_INLINE void combine_vector(const td_act act, const int R, size_t part, real *
     vreal e = td_get(x + (size_t)i * w, part) - shift, g;
     if (td_norm_keeps(act)) g = td_get(dx + (size_t)i * w, part);
     else g = td_vact_grad(act, e * scale + bias, td_get(dy + (size_t)i * w, part));
-    td_put(dx + (size_t)i * w, scale * g + (k2 * e + k3), part);
+    g = scale * g + (k2 * e + k3);
+    if (streams) td_stream(dx + (size_t)i * w, g);
+    else td_put(dx + (size_t)i * w, g, part);
   }
 }
 
-TD_INLINE void combine_rows(const td_act act, const int R, real *dx, const real *dy, const real *x,
-                            const real *coef, size_t w) {
+TD_INLINE void combine_rows(const td_act act, bool streams, const int R, real *dx, const real *dy,
+                            const real *x, const real *coef, size_t w) {
   size_t j = 0;
   for (; j + TD_LANES <= w; j += TD_LANES)
-    combine_vector(act, R, 0, dx + j, dy + j, x + j, coef + j, w);
-  if (j < w) combine_vector(act, R, w - j, dx + j, dy + j, x + j, coef + j, w);
+    combine_vector(act, streams, R, 0, dx + j, dy + j, x + j, coef + j, w);
+  if (j < w) combine_vector(act, false, R, w - j, dx + j, dy + j, x + j, coef + j, w);
 }
 
 TD_INLINE void combine_chunk(const td_act act, const td_norm *t, size_t at, size_t rows,
@@ -340,9 +346,11 @@ TD_INLINE void combine_chunk(const td_act act, const td_norm *t, size_t at, size
   const real *x = t->x + at, *dy = t->dy + at;
   real *dx = t->y + at;
   size_t i = 0, w = t->w;
+  bool streams = t->streams && !td_norm_keeps(act); /* else dx is in the cache already */
   for (; i + STRIDE <= rows; i += STRIDE, x += STRIDE * w, dy += STRIDE * w, dx += STRIDE * w)
-    combine_rows(act, STRIDE, dx, dy, x, coef, w);
-  for (; i < rows; i++, x += w, dy += w, dx += w) combine_rows(act, 1, dx, dy, x, coef, w);
+    combine_rows(act, streams, STRIDE, dx, dy, x, coef, w);
+  for (; i < rows; i++, x += w, dy += w, dx += w)
+    combine_rows(act, streams, 1, dx, dy, x, coef, w);
 }
 
 typedef void (*product_fn)(const td_norm *t, size_t at, size_t rows, const real *coef, double *out);
@@ -403,6 +411,7 @@ static void whole_images(void *ctx, size_t begin, size_t end) {
       for (size_t k = t->chunks; k-- > 0;) write_chunk(t, image, k, coef);
     }
   }
+  if (t->streams) td_streamed();
 }
 
 static void chunk_sums(void *ctx, size_t begin, size_t end) {
@@ -419,6 +428,7 @@ static void chunk_results(void *ctx, size_t begin, size_t end) {
     size_t image = i / t->chunks;
     write_chunk(t, image, i % t->chunks, t->coef + image * COEFS * t->w);
   }
+  if (t->streams) td_streamed();
 }
 
 static void split_images(td_norm *t) {
@@ -462,6 +472,8 @@ static void cut(td_norm *t) {
   t->rows = t->p / t->fold;
   t->w = t->c * t->fold;
   t->chunks = t->p ? td_ceil_div(t->rows, CHUNK_ROWS) : 0;
+  t->streams = t->n * t->p * t->c * sizeof(real) >= STREAM && t->w % TD_LANES == 0 &&
+               (uintptr_t)t->y % TD_VBYTES == 0;
   share_out(t);
   t->split = t->n < (size_t)td_threads();
 }

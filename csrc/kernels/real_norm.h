@@ -13,6 +13,7 @@ typedef struct {
   size_t per_part, parts;  /* images of a part; number of parts */
   bool split;              /* threads share out chunks rather than images */
   bool gradient;
+  bool streams;            /* y goes past the caches: it is too large to be found there again */
   td_act act;
   double eps;
   real *y;
@@ -37,6 +38,25 @@ TD_INLINE vreal td_get(const real *p, size_t part) {
 TD_INLINE void td_put(real *p, vreal v, size_t part) {
   if (part) td_store_part(p, v, part);
   else td_store(p, v);
+}
+
+/* A store that does not read the line first and leaves the caches alone; p is aligned to a vector.
+ * td_streamed() makes such stores visible to other threads. */
+TD_INLINE void td_stream(real *p, vreal v) {
+#if TD_VMATH_X86 && TD_KISA == 2
+  _mm512_stream_si512((void *)p, (__m512i)v);
+#elif TD_VMATH_X86 && TD_KISA == 1
+  _mm256_stream_si256((__m256i *)(void *)p, (__m256i)v);
+#elif TD_VMATH_X86
+  _mm_stream_si128((__m128i *)(void *)p, (__m128i)v);
+#else
+  td_store(p, v);
+#endif
+}
+static inline void td_streamed(void) {
+#if TD_VMATH_X86
+  _mm_sfence();
+#endif
 }
 
 /* The whole call for p = 1; false when memory for a few rows is refused. The gradient leaves its
