@@ -1,13 +1,14 @@
 -- tide beside its peers, one command:
 --
 --   bin/tide bench/compare.lua [names…] --python PATH [--repeats 3] [--rounds 2] [--threads 2] [--layout nchw]
---     [--case NAME] [--list]
+--     [--case NAME] [--only PART] [--list]
 --
 -- Every side of a comparison is a process of its own (bench/peers/NAME.lua and NAME.py), so that its peak memory is
 -- its own. The sides take turns, and ratios are medians over the rounds, so that the machine's drift cancels. Before
 -- the clock runs both sides compute the same and are compared; a difference above the case's bound is an error.
 -- With --threads 1 the ratios are those of processor time, which is worth something on a busy machine too.
--- --layout keeps to one of torch's layouts (nchw, channels_last) instead of trying both, --case to one case.
+-- --layout keeps to one of torch's layouts (nchw, channels_last) instead of trying both, --case to one case, --only to
+-- the rows of `ode` whose names contain it.
 -- What is printed is a table in Markdown: seconds (or processor seconds), peak memory, ratio peer / tide.
 
 local here = arg[0]:match "^(.*)/bench/[^/]*$" or "."
@@ -78,7 +79,7 @@ local comparisons = {
 
 -- ---- Running sides ----
 
-local o = {python = "", repeats = 3, rounds = 2, threads = 2, layout = "", case = ""}
+local o = {python = "", repeats = 3, rounds = 2, threads = 2, layout = "", case = "", only = ""}
 local wanted = {}
 
 local function read_arguments()
@@ -218,6 +219,7 @@ local function compare(c, case, exchange)
   if apart and apart > case.bound then fail("%s %s: results are %.2g apart", c.name, case.name, apart) end
   local repeats = case.slow and math.max(1, math.floor(o.repeats / 2)) or case.repeats or o.repeats
   local more = ("--repeats %d --exchange %s"):format(repeats, exchange)
+  if o.only ~= "" and c.name == "ode" then more = more .. (" --only '%s'"):format(o.only) end
   local results, order, labels, sides = {}, {}, {}, case.peers
   for round = 1, o.rounds do
     note(results, order, "tide", run(tide_command(c, case, case.tide[1] .. " " .. more)), round, "")

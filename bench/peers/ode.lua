@@ -6,7 +6,7 @@ local side = require "side"
 local tide = require "tide"
 local nn, ode = tide.nn, tide.ode
 
-local o = side.options {dtype = "float64", grad = "discrete"}
+local o = side.options {dtype = "float64", grad = "discrete", only = ""}
 local shared = {}
 local tight = o.check and 0.1 or 1
 
@@ -24,6 +24,7 @@ local function row(name, f)
     for i, t in ipairs((f())) do shared[("%s.%d"):format(name, i - 1)] = t:detach() end
     return
   end
+  if not name:find(o.only, 1, true) then return end
   local _, sol = f()
   local record = side.measure(f, o.repeats)
   record.nfe, record.nfe_b = sol.stats.nfe, sol.stats.nfe_b

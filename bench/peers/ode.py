@@ -3,13 +3,13 @@
 Prints one line for each row that tide's side (ode.lua) prints too: forward solve and gradient of Σ y(t₁)² (mean
 absolute value in the demo) with respect to initial state and parameters. diffrax is jitted; its first call, with the
 compilation, is reported as `compile`.
---peer torchdiffeq | diffrax | scipy   --dtype float64 | float32
+--peer torchdiffeq | diffrax | scipy   --dtype float64 | float32   --only PART: rows whose names contain it
 """
 import time
 
 from side import difference, measure, options, report, torch_with
 
-args = options(__doc__, peer="torchdiffeq", dtype="float64")
+args = options(__doc__, peer="torchdiffeq", dtype="float64", only="")
 torch = torch_with(args.threads)
 from safetensors.torch import load_file  # noqa: E402
 
@@ -42,10 +42,12 @@ def network_rows(run):
 def measured(row, name, what):
     """name is "forward" or "gradient" and perhaps a variant of the peer after a colon."""
     kind, _, variant = name.partition(":")
+    key = f"{row} {kind}"
+    if args.only not in key:
+        return
     start = time.perf_counter()
     got, nfe = what()
     first = time.perf_counter() - start
-    key = f"{row} {kind}"
     apart = check(key, got) if key + ".0" in shared else None
     report(key, variant=variant, difference=apart, nfe=nfe, compile=first, **measure(what, args.repeats))
 
@@ -180,6 +182,8 @@ def diffrax_rows():
         for name, work in generated:
             kind, _, variant = name.partition(":")
             key = f"{row} {kind}"
+            if args.only not in key:
+                continue
             start = time.perf_counter()
             work()
             first = time.perf_counter() - start
