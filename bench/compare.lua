@@ -227,11 +227,11 @@ local function compare(c, case, exchange)
     for _, side in ipairs(sides) do
       local records = run(peer_command(c, case, side, more), side.environment)
       note(results, order, side.label, records, round, c.name == "primitives" and "" or variant_of(side))
-      local best = fastest[side.label]
-      if not best then labels[side.label], labels[#labels + 1] = true, not labels[side.label] and side.label or nil end
-      if not best or spent(records[1]) < best.time then
-        fastest[side.label] = {time = spent(records[1]), side = side}
+      if not labels[side.label] then
+        labels[side.label], labels[#labels + 1] = true, side.label
       end
+      local time, best = records[1] and spent(records[1]) or math.huge, fastest[side.label]
+      if not best or time < best.time then fastest[side.label] = {time = time, side = side} end
     end
     if c.name ~= "primitives" and round == 1 then
       sides = {}
