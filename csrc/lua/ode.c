@@ -60,8 +60,9 @@ double *tdl_ode_array(lua_State *L, int index, const char *name, size_t *count) 
   lua_getfield(L, index, name);
   td_tensor *t = tdl_test(L, -1);
   lua_pop(L, 1);  /* the table holds it */
-  *count = t ? t->numel : 0;
-  return t && t->dtype == TD_F64 && td_tensor_is_contiguous(t) ? (double *)(void *)t->data : NULL;
+  bool fits = t && t->dtype == TD_F64 && td_tensor_is_contiguous(t);
+  *count = fits ? t->numel : 0;
+  return fits ? (double *)(void *)t->data : NULL;
 }
 
 static td_controller read_controller(lua_State *L, int index) {
@@ -513,8 +514,14 @@ static int core_ode_solve(lua_State *L) {
   static const char *const forms[] = {"tensors", "table", "number", NULL};
   lua_settop(L, 4);
   td_tensor *y0 = tdl_tensor(L, 2, "ode.solve", "y0"), *times = tdl_tensor(L, 3, "ode.solve", "t");
+  if (times->ndim != 1) tdl_error(L, "ode.solve: t has shape (%s), expected one dim", td_tensor_shape_string(times));
   td_ode_options forward, backward;
   tdl_ode_read_options(L, 4, &forward);
+  size_t nrtols, natols;
+  tdl_ode_array(L, 4, "rtols", &nrtols);
+  tdl_ode_array(L, 4, "atols", &natols);
+  if ((nrtols && nrtols != y0->numel) || (natols && natols != y0->numel))
+    tdl_error(L, "ode.solve: %d tolerances for a state of %d elements", (int)(nrtols ? nrtols : natols), (int)y0->numel);
   lua_getfield(L, 4, "adjoint");
   if (lua_istable(L, -1)) tdl_ode_read_options(L, lua_gettop(L), &backward);
   else backward = forward;
@@ -668,7 +675,10 @@ static int core_ode_check(lua_State *L) {
 
 /* ode_revolve(n, c) → least extra forward steps over n with c states kept */
 static int core_ode_revolve(lua_State *L) {
-  size_t n = (size_t)luaL_checknumber(L, 1), c = (size_t)luaL_checknumber(L, 2);
+  double steps = luaL_checknumber(L, 1), slots = luaL_checknumber(L, 2);
+  if (!(steps >= 0 && steps <= 1e9 && slots >= 1 && slots <= 1e9))
+    tdl_error(L, "ode_revolve: %g steps with %g states, expected up to 1e9 steps and at least one state", steps, slots);
+  size_t n = (size_t)steps, c = (size_t)slots;
   lua_pushnumber(L, td_revolve_count(n, c));
   return 1;
 }

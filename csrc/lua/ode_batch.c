@@ -83,13 +83,21 @@ static void set_stops(stops *all, size_t i, const double *times, const double *j
 
 /* rows[i].ts and options; `counts` says how many of the times are each row's. */
 static td_status set_rows(lua_State *L, td_batch *b, const td_ode_options *o, const td_tensor *times, stops *all) {
-  size_t n, nr, na, nc, at = 0;
+  size_t n, nj, nr, na, nc, at = 0;
+  double total = 0;
   const double *counts = tdl_ode_array(L, 4, "counts", &nc), *rtols = tdl_ode_array(L, 4, "row_rtol", &nr);
-  const double *atols = tdl_ode_array(L, 4, "row_atol", &na), *jumps = tdl_ode_array(L, 4, "jumps", &n);
+  const double *atols = tdl_ode_array(L, 4, "row_atol", &na), *jumps = tdl_ode_array(L, 4, "jumps", &nj);
   const double *stop_times = tdl_ode_array(L, 4, "stops", &n);
+  bool fits = counts && nc == b->n && times->dtype == TD_F64 && (!jumps || nj >= n);
+  for (size_t i = 0; fits && i < nc; i++) {
+    fits = counts[i] >= 1 && counts[i] <= (double)times->numel;
+    total += counts[i];
+  }
+  if (!fits || total != (double)times->numel || (rtols && !nr) || (atols && !na))
+    return td_fail(TD_EARG, "ode.solve: the counts of times do not fit a batch of %zu rows", b->n);
   all->count = n * b->n;
   all->stops = td_alloc((all->count + 1) * sizeof *all->stops);
-  if (!all->stops || !counts) return td_last_status();
+  if (!all->stops) return td_last_status();
   for (size_t i = 0; i < b->n; i++) {
     td_ode_recorded *r = &b->rows[i];
     r->o = *o;

@@ -450,6 +450,11 @@ td_field *tdl_event_for(lua_State *L, int index, tdl_form form, const td_tensor 
 }
 
 td_field *tdl_field_for(lua_State *L, int index, tdl_form form, const td_tensor *y0) {
+  if (form != TDL_TENSORS && (y0->dtype != TD_F64 || (form == TDL_NUMBER && y0->numel != 1))) {
+    td_fail(TD_EARG, "ode.solve: a right-hand side of plain numbers needs a float64 state, not %s of shape (%s)",
+            td_dtype_name(y0->dtype), td_tensor_shape_string(y0));
+    return NULL;
+  }
   c_field *c = test_c_field(L, index);
   td_field *f = c ? c->make(c->p) : lua_field_new(L, index, form);
   if (!f) return NULL;

@@ -64,6 +64,8 @@ static td_status take_linear(td_stepper *s, exponential *x) {
   if (!l)
     return td_fail(TD_EARG, "%s: method \"%s\" needs the option linear, the stiff linear part of the right-hand side",
                    s->f->who, s->method->name);
+  if (l->dtype != TD_F64 || !td_tensor_is_contiguous(l))
+    return td_fail(TD_EARG, "%s: linear is not contiguous float64", s->f->who);
   x->linear = (const double *)(const void *)l->data;
   if (l->ndim != 2 || l->shape[0] != l->shape[1]) {
     if (l->numel == s->n) return TD_OK;
