@@ -18,6 +18,7 @@
 enum {
   SMALL_WORK = 32 * 32 * 32,  /* multiplications up to which OpenBLAS costs too much */
   THIN = 4,                   /* rows or columns of c up to which reading is all that counts */
+  SHORT = 4,                  /* sums of fewer terms are not worth a turn of the result */
   THIN_STEPS = 16,            /* rows of op(b) that a thin product reads side by side */
   MIN_TASK = 1 << 16          /* multiplications below which a thread is not worth waking */
 };
@@ -237,7 +238,7 @@ typedef struct {
 static way choose_way(const product *p) {
   double work = (double)p->m * (double)p->n * (double)p->k;
   if (p->n <= THIN && p->m >= 2 * p->n) {
-    if (p->a_col != 1) return BY_SWAPPED_TILES;
+    if (p->a_col != 1) return p->k < SHORT ? BY_TILES : BY_SWAPPED_TILES;
     if (p->k >= 2 * TD_LANES) return BY_DOTS;
   }
   if (p->m <= THIN && p->b_col != 1 && p->k >= 2 * TD_LANES) return BY_DOTS;
