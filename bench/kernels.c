@@ -19,6 +19,7 @@
 #include "base/threads.h"
 #include "kernels/blas.h"
 #include "kernels/kernels.h"
+#include "kernels/precision.h"
 
 enum { SAMPLES = 9 };
 
@@ -159,6 +160,7 @@ typedef struct {
   const td_conv *g;
   const td_kernels *k;
   float *x, *y, *w;
+  float *bias, *chan, *add;
 } conv_run;
 
 static void forward(void *ctx) {
@@ -176,6 +178,13 @@ static void weight_grad(void *ctx) {
   r->k->conv2d_weight_grad(r->w, r->x, r->y, r->g);
 }
 
+/* The forward pass with everything that an epilogue may hold. */
+static void fused(void *ctx) {
+  conv_run *r = ctx;
+  td_epilogue e = {r->bias, r->chan, r->add, TD_ACT_SILU};
+  r->k->conv2d(r->y, r->x, r->w, &e, r->g);
+}
+
 static float *filled(size_t n) {
   float *p = aligned_alloc(64, (n * sizeof *p + 63) / 64 * 64 + 64);
   if (!p) exit(1);
@@ -183,25 +192,38 @@ static float *filled(size_t n) {
   return p;
 }
 
+/* Whether Winograd's filtering may be taken: then both ways are measured. */
+static bool has_ways(const td_conv *g) {
+  return g->kh == 3 && g->stride[0] == 1 && g->groups == 1 && g->c >= 16 && g->o >= 16;
+}
+
+static void bench_case(const conv_case *c, td_precision precision, int threads, double top) {
+  const td_conv *g = &c->g;
+  conv_run r = {g, td_k(TD_F32), filled(g->n * g->h * g->w * g->c),
+                filled(g->n * g->oh * g->ow * g->o),
+                filled(g->kh * g->kw * g->c / g->groups * g->o), filled(g->o),
+                filled(g->n * g->o), filled(g->n * g->oh * g->ow * g->o)};
+  double flops =
+      2.0 * (double)(g->n * g->oh * g->ow * g->o * g->kh * g->kw) * (double)(g->c / g->groups);
+  td_threads_set(threads);
+  td_k_precision = precision;
+  double f = flops / median(forward, &r), e = flops / median(fused, &r),
+         x = flops / median(input_grad, &r), w = flops / median(weight_grad, &r);
+  td_k_precision = TD_FAST;
+  printf("%-28s %-6s %d  %6.1f (%3.0f%%) %6.1f (%3.0f%%) %6.1f (%3.0f%%) %6.1f (%3.0f%%)\n", c->name,
+         precision == TD_STRICT ? "strict" : "fast", threads, f / 1e9, 100 * f / top, e / 1e9,
+         100 * e / top, x / 1e9, 100 * x / top, w / 1e9, 100 * w / top);
+  free(r.x), free(r.y), free(r.w), free(r.bias), free(r.chan), free(r.add);
+}
+
 static void bench_conv(const double top[3]) {
   printf("\n%-28s %s\n", "convolution, GF (% of peak)",
-         " T   forward       input grad    weight grad");
-  for (size_t i = 0; i < sizeof conv_cases / sizeof *conv_cases; i++) {
-    const td_conv *g = &conv_cases[i].g;
-    conv_run r = {g, td_k(TD_F32), filled(g->n * g->h * g->w * g->c),
-                  filled(g->n * g->oh * g->ow * g->o),
-                  filled(g->kh * g->kw * g->c / g->groups * g->o)};
-    double flops =
-        2.0 * (double)(g->n * g->oh * g->ow * g->o * g->kh * g->kw) * (double)(g->c / g->groups);
+         "way    T  forward       with epilogue input grad    weight grad");
+  for (size_t i = 0; i < sizeof conv_cases / sizeof *conv_cases; i++)
     for (int t = 1; t <= (busy ? 1 : 2); t++) {
-      td_threads_set(t);
-      double f = flops / median(forward, &r), x = flops / median(input_grad, &r),
-             w = flops / median(weight_grad, &r);
-      printf("%-28s %2d  %6.1f (%3.0f%%) %6.1f (%3.0f%%) %6.1f (%3.0f%%)\n", conv_cases[i].name, t,
-             f / 1e9, 100 * f / top[t], x / 1e9, 100 * x / top[t], w / 1e9, 100 * w / top[t]);
+      if (has_ways(&conv_cases[i].g)) bench_case(&conv_cases[i], TD_STRICT, t, top[t]);
+      bench_case(&conv_cases[i], TD_FAST, t, top[t]);
     }
-    free(r.x), free(r.y), free(r.w);
-  }
 }
 
 /* ---- Products -------------------------------------------------------------------------------- */

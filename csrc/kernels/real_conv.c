@@ -40,7 +40,8 @@ static bool is_few(const td_conv *g, size_t from, size_t to) {
  * from which the saved products pay for transforming the weights, when these stay in the second-level
  * cache, in the third, or in neither; in the weight gradient, pixels of all images. */
 enum {
-  LEAST_CHANNELS = 16, LEAST_PIXELS = 48, MORE_PIXELS = 64, MOST_PIXELS = 144, LEAST_SUM = 256
+  LEAST_CHANNELS = 16, LEAST_PIXELS = 48, MORE_PIXELS = 64, MOST_PIXELS = 144, LEAST_SUM = 256,
+  SUM_BYTES = 40 << 20  /* most memory for the weight gradient before it is transformed back */
 };
 
 /* Whether Winograd's way can be taken at all, and for channels enough. */
@@ -71,6 +72,7 @@ static int winograd_tile(const td_conv *g, size_t h, size_t w) {
 /* In the weight gradient the transforms of the weights come once for all images. */
 static bool is_winograd_weight(const td_conv *g) {
   return is_winograd(g) && g->n * g->oh * g->ow >= LEAST_SUM &&
+         36 * g->c * g->o * sizeof(real) <= SUM_BYTES &&
          products(g->oh, g->ow, 4) * 3 / 2 <= 9 * g->oh * g->ow;
 }
 

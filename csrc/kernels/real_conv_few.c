@@ -37,12 +37,19 @@ typedef struct {
 
 /* The sum of a vector's elements, by halves. */
 static inline real fold(vreal v) {
-  real e[TD_LANES];
-  td_store(e, v);
+  typedef real quarter __attribute__((vector_size(16)));
+  quarter part[TD_VBYTES / 16];
+  memcpy(part, &v, sizeof v);
 #pragma GCC unroll 4
-  for (int half = TD_LANES / 2; half; half /= 2)
-    for (int i = 0; i < half; i++) e[i] += e[i + half];
-  return e[0];
+  for (int half = TD_VBYTES / 32; half; half /= 2) {
+#pragma GCC unroll 4
+    for (int i = 0; i < half; i++) part[i] += part[i + half];
+  }
+#if TD_KREAL == 0
+  return (part[0][0] + part[0][2]) + (part[0][1] + part[0][3]);
+#else
+  return part[0][0] + part[0][1];
+#endif
 }
 
 /* to[p·R + r] = the sums over taps and channels of pixel p, result r. */
@@ -108,10 +115,10 @@ static size_t list_taps(const plan *p, size_t n, size_t y, size_t b, size_t q0, 
       if (!tap_delta(p, 1, b, j, &col)) continue;
       tap *t = &list[count++];
       t->w = p->w + (i * g->kw + j) * p->out_c * p->depth;
-      for (size_t k = 0; k < p->pixels; k++) {
-        size_t w = (q0 + k) * p->in_step[1] + (size_t)col;
-        t->pixel[k] = w < p->in[1] ? line + w * p->in_c : p->zeros;
-      }
+      size_t w = q0 * p->in_step[1] + (size_t)col, step = p->in_step[1];
+      bool inside = w < p->in[1] && w + (p->pixels - 1) * step < p->in[1];
+      for (size_t k = 0; k < p->pixels; k++, w += step)
+        t->pixel[k] = inside || w < p->in[1] ? line + w * p->in_c : p->zeros;
     }
   }
   return count;
