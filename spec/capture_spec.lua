@@ -457,13 +457,6 @@ describe("a solve", function()
   local p = tide.tensor({1.1, 0.7}, "float64"):requires_grad()
   local y0 = tide.tensor({0.5, -0.3}, "float64")
   local function f(t, y) return (y * p):sin() * t:cos() end
-  local function both(g, ...)
-    local a = tide.ode.solve(g, y0, {0, 1, 2}, {capture = true, ...})
-    local b = tide.ode.solve(g, y0, {0, 1, 2}, {capture = false, ...})
-    assert.is_true(a.captured)
-    assert.is_false(b.captured)
-    return a, b
-  end
 
   it("gives the same captured: values, counts and gradients", function()
     for _, grad in ipairs {"discrete", "backsolve"} do
@@ -490,7 +483,9 @@ describe("a solve", function()
   end)
 
   it("has second derivatives captured", function()
-    local function g(v) return tide.ode.solve(f, v, {0, 1}, {step_size = 0.5, method = "rk4", capture = true}).last:sum() end
+    local function g(v)
+      return tide.ode.solve(f, v, {0, 1}, {step_size = 0.5, method = "rk4", capture = true}).last:sum()
+    end
     assert.is_true(tide.gradcheck(g, {y0}))
   end)
 
@@ -519,7 +514,9 @@ describe("a solve", function()
   end)
 
   it("may solve inside its right-hand side", function()
-    local function inner(v) return tide.ode.solve(function(_, z) return -z * v end, y0, {0, 0.5}, {rtol = 1e-10}).last end
+    local function inner(v)
+      return tide.ode.solve(function(_, z) return -z * v end, y0, {0, 0.5}, {rtol = 1e-10}).last
+    end
     local sol = tide.ode.solve(function(_, y) return inner(y) end, y0, {0, 1})
     assert.are.equal("ok", sol.status)
     assert.is_false(sol.captured)
@@ -680,7 +677,8 @@ describe("a tiny program", function()
   end)
 
   it("is left to the kernels when it is float32, larger, or made of slow functions", function()
-    for _, case in ipairs {{tensor(2):float(), function(x) return x * 2 end}, {tensor(65), function(x) return x * 2 end},
+    local function twice(x) return x * 2 end
+    for _, case in ipairs {{tensor(2):float(), twice}, {tensor(65), twice},
       {tensor(30), function(x) return x:exp() end}} do
       local g = tide.capture(case[2])
       close(case[2](case[1]), g(case[1]), 1e-6)

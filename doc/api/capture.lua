@@ -14,7 +14,7 @@ return {
       options = [[
 fallback: string = "error" | what to do when f cannot be captured: raise, or "eager": run f as it is
 name: string = "a function" | for print
-keep: number = math.huge | bytes that a call may keep for its reverse pass; one that would keep more is computed again]],
+keep: number = math.huge | bytes that a call may keep for its reverse pass; beyond, it is computed again]],
       errors = "f reads a value (item, comparison with a number, printing, a mask as an index), at its line; it "
         .. "returns no tensor.",
       note = "Tensors that f closes over are read where they lie at every run; a number, string, boolean or function "

@@ -158,8 +158,8 @@ dropout: module? | for the weights]],
       "Each sample's groups of channels get mean 0 and variance 1 over positions and channels, then "
         .. "weight·x + bias.",
       options = affine, fields = "weight: tensor? | channels\nbias: tensor? | channels",
-      note = "norm(x, \"relu\", add) gives relu(norm(x)) + add in one pass; also silu, gelu, tanh, sigmoid, and nil for "
-        .. "none of them; add may be absent.",
+      note = "norm(x, \"relu\", add) gives relu(norm(x)) + add in one pass; also silu, gelu, tanh, sigmoid, and nil "
+        .. "for none of them; add may be absent.",
       source = "Wu and He 2018.",
       example = "nn.GroupNorm(4, 8)(tide.randn(2, 3, 3, 8)).shape[4] --> 8"},
     {"nn.LayerNorm", "channels: integer, opts: options? -> module",

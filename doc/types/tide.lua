@@ -1635,7 +1635,7 @@ function tide.gradcheck(f, inputs, opts) end
 ---@class tide.capture.options
 ---@field fallback? string what to do when f cannot be captured: raise, or "eager": run f as it is; default "error"
 ---@field name? string for print; default "a function"
----@field keep? number bytes that a call may keep for its reverse pass; one that would keep more is computed again; default math.huge
+---@field keep? number bytes that a call may keep for its reverse pass; beyond, it is computed again; default math.huge
 
 ---f as an object that is called like f and runs captured programs, one for each combination of types and shapes of the tensors, of the other arguments' values, and of whether gradients are recorded.
 ---@param f function

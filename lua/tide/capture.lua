@@ -212,9 +212,9 @@ function Captured:profile(...)
   return listing.profile(entry.forward)
 end
 
---- capture(f, {fallback = "error", name = "a function", keep = math.huge}): f as an object that is called like f and runs captured
---- programs, one for each combination of the tensors' types and shapes, of the other arguments' values, and of
---- whether gradients are recorded. Tensors may lie in nested tables. Gradients flow through a call to its arguments
+--- capture(f, {fallback = "error", name = "a function", keep = math.huge}): f as an object that is called like f and
+--- runs captured programs, one for each combination of the tensors' types and shapes, of the other arguments' values,
+--- and of whether gradients are recorded. Tensors may lie in nested tables. Gradients flow through a call to its arguments
 --- and to what f closes over, of every order. fallback = "eager" runs f as it is when it cannot be captured, and
 --- reason() says why; "error" raises. When a call would keep more than `keep` bytes for
 --- its reverse pass, that computes the forward part again instead.

@@ -100,13 +100,14 @@ function Cache:find(...)
   key = table.concat(key, " ")
   local entry = self.entries[key]
   if not (entry and is_current(entry)) then
-    local watched, err = watch.list(self.f)
-    entry, err = self.build(form, count, list)
-    if not entry then
+    local watched = watch.list(self.f)
+    local made, err = self.build(form, count, list)
+    if not made then
       if self.fallback == "error" then error(err, 0) end
       self.reason = tostring(err)
       return nil
     end
+    entry = made
     entry.mode, entry.watched, entry.key = mode.version, watched, key
     self.entries[key] = entry
   end

@@ -68,7 +68,8 @@ local function same_table(t, copy)
   return true
 end
 
---- The upvalues of f, what lies in the tables and how often the tensors among them were written, to find out whether a call changes any.
+--- The upvalues of f, what lies in the tables and how often the tensors among them were written, to find out whether a
+--- call changes any.
 function M.snapshot(f)
   local list = M.list(f)
   for _, entry in ipairs(list) do
