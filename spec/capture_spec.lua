@@ -627,6 +627,48 @@ describe("a plan of images", function()
   end)
 end)
 
+describe("a diffusion model that is a module", function()
+  local diffusion = tide.diffusion
+  tide.manual_seed(6)
+  local net = diffusion.UNet2DModel {sample_size = 8, in_channels = 1, out_channels = 1, layers_per_block = 1,
+    block_out_channels = {8, 16}, norm_num_groups = 4, down_block_types = {"DownBlock2D", "AttnDownBlock2D"},
+    up_block_types = {"AttnUpBlock2D", "UpBlock2D"}}
+  local noise = tide.randn(2, 8, 8, 1)
+
+  local function run(model, opts)
+    local x = noise:detach():requires_grad()
+    local out = diffusion.sample(model, x, opts)
+    return out.x0, tide.gradients(out.x0:square():sum(), {x, net:parameters()[1]})
+  end
+
+  it("is captured by the sampler, with the same samples and gradients as a function that is not", function()
+    for _, grad in ipairs {"discrete", "full"} do
+      local opts = {schedule = "linear", sampler = "ddim", steps = 4, grad = grad}
+      local a, da = run(net, opts)
+      local b, db = run(function(...) return net(...) end, opts)
+      close(b, a, 1e-4)
+      for i = 1, 2 do close(db[i], da[i], 1e-3) end
+    end
+  end)
+
+  it("computes no gradients of weights when those of the inputs alone are wanted", function()
+    local g = tide.capture(net)
+    local x = noise:detach():requires_grad()
+    local y = g(x, tide.tensor {3, 4})
+    local got = tide.gradients(y:sum(), x)[1]
+    close(tide.gradients(net(x, tide.tensor {3, 4}):sum(), x)[1], got, 1e-4)
+    local entry = g:programs()[1]
+    assert.is_true(#entry.backward_inputs:lines() < #entry.backward:lines())
+  end)
+
+  it("runs as it is while its dropout holds masks", function()
+    local net2 = tide.nn.Module {drop = tide.nn.Dropout(0.5), forward = function(self, v) return self.drop(v) end}
+    local out = diffusion.sample(net2, noise, {schedule = "linear", sampler = "ddim", steps = 3})
+    assert.is_true(out.x0:isfinite():all():item() == 1)
+    assert.is_false(core.capturing())
+  end)
+end)
+
 describe("nn.GroupNorm", function()
   it("does an activation and a sum in its own pass", function()
     local x, a = tensor(2, 3, 3, 8):float(), tensor(2, 3, 3, 8):float() * 2

@@ -51,12 +51,15 @@ local function joined(...)
 end
 
 -- The two programs of a function with gradients. What the backward one needs of the forward one is kept: further
--- results of the forward, further inputs of the backward.
+-- results of the forward, further inputs of the backward. A third program gives the gradients of the inputs alone, for
+-- passes that want no others: what only the externals' gradients need is not computed.
 local function forward_and_backward(trace, virtual, outputs, r, keep)
-  local found, known = {}, joined(r.cotangents, virtual)
-  for _, g in ipairs(r.gradients) do
+  local found, of_inputs, known = {}, {}, joined(r.cotangents, virtual)
+  for i, g in ipairs(r.gradients) do
     if g then found[#found + 1] = g end
+    if g and i <= #r.operands - #r.externals then of_inputs[#of_inputs + 1] = g end
   end
+  local some = #of_inputs > 0 and #of_inputs < #found
   local rest = trace:count() - r.mark
   local kept = trace:kept(r.mark, known)
   local all, used = trace:program(r.mark, rest, joined(known, kept), found), {}
@@ -66,10 +69,12 @@ local function forward_and_backward(trace, virtual, outputs, r, keep)
   local bytes = 0
   for _, x in ipairs(used) do bytes = bytes + x.numel end
   if bytes > keep then  -- the backward program computes the forward part again
-    return trace:program(0, r.mark, virtual, outputs), trace:program(0, trace:count(), known, found)
+    return trace:program(0, r.mark, virtual, outputs), trace:program(0, trace:count(), known, found),
+      some and trace:program(0, trace:count(), known, of_inputs)
   end
   local backward = #used == #kept and all or trace:program(r.mark, rest, joined(known, used), found)
-  return trace:program(0, r.mark, virtual, joined(outputs, used)), backward
+  return trace:program(0, r.mark, virtual, joined(outputs, used)), backward,
+    some and trace:program(r.mark, rest, joined(known, used), of_inputs)
 end
 
 -- One entry of a captured function: f as programs for tensors like those of `list`. nil and the error when f cannot
@@ -89,7 +94,7 @@ local function capture_once(f, keep, form, count, list)
   if not trace then return nil, err end
   local entry = {form = result_form, results = #outputs, points = points}
   if r then
-    entry.forward, entry.backward = forward_and_backward(trace, virtual, outputs, r, keep)
+    entry.forward, entry.backward, entry.backward_inputs = forward_and_backward(trace, virtual, outputs, r, keep)
     entry.carry, entry.externals, entry.gradients = r.carry, r.externals, {}
     for i, g in ipairs(r.gradients) do entry.gradients[i] = g and true or false end
   else
@@ -100,8 +105,16 @@ end
 
 -- ---- Running an entry ----
 
--- Cotangents of all operands from the backward program; `given` are those of the results, false where there is none.
-local function run_backward(entry, given, outputs, list, kept, versions)
+-- Is the cotangent of an external wanted?
+local function wants_externals(entry, needs)
+  for i = #entry.points + 1, #entry.gradients do
+    if needs[i] then return true end
+  end
+  return false
+end
+
+-- Cotangents of the operands that need one; `given` are those of the results, false where there is none.
+local function run_backward(entry, needs, given, outputs, list, kept, versions)
   local inputs = {}
   for k, i in ipairs(entry.carry) do
     inputs[k] = given[i] or core.zeros(outputs[i].shape, outputs[i].dtype)
@@ -112,10 +125,12 @@ local function run_backward(entry, given, outputs, list, kept, versions)
     end
     inputs[#inputs + 1] = x
   end
-  local found, grads, at = entry.backward:run(joined(inputs, kept)), {}, 0
+  local all = not entry.backward_inputs or wants_externals(entry, needs)
+  local found, grads, at = (all and entry.backward or entry.backward_inputs):run(joined(inputs, kept)), {}, 0
   for i, has in ipairs(entry.gradients) do
-    if has then at = at + 1 end
-    grads[i] = has and found[at] or nil
+    local given_here = has and (all or i <= #entry.points)
+    if given_here then at = at + 1 end
+    grads[i] = given_here and found[at] or nil
   end
   return unpack(grads, 1, #entry.gradients)
 end
@@ -143,7 +158,7 @@ end
 
 -- Makes the outputs results of one operation on the operands; more than four travel as one tensor.
 local function recorded(outputs, operands, pull)
-  if #outputs <= 4 then return {core.custom(outputs, operands, pull)} end
+  if #outputs <= 4 then return {core.custom(outputs, operands, pull, true)} end
   local flat = {}
   for i, y in ipairs(outputs) do flat[i] = core.reshape(y, -1) end
   local function split(x)
@@ -154,7 +169,8 @@ local function recorded(outputs, operands, pull)
     end
     return parts
   end
-  return split(core.custom({core.cat(flat, 1)}, operands, function(given) return pull(unpack(split(given))) end))
+  local function pull_flat(needs, given) return pull(needs, unpack(split(given))) end
+  return split(core.custom({core.cat(flat, 1)}, operands, pull_flat, true))
 end
 
 local function attach_gradient(f, entry, outputs, kept, form, count, list)
@@ -162,10 +178,10 @@ local function attach_gradient(f, entry, outputs, kept, form, count, list)
   for k, i in ipairs(entry.points) do operands[k] = list[i] end
   for _, x in ipairs(entry.externals) do operands[#operands + 1] = x end
   for i, x in ipairs(list) do versions[i] = x.version end
-  return recorded(outputs, operands, function(...)
+  return recorded(outputs, operands, function(needs, ...)
     local given = {...}
     if core.recording() then return run_recorded(f, entry, given, form, count, list) end
-    return run_backward(entry, given, outputs, list, kept, versions)
+    return run_backward(entry, needs, given, outputs, list, kept, versions)
   end)
 end
 
@@ -214,8 +230,8 @@ end
 
 --- capture(f, {fallback = "error", name = "a function", keep = math.huge}): f as an object that is called like f and
 --- runs captured programs, one for each combination of the tensors' types and shapes, of the other arguments' values,
---- and of whether gradients are recorded. Tensors may lie in nested tables. Gradients flow through a call to its arguments
---- and to what f closes over, of every order. fallback = "eager" runs f as it is when it cannot be captured, and
+--- and of whether gradients are recorded. Tensors may lie in nested tables. Gradients flow through a call to its
+--- arguments and to what f closes over, of every order. fallback = "eager" runs f as it is when it cannot be captured, and
 --- reason() says why; "error" raises. When a call would keep more than `keep` bytes for
 --- its reverse pass, that computes the forward part again instead.
 function M.capture(f, opts)

@@ -1,10 +1,12 @@
 -- diffusion.sample: schedule × sampler × guidance × gradient mode, each chosen by name.
 
+local capture = require("tide.capture").capture
 local core = require "tide.core"
 local denoise = require "tide.diffusion.denoise"
 local gradient = require "tide.diffusion.gradient"
 local grid = require "tide.diffusion.grid"
 local message = require "tide.message"
+local is_module = require("tide.nn.module").is_module
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
 local prediction = require "tide.diffusion.prediction"
@@ -244,6 +246,12 @@ local function by_solver(sampler, settings, schedule, nodes, x, denoiser, calls,
   return result_of(o, schedule, nodes, states[#nodes], o.latents and tensors.stack(states) or nil, stats)
 end
 
+-- A module as captured programs, made anew for each sample, since its parts may have been exchanged. A function of the
+-- user's own may do more than compute, so it is called as it is; tide.capture makes it an object that is not.
+local function programmed(model)
+  return is_module(model) and capture(model, {fallback = "eager", name = "the model"}) or model
+end
+
 --- Samples from x_T (see schedule:noise) to x0. See doc/api/diffusion.lua for the options.
 function M.sample(model, x, opts)
   if not is_callable(model) then
@@ -253,7 +261,7 @@ function M.sample(model, x, opts)
   check_start(x)
   local schedule = schedules.Schedule(o.schedule)
   local nodes = cut(grid.nodes(schedule, grid_options(o), "diffusion.sample"), o.strength)
-  local denoiser, on = denoiser_of(model, schedule, o)
+  local denoiser, on = denoiser_of(programmed(model), schedule, o)
   local calls = on and 2 or 1
   local sampler, settings = samplers.options("diffusion.sample", o.sampler, own)
   if sampler.solve then return by_solver(sampler, settings, schedule, nodes, x, denoiser, calls, o) end

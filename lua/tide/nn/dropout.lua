@@ -55,6 +55,9 @@ local function mask_of_pass(self, under_way, shape, dtype, make)
   for _, mask in ipairs(masks) do
     if fits(mask, shape, dtype) then return mask end
   end
+  if core.capturing() then
+    message.raise("%s: a mask that is held for a pass has to be drawn before the function is captured", self.class_name)
+  end
   local mask = make(self, shape, dtype)
   masks[#masks + 1] = mask
   return mask
