@@ -231,9 +231,9 @@ end
 --- capture(f, {fallback = "error", name = "a function", keep = math.huge}): f as an object that is called like f and
 --- runs captured programs, one for each combination of the tensors' types and shapes, of the other arguments' values,
 --- and of whether gradients are recorded. Tensors may lie in nested tables. Gradients flow through a call to its
---- arguments and to what f closes over, of every order. fallback = "eager" runs f as it is when it cannot be captured, and
---- reason() says why; "error" raises. When a call would keep more than `keep` bytes for
---- its reverse pass, that computes the forward part again instead.
+--- arguments and to what f closes over, of every order. fallback = "eager" runs f as it is when it cannot be captured,
+--- and reason() says why; "error" raises. When a call would keep more than `keep` bytes for its reverse pass, that
+--- computes the forward part again instead.
 function M.capture(f, opts)
   if getmetatable(f) == Captured then return f end
   if type(f) ~= "function" and not (type(f) == "table" and (getmetatable(f) or {}).__call) then
