@@ -118,17 +118,19 @@ function M.awkward(x)
   return window:permute(back)
 end
 
---- Bytes live after collecting all garbage. A graph that holds Lua functions goes layer by layer.
+--- Bytes live after collecting all garbage. A graph that holds Lua functions goes layer by layer, and a layer may hold
+--- no bytes of its own: only when several collections in a row free nothing is there nothing left.
 function M.live()
-  local live, before
   local one = tide.ones(1)
   for _ = 1, 16 do local _ = one + 1 end  -- as many tensors for numbers as the core keeps for reuse
-  repeat
-    before = live
+  local live, idle = tide.memory().live, 0
+  while idle < 6 do
     collectgarbage()
     collectgarbage()
-    live = tide.memory().live
-  until live == before
+    local now = tide.memory().live
+    idle = now == live and idle + 1 or 0
+    live = now
+  end
   return live
 end
 
