@@ -224,7 +224,7 @@ describe("exponential methods", function()
   it("want the linear part, of the right size, and constant", function()
     local function refused(linear, part)
       assert.fails_here(function()
-        ode.solve(function(_, y) return -y end, vector(1, 2), {0, 1}, {method = "etdrk4", linear = linear})
+        ode.solve(function(_, y) return -y end, vector(1, 2), {0, 1}, {method = "etdrk4", step_size = 0.1, linear = linear})
       end, "ode.solve", part)
     end
     refused(nil, "needs the option linear")

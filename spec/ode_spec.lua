@@ -188,8 +188,17 @@ describe("steps", function()
     assert.close(sol.last, 1.3 ^ 3 * 1.1, 1e-14)
   end)
 
-  it("of a method without an error estimate go from time to time when no size is given", function()
-    local sol = ode.solve(function(_, y) return y end, 1, {0, 0.5, 0.75, 2}, {method = "euler"})
+  it("of a method without an error estimate have to be given", function()
+    local called = false
+    assert.fails_here(function()
+      ode.solve(function(_, y) called = true return y end, 1, {0, 1}, {method = "rk4"})
+    end, "ode.solve", "estimates no error", "step_size")
+    assert.is_false(called)
+    assert.are.equal("bad_input", ode.solve(function(_, y) return y end, 1, {0, 1}, {method = "gl4", throw = false}).status)
+  end)
+
+  it("go from time to time with land and no size", function()
+    local sol = ode.solve(function(_, y) return y end, 1, {0, 0.5, 0.75, 2}, {method = "euler", land = true})
     assert.close(sol.ys, {1, 1.5, 1.875, 1.875 * 2.25}, 1e-15)
     assert.are.equal(3, sol.stats.nfe)
   end)
@@ -347,7 +356,7 @@ describe("the right-hand side", function()
 
   it("may solve another equation, to any depth that Lua's stack allows", function()
     local function f(_, y)
-      local inner = ode.solve(function(_, z) return -z end, y, {0, 0.1}, {method = "rk4"})
+      local inner = ode.solve(function(_, z) return -z end, y, {0, 0.1}, {method = "rk4", step_size = 0.1})
       return -inner.last
     end
     local rate = 1 - 0.1 + 0.005 - 0.001 / 6 + 0.0001 / 24

@@ -70,8 +70,9 @@ events: table? | a list of such
 event_points: integer = 10 | places in a step at which signs are looked at
 checkpoints: integer = 0 | states kept for the reverse pass, the rest made again at least cost; 0: as memory allows
 memory: number = 2^30 | bytes of states kept for the reverse pass
-step_size: number? | fixed steps; methods without an error estimate go from time to time of t without it
-land: boolean = false | step onto the times instead of interpolating
+step_size: number? | fixed steps; methods without an error estimate need it, or grid_constructor, or land
+land: boolean = false | step onto the times instead of interpolating; alone, it takes a method without an error
+  estimate from time to time in one step each
 grad: string = "discrete" | exact for the steps taken; "full": the same, all states kept; "interp": continuous over the
   forward solve's own interpolation; "adjoint" (or "backsolve"): continuous, memory
   independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the

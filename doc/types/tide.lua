@@ -2616,8 +2616,8 @@ function EMA:load_state_dict(state) end
 ---@field event_points? integer places in a step at which signs are looked at; default 10
 ---@field checkpoints? integer states kept for the reverse pass, the rest made again at least cost; 0: as memory allows; default 0
 ---@field memory? number bytes of states kept for the reverse pass; default 2^30
----@field step_size? number fixed steps; methods without an error estimate go from time to time of t without it
----@field land? boolean step onto the times instead of interpolating; default false
+---@field step_size? number fixed steps; methods without an error estimate need it, or grid_constructor, or land
+---@field land? boolean step onto the times instead of interpolating; alone, it takes a method without an error estimate from time to time in one step each; default false
 ---@field grad? string exact for the steps taken; "full": the same, all states kept; "interp": continuous over the forward solve's own interpolation; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end; default "discrete"
 ---@field params? tide.Tensor[] further tensors that need gradients
 ---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"

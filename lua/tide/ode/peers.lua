@@ -36,6 +36,7 @@ local function odeint_options(fname, opts, more)
   end
   o.max_steps, o.max_num_steps, o.dtype = o.max_num_steps, nil, nil
   o.method = method_of(o.method)
+  o.land = requests.unsized(o.method, o.step_size)
   if o.event_fn then o.event, o.event_fn = o.event_fn, nil end
   if o.perturb then o.perturb_times = true end
   o.perturb = nil

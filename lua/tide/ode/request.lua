@@ -131,6 +131,18 @@ local function set_stops(request, o, times)
   request.stops, request.jumps = core.tensor(list, "float64"), core.tensor(jumps, "float64")
 end
 
+--- Whether steps of a method are neither given by a size nor its own choice.
+function M.unsized(method, step_size)
+  local m = M.methods[method]
+  return m ~= nil and m.error_order == 0 and step_size == 0
+end
+
+local function check_steps(o, times)
+  if not M.unsized(o.method, o.step_size) or o.grid_constructor or o.land or times.numel < 2 then return end
+  raise("ode.solve: method %q estimates no error and cannot choose its steps; give step_size, grid_constructor, or "
+    .. "land = true for one step from time to time", o.method)
+end
+
 -- The nodes of a fixed grid, from the option grid_constructor(f, y0, t).
 local function set_grid(request, o, f, y0, times)
   if not o.grid_constructor then return end
@@ -272,6 +284,7 @@ function M.of(o, f, y0, state, times)
   set_events(request, o, state)
   set_saving(request, o)
   set_grid(request, o, f, y0, times)
+  check_steps(o, times)
   if request.grad == "discrete" and not (o.adjoint_method or o.adjoint_rtol or o.adjoint_atol) then return request end
   request.adjoint = common(setmetatable({
     method = o.adjoint_method, rtol = o.adjoint_rtol or request.rtol, atol = o.adjoint_atol or request.atol,

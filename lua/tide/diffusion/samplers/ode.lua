@@ -25,6 +25,7 @@ local function solve(schedule, nodes, x, env, o, grad)
       return env.predict(y * node.alpha, node, "epsilon")
     end, x / nodes[1].alpha, ratios, {
       method = o.method, rtol = o.rtol, atol = o.atol, grad = gradients[grad], step_size = o.step_size,
+      land = require("tide.ode.request").unsized(o.method, o.step_size),
     })
     for i = 2, last do states[i] = sol.ys[i] * nodes[i].alpha end
     stats = sol.stats
