@@ -84,6 +84,13 @@ describe("automatic switching", function()
     assert.close(auto.last[1], hard.last[1], 1e-4)
   end)
 
+  it("sees a stiff component far smaller than the others", function()
+    local function evaluations(method)
+      return ode.solve(stiff.robertson, {1, 0, 0}, {0, 40}, {method = method, rtol = 1e-8, atol = 1e-14}).stats.nfe
+    end
+    assert.is_true(evaluations "auto" < 1.5 * evaluations "rodas5p")
+  end)
+
   it("has the gradient of the steps it took, whichever method made them", function()
     local function gradient(method, slots)
       local k = tide.tensor({50}, "float64"):requires_grad()

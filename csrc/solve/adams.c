@@ -217,22 +217,6 @@ static td_status step(td_stepper *s, td_step_result *result) {
   return TD_OK;
 }
 
-static double element(const td_stepper *s, const char *x, size_t i) {
-  return s->f->dtype == TD_F64 ? ((const double *)(const void *)x)[i] : (double)((const float *)(const void *)x)[i];
-}
-
-/* Root mean square over the tolerances. */
-static double size_of(const td_stepper *s, const char *x) {
-  const td_ode_options *o = s->o;
-  double sum = 0;
-  for (size_t i = 0; i < s->n; i++) {
-    double y = fmax(fabs(element(s, s->y, i)), fabs(element(s, s->y1, i)));
-    double e = element(s, x, i) / ((o->atols ? o->atols[i] : o->atol) + (o->rtols ? o->rtols[i] : o->rtol) * y);
-    sum += e * e;
-  }
-  return s->n ? sqrt(sum / (double)s->n) : 0;
-}
-
 /* The order whose error allows the longest next step; from the state alone, so that a replay chooses the same. */
 static void choose(td_stepper *s, adams *x) {
   double best = 0;
@@ -240,7 +224,7 @@ static void choose(td_stepper *s, adams *x) {
   for (int k = x->order - 1; k <= x->order + 1 && k <= x->most; k++) {
     if (k > x->order && x->at.equal < x->order) continue;
     if (!difference(s, x, k, vector(s, ERROR))) continue;
-    double factor = 0.9 * pow(fmax(size_of(s, vector(s, ERROR)), 1e-10), -1. / (k + 1));
+    double factor = 0.9 * pow(fmax(td_stepper_size(s, vector(s, ERROR)), 1e-10), -1. / (k + 1));
     if (factor > best * (k > x->order ? 1.1 : 1)) best = factor, order = k;
   }
   x->wanted = fmin(x->order == 1 ? 5 : 2, fmax(best, 0.3));

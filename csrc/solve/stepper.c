@@ -1,5 +1,5 @@
 /* What all steppers share: their memory, calls of f, and the moves between a step, its acceptance and a checkpoint. */
-#include "solve/stepper.h"
+#include "solve/integrate.h"
 #include <math.h>
 #include <string.h>
 #include "base/alloc.h"
@@ -137,6 +137,21 @@ double td_stepper_dot(const td_stepper *s, const void *a, const void *b) {
   else
     for (size_t i = 0; i < s->n; i++) sum += (double)((const float *)a)[i] * (double)((const float *)b)[i];
   return sum;
+}
+
+static double element(const td_stepper *s, const char *x, size_t i) {
+  return s->f->dtype == TD_F64 ? ((const double *)x)[i] : (double)((const float *)x)[i];
+}
+
+double td_stepper_size(const td_stepper *s, const void *x) {
+  const td_ode_options *o = s->o;
+  double sum = 0;
+  for (size_t i = 0; i < s->n; i++) {
+    double y = fmax(fabs(element(s, s->y, i)), fabs(element(s, s->y1, i)));
+    double e = element(s, x, i) / ((o->atols ? o->atols[i] : o->atol) + (o->rtols ? o->rtols[i] : o->rtol) * y);
+    sum += e * e;
+  }
+  return s->n ? sqrt(sum / (double)s->n) : 0;
 }
 
 td_status td_stepper_hermite(td_stepper *s, double x, void *y, void *slope) {

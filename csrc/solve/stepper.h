@@ -178,6 +178,8 @@ void td_stepper_combine(const td_stepper *s, void *out, const void *base, int co
                         const void *const *x);
 /* Σ a[i] b[i] in double. */
 double td_stepper_dot(const td_stepper *s, const void *a, const void *b);
+/* Root mean square of x over the tolerances, for the greater of |y| and |y1|. */
+double td_stepper_size(const td_stepper *s, const void *x);
 /* The cubic through both ends and their slopes, for families without an extension of their own: makes f1 known. */
 td_status td_stepper_hermite(td_stepper *s, double theta, void *y, void *slope);
 
