@@ -613,37 +613,41 @@ describe("a network", function()
   end)
 end)
 
-describe("interp", function()
-  it("agrees with discrete as the tolerances go down, for y0, parameters and times", function()
-    local function run(mode, rtol)
-      local y0, p, ts = leaf(0.7, -0.4), leaf(1.1, 0.8), leaf(0, 0.4, 0.4, 1, 1.5)
-      local sol = ode.solve(wavy(p), y0, ts, {method = "dopri5", rtol = rtol, atol = rtol, grad = mode})
-      return tide.gradients((sol.ys * tide.generator(9):randn({5, 2}, "float64")):sum(), {y0, p, ts}), sol
-    end
-    local exact = run("discrete", 1e-11)
-    local loose, tight = run("interp", 1e-4), run("interp", 1e-9)
-    local sol = select(2, run("interp", 1e-6))
-    for i = 1, 3 do
-      assert.close(tight[i], exact[i], 1e-6)
-      assert.is_true((loose[i] - exact[i]):abs():max():item() > (tight[i] - exact[i]):abs():max():item())
-    end
-    assert.is_true(sol.stats.nfe_b > 0)
-  end)
+for _, mode in ipairs {"interp", "gauss"} do
+  describe(mode, function()
+    it("agrees with discrete as the tolerances go down, for y0, parameters and times", function()
+      local function run(grad, rtol)
+        local y0, p, ts = leaf(0.7, -0.4), leaf(1.1, 0.8), leaf(0, 0.4, 0.4, 1, 1.5)
+        local sol = ode.solve(wavy(p), y0, ts, {method = "dopri5", rtol = rtol, atol = rtol, grad = grad})
+        return tide.gradients((sol.ys * tide.generator(9):randn({5, 2}, "float64")):sum(), {y0, p, ts}), sol
+      end
+      local exact = run("discrete", 1e-11)
+      local loose, tight = run(mode, 1e-4), run(mode, 1e-9)
+      local sol = select(2, run(mode, 1e-6))
+      for i = 1, 3 do
+        assert.close(tight[i], exact[i], 1e-6)
+        assert.is_true((loose[i] - exact[i]):abs():max():item() > (tight[i] - exact[i]):abs():max():item())
+      end
+      assert.is_true(sol.stats.nfe_b > 0)
+    end)
 
-  it("is right where the state cannot be integrated backwards, and backsolve is not", function()
-    local function run(mode)
-      local y0, k = leaf(1.5), leaf(40)
-      local sol = ode.solve(function(t, y) return -k * (y - t:cos()) end, y0, {0, 1}, {grad = mode, rtol = 1e-7,
-        atol = 1e-9, throw = false})
-      local ok, g = pcall(tide.gradients, sol.last:sum(), {y0, k})
-      return ok and g
-    end
-    local exact, interp, back = run "discrete", run "interp", run "backsolve"
-    assert.close(interp[2], exact[2], 1e-6)
-    assert.is_true(not back or (back[2] - exact[2]):abs():item() > 10 * (interp[2] - exact[2]):abs():item())
+    it("is right where the state cannot be integrated backwards, and backsolve is not", function()
+      local function run(grad)
+        local y0, k = leaf(1.5), leaf(40)
+        local sol = ode.solve(function(t, y) return -k * (y - t:cos()) end, y0, {0, 1}, {grad = grad, rtol = 1e-7,
+          atol = 1e-9, throw = false})
+        local ok, g = pcall(tide.gradients, sol.last:sum(), {y0, k})
+        return ok and g
+      end
+      local exact, interp, back = run "discrete", run(mode), run "backsolve"
+      assert.close(interp[2], exact[2], 1e-6)
+      assert.is_true(not back or (back[2] - exact[2]):abs():item() > 10 * (interp[2] - exact[2]):abs():item())
+    end)
   end)
+end
 
-  it("\"full\" is discrete with nothing thrown away", function()
+describe("full", function()
+  it("is discrete with nothing thrown away", function()
     local y0 = leaf(0.7)
     local sol = ode.solve(function(t, y) return y * t:cos() end, y0, {0, 3}, {grad = "full", memory = 1})
     sol.last:sum():backward()

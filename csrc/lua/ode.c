@@ -108,6 +108,8 @@ void tdl_ode_read_options(lua_State *L, int index, td_ode_options *o) {
   lua_pop(L, 1);
   o->max_order = (int)number_field(L, index, "max_order");
   o->max_iters = (int)number_field(L, index, "max_iters");
+  o->norm_count = (size_t)number_field(L, index, "norm_count");
+  o->blocks = (size_t)number_field(L, index, "blocks");
   o->land = bool_field(L, index, "land");
   o->norm = bool_field(L, index, "max_norm") ? TD_NORM_MAX : TD_NORM_RMS;
 }
@@ -308,7 +310,7 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
   if (r->o.keep_last && !r->o.method->family->undo)
     return td_fail(TD_EARG, "ode.solve: grad = \"reversible\" needs a reversible method, alf, reversible_heun or "
                    "mccallum_foster; %s is none", r->o.method->name);
-  r->o.keep = (*recorded && (r->mode == TD_ODE_DISCRETE || r->mode == TD_ODE_INTERP)) || bool_field(L, 4, "dense");
+  r->o.keep = (*recorded && (r->mode == TD_ODE_DISCRETE || td_ode_over_path(r->mode))) || bool_field(L, 4, "dense");
   td_recording = false;
   extras e;
   s = read_extras(L, 4, &r->o, r->f, &e);
@@ -510,7 +512,7 @@ static td_status take_hits(td_ode_recorded *r, td_tensor **out) {
  * evaluations, with `every` the times of the rows (else nil), with events their times and the states before and after,
  * and with `dense` the path */
 static int core_ode_solve(lua_State *L) {
-  static const char *const modes[] = {"discrete", "backsolve", "frozen", "reversible", "interp", NULL};
+  static const char *const modes[] = {"discrete", "backsolve", "frozen", "reversible", "interp", "gauss", NULL};
   static const char *const forms[] = {"tensors", "table", "number", NULL};
   lua_settop(L, 4);
   td_tensor *y0 = tdl_tensor(L, 2, "ode.solve", "y0"), *times = tdl_tensor(L, 3, "ode.solve", "t");

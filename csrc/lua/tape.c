@@ -106,6 +106,13 @@ static int core_externals(lua_State *L) {
   return 1;
 }
 
+/* same_point(a, b) → are they one result of one recording? */
+static int core_same_point(lua_State *L) {
+  const td_tensor *a = tdl_any_tensor(L, 1, "same_point", "a"), *b = tdl_any_tensor(L, 2, "same_point", "b");
+  lua_pushboolean(L, a->node && a->node == b->node && a->slot == b->slot);
+  return 1;
+}
+
 /* ---- Operations whose derivative is a Lua function ---- */
 
 typedef struct {
@@ -223,6 +230,7 @@ static int tensor_register_hook(lua_State *L) {
 
 static const luaL_Reg functions[] = {
   {"backward", core_backward}, {"recording", core_recording}, {"with_recording", core_with_recording}, {"now", core_now}, {"externals", core_externals},
+  {"same_point", core_same_point},
   {"custom", core_custom}, {NULL, NULL},
 };
 static const luaL_Reg methods[] = {

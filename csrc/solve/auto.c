@@ -121,8 +121,9 @@ static double explicit_rate(td_stepper *s, const automatic *x) {
 /* h times the Jacobian's row-sum norm. */
 static double implicit_rate(const td_stepper *s, const automatic *x) {
   const double *j = td_rosenbrock_jacobian(&x->inner[1]);
+  size_t n = s->o->norm_count ? s->o->norm_count : s->n;
   double most = 0;
-  for (size_t r = 0; r < s->n; r++) {
+  for (size_t r = 0; r < n; r++) {
     double sum = 0;
     for (size_t c = 0; c < s->n; c++) sum += fabs(j[r * s->n + c]);
     if (sum > most) most = sum;

@@ -2,7 +2,9 @@
  * from each save time back to the one before, y starting anew from the saved value. Memory does not grow
  * with the number of steps; the gradient is as accurate as the backward solve, and wrong where y cannot be
  * integrated backwards. `frozen` holds a at its end value. Chen, Rubanova, Bettencourt, Duvenaud 2018, with
- * the seminorm of Kidger, Chen, Lyons 2021. */
+ * the seminorm of Kidger, Chen, Lyons 2021. `interp` takes y from the forward solve's extension, and `gauss` the
+ * parameters out of the state too: their integrals are sums over each backward step (Gauss–Legendre). */
+#include <math.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "ops/ops.h"
@@ -16,7 +18,10 @@ typedef struct {
   const td_ode_recorded *r;
   td_field *f;
   td_path *path;          /* NULL: y is part of the state */
-  char *y, *dy;           /* rooms when it is not */
+  bool gauss;             /* the parameters are not */
+  char *y, *dy;           /* rooms when y is not, and with gauss two more vectors */
+  char *a, *da;
+  td_tensor **sum;        /* with gauss: the parameters' gradients so far */
   td_tensor **dexternal;  /* of one evaluation */
 } adjoint_field;
 
@@ -43,7 +48,7 @@ static td_status put_tensor(td_dtype d, char *to, const td_tensor *like, td_tens
 /* The parameters' part of the derivative: what vjp left in dexternal, negated. */
 static td_status put_parameters(adjoint_field *a, char *to) {
   td_status s = TD_OK;
-  for (size_t i = 0; i < a->f->nexternals; i++) {
+  for (size_t i = 0; i < a->f->nexternals && !a->gauss; i++) {
     const td_tensor *e = a->f->externals[i];
     if (!s) s = put_tensor(a->field.dtype, to, e, a->dexternal[i]);
     negate(&a->field, to, e->numel);
@@ -62,7 +67,7 @@ static td_status adjoint_eval(td_field *self, double t, const void *flat, void *
   td_status s = a->path ? td_path_at(a->path, t, true, a->y, NULL) : TD_OK;
   if (!s) s = td_field_keep(a->f, 0, t, y, a->path ? a->dy : dflat);
   if (a->r->nfe_backward) ++*a->r->nfe_backward;
-  if (!s) s = td_field_pull(a->f, 0, cotangent, da, NULL, a->dexternal);
+  if (!s) s = td_field_pull(a->f, 0, cotangent, da, NULL, a->gauss ? NULL : a->dexternal);
   td_field_forget(a->f);
   if (!s) {
     if (a->r->mode == TD_ODE_FROZEN) {
@@ -91,10 +96,57 @@ static td_status add_time_slope(const td_ode_recorded *r, double t, const void *
   return s;
 }
 
+/* ---- Quadrature ---- */
+
+enum { MOST_NODES = 6 };
+
+/* Nodes in (0, 1) and weights of Gauss and Legendre: the roots of the polynomial by Newton's iteration. */
+static void gauss_rule(int n, double *node, double *weight) {
+  for (int i = 0; i < n; i++) {
+    double x = cos(acos(-1) * (i + 0.75) / (n + 0.5)), slope = 1;
+    for (int k = 0; k < 50; k++) {
+      double p = x, before = 1;
+      for (int j = 2; j <= n; j++) {
+        double next = ((2 * j - 1) * x * p - (j - 1) * before) / j;
+        before = p;
+        p = next;
+      }
+      slope = n * (x * p - before) / (x * x - 1);
+      x -= p / slope;
+    }
+    node[i] = (1 - x) / 2;
+    weight[i] = 1 / ((1 - x * x) * slope * slope);
+  }
+}
+
+/* Adds the step's part of ∫ aᵀ∂f/∂θ dt, by as many nodes as the method's order deserves. */
+static td_status add_quadrature(void *data, td_stepper *s) {
+  adjoint_field *a = data;
+  double node[MOST_NODES], weight[MOST_NODES], h = s->end - s->t;
+  int n = s->method->order / 2 + 1 < MOST_NODES ? s->method->order / 2 + 1 : MOST_NODES;
+  gauss_rule(n, node, weight);
+  td_status status = TD_OK;
+  for (int i = 0; i < n && !status; i++) {
+    size_t mark = td_auto_mark();
+    double t = s->t + node[i] * h, scale = -h * weight[i];  /* the solve goes back, the integral does not */
+    const void *cotangent = a->a;
+    status = s->method->family->dense(s, node[i], a->a, NULL);
+    if (!status) status = td_path_at(a->path, t, true, a->y, NULL);
+    if (!status) status = td_field_keep(a->f, 0, t, a->y, a->dy);
+    if (!status && a->r->nfe_backward) ++*a->r->nfe_backward;
+    if (!status) td_stepper_combine(s, a->a, NULL, 1, &scale, &cotangent);
+    if (!status) status = td_field_pull(a->f, 0, a->a, a->da, NULL, a->sum);
+    td_field_forget(a->f);
+    td_auto_release(mark);
+  }
+  return status;
+}
+
 static td_status integrate_back(const td_sweep *w, adjoint_field *a, char *flat, double from, double to) {
   td_ode_solution back;
   td_ode_options o = w->r->adjoint;
   o.norm_count = w->r->seminorm ? (a->path ? 1 : 2) * a->f->numel : 0;
+  if (a->gauss) o.watch = add_quadrature, o.watch_data = a;
   td_status s = td_ode_integrate(&a->field, flat, (const double[]){from, to}, 2, &o, &back);
   if (!s && back.status != TD_ODE_OK)
     s = td_fail(TD_ESOLVE, "ode.solve: the backward solve failed: %s; loosen adjoint_rtol, or use "
@@ -149,7 +201,7 @@ static td_status take_apart(td_sweep *w, adjoint_field *a, char *flat) {
   w->lambda = td_tensor_retain(taken(f->dtype, f->ndim, f->shape, cotangent));
   if (!w->lambda) return td_last_status();
   td_status s = TD_OK;
-  for (size_t i = 0; i < f->nexternals && !s; i++) {
+  for (size_t i = 0; i < f->nexternals && !s && !a->gauss; i++) {
     const td_tensor *e = f->externals[i];
     td_tensor *x = taken(f->dtype, e->ndim, e->shape, cotangent + offset);
     s = x ? td_field_add(&w->dexternal[i], x) : td_last_status();
@@ -177,9 +229,11 @@ static void keep_field(td_field *f) { (void)f; }
 /* The path of the forward solve, and rooms for its values. */
 static td_status open_path(adjoint_field *a, td_path *path, size_t bytes) {
   td_ode_recorded *r = (td_ode_recorded *)a->r;
-  a->y = td_alloc(2 * bytes + 1);
+  a->y = td_alloc(4 * bytes + 1);
   if (!a->y) return td_last_status();
   a->dy = a->y + bytes;
+  a->a = a->dy + bytes;
+  a->da = a->a + bytes;
   a->path = path;
   return td_path_make(path, &r->solution.path, &r->o, r->f);
 }
@@ -187,13 +241,13 @@ static td_status open_path(adjoint_field *a, td_path *path, size_t bytes) {
 td_status td_sweep_backsolve(td_sweep *w) {
   td_field *f = w->r->f;
   td_path path = {0};
-  bool interp = w->r->mode == TD_ODE_INTERP && w->r->solution.path.n;
+  bool interp = td_ode_over_path(w->r->mode) && w->r->solution.path.n, gauss = interp && w->r->mode == TD_ODE_GAUSS;
   size_t total = (interp ? 1 : 2) * f->numel, count = f->nexternals + 1;
-  for (size_t i = 0; i < f->nexternals; i++) total += f->externals[i]->numel;
+  for (size_t i = 0; i < f->nexternals && !gauss; i++) total += f->externals[i]->numel;
   size_t size = td_dtype_size(f->dtype), bytes = total * size + 1;
   adjoint_field a = {.field = {.who = f->who, .kind = "a continuous adjoint", .dtype = f->dtype, .ndim = 1,
                                .numel = total, .shape = {total}, .eval = adjoint_eval, .free = keep_field},
-                     .r = w->r, .f = f};
+                     .r = w->r, .f = f, .gauss = gauss, .sum = w->dexternal};
   char *flat = td_alloc(bytes);
   a.dexternal = td_alloc(count * sizeof *a.dexternal);
   td_status s = flat && a.dexternal ? TD_OK : td_last_status();
@@ -206,7 +260,7 @@ td_status td_sweep_backsolve(td_sweep *w) {
   }
   if (interp && w->r->nfe_backward) *w->r->nfe_backward += path.counts.nfe;
   if (interp) td_path_free(&path);
-  td_free(a.y, a.y ? 2 * f->numel * size + 1 : 0);
+  td_free(a.y, a.y ? 4 * f->numel * size + 1 : 0);
   td_free(flat, bytes);
   td_free(a.dexternal, count * sizeof *a.dexternal);
   return s;

@@ -139,9 +139,9 @@ static td_status iterate(td_stepper *s, bdf *x, double c, td_newton_verdict *ver
     status = td_implicit_solve(&x->m, s, false, 1e-3, r);
     if (status) return status;
     for (size_t i = 0; i < n; i++) d[i] += r[i];
-    *verdict = td_newton_judge(&w, td_implicit_norm(&x->m, r));
+    *verdict = td_newton_judge(&w, &x->m, s, r, 1);
   }
-  x->iterations = w.iteration;
+  x->iterations = w.usual;
   return TD_OK;
 }
 
@@ -219,8 +219,8 @@ static td_status start(td_stepper *s) {
   return TD_OK;
 }
 
-static double scaled_norm(const bdf *x, double constant, int row) {
-  return fabs(constant) * td_implicit_norm(&x->m, vector(x, NEW + row));
+static double scaled_norm(const td_stepper *s, const bdf *x, double constant, int row) {
+  return fabs(constant) * td_implicit_error_norm(&x->m, s, vector(x, NEW + row));
 }
 
 /* The order for the next step, and the factor that its error allows. */
@@ -232,7 +232,7 @@ static int choose(td_stepper *s, bdf *x) {
   int order = k;
   for (int q = k - 1; q <= k + 1; q++) {
     if (q < 1 || q > x->most) continue;
-    double error = fmax(scaled_norm(x, x->constant[q], q + 1), 1e-10), factor = pow(error, -1. / (q + 1));
+    double error = fmax(scaled_norm(s, x, x->constant[q], q + 1), 1e-10), factor = pow(error, -1. / (q + 1));
     if (factor > best) best = factor, order = q;
   }
   x->wanted = fmin(10, fmax(safety * best, 0.2));
@@ -242,7 +242,7 @@ static int choose(td_stepper *s, bdf *x) {
 static td_status accept(td_stepper *s) {
   bdf *x = s->own;
   double h = s->end - s->t;
-  bool same = x->at.order != 0 && h == x->at.spacing;
+  bool same = x->at.order != 0 && fabs(h - x->at.spacing) < 1e-10 * fabs(h);  /* but for the rounding of t */
   memcpy(vector(x, OLD), vector(x, NEW), ROWS * x->m.n * sizeof(double));
   x->at.equal = same ? x->at.equal + 1 : 1;
   x->at.order = x->trial_order;

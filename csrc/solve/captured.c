@@ -127,7 +127,7 @@ static td_status run_backward(td_field *f, const kept_slot *slot, const void *w,
   struct td_field_programs *p = f->programs;
   size_t bytes = f->numel * td_dtype_size(f->dtype), inputs = p->nkept + 3;
   void **in = p->out + p->nkept + p->nexternals + 4;
-  double time = slot->t, *dt = (double *)(void *)(p->scratch + bytes);
+  double time = slot->t, *dt = (double *)(void *)(p->scratch + ((bytes + 7) & ~(size_t)7));
   if (w == ybar && bytes) w = memcpy(p->scratch, w, bytes);
   in[0] = (void *)w;
   in[1] = &time;

@@ -92,7 +92,7 @@ static td_status iterate(td_stepper *s, dirk *x, int i, double h, td_newton_verd
     status = td_implicit_solve(&x->m, s, false, 1e-3, r);
     if (status) return status;
     for (size_t e = 0; e < n; e++) y[e] += r[e];
-    *verdict = td_newton_judge(&w, td_implicit_norm(&x->m, r));
+    *verdict = td_newton_judge(&w, &x->m, s, r, 1);
   }
   if (w.rate > 0.2) x->slow = true;
   for (size_t e = 0; e < n; e++) k[e] = (y[e] - base[e]) / hg;

@@ -10,9 +10,11 @@ typedef enum {
   TD_ODE_BACKSOLVE,  /* continuous adjoint, the state integrated backwards too: memory does not grow with steps */
   TD_ODE_FROZEN,     /* backsolve with the cotangent held at its end value: wrong on purpose, for comparison only */
   TD_ODE_REVERSIBLE, /* discrete, with the states rebuilt backwards by a reversible scheme: nothing is kept but the end */
-  TD_ODE_INTERP      /* continuous adjoint over the extension of the forward steps, whose states are kept */
+  TD_ODE_INTERP,     /* continuous adjoint over the extension of the forward steps, whose states are kept */
+  TD_ODE_GAUSS       /* the same, with the parameters' gradients by Gauss quadrature over the backward steps */
 } td_ode_gradient;
 
+static inline bool td_ode_over_path(td_ode_gradient m) { return m == TD_ODE_INTERP || m == TD_ODE_GAUSS; }
 static inline bool td_ode_is_discrete(td_ode_gradient m) { return m == TD_ODE_DISCRETE || m == TD_ODE_REVERSIBLE; }
 
 /* What the reverse pass of a solve needs. Filled by the caller of td_ode_record, which takes it over. */

@@ -20,11 +20,14 @@ static char *cut(char **from, size_t bytes) {
 enum { DIRECTIONS = 40, CYCLES = 12 };  /* of GMRES: kept at a time, and how often it starts anew */
 
 td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more, bool products) {
-  bool dense = !(products && s->n > TD_DENSE_MOST);
-  size_t squares = dense ? 2 * s->n * s->n : (DIRECTIONS + 2) * s->n;
-  size_t n = s->n, d = sizeof(double);
-  *m = (td_implicit){.n = n, .exact = s->o->keep};
-  if (dense && n > 8000)
+  /* A reverse pass needs the whole matrix; and what was found with less has to be iterated to rounding. */
+  bool shared = products && s->o->blocks > 1 && !s->o->keep;
+  size_t n = s->n, d = sizeof(double), side = shared ? n / s->o->blocks : n;
+  bool dense = !(products && side > TD_DENSE_MOST);
+  if (!dense) side = n;
+  size_t squares = dense ? 2 * side * side : (DIRECTIONS + 2) * n;
+  *m = (td_implicit){.n = n, .side = side, .exact = s->o->keep || s->o->blocks > 1};
+  if (dense && side > 8000)
     return td_fail(TD_EARG, "%s: method \"%s\" factors a dense %zu×%zu Jacobian, too large; use kvaerno4, bdf or an explicit method",
                    s->f->who, s->method->name, n, n);
   m->block_bytes = (3 * n + squares + vectors * n + more) * d + n * sizeof *m->pivot + 3 * s->bytes + 14 * 64;
@@ -34,8 +37,8 @@ td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t
   m->y = (double *)cut(&p, n * d);
   m->scale = (double *)cut(&p, n * d);
   if (dense) {
-    m->jacobian = (double *)cut(&p, n * n * d);
-    m->lu = (double *)cut(&p, n * n * d);
+    m->jacobian = (double *)cut(&p, side * side * d);
+    m->lu = (double *)cut(&p, side * side * d);
   } else {
     m->at = (double *)cut(&p, n * d);
     m->basis = (double *)cut(&p, (DIRECTIONS + 1) * n * d);
@@ -130,10 +133,10 @@ td_status td_implicit_eval(td_implicit *m, td_stepper *s, double t, const double
 
 /* Column j is J e_j. */
 static td_status by_columns(td_implicit *m, td_stepper *s, double t, double *jacobian, double *ft) {
-  size_t n = m->n, size = td_dtype_size(s->f->dtype);
+  size_t n = m->side, size = td_dtype_size(s->f->dtype);
   char *unit = m->unit;
   td_tensor view = {.dtype = s->f->dtype, .data = unit}, out = {.dtype = s->f->dtype, .data = m->slope};
-  memset(unit, 0, n * size);
+  memset(unit, 0, m->n * size);
   td_status status = TD_OK;
   for (size_t j = 0; j < n && !status; j++) {
     td_tensor_set(&view, j, 1);
@@ -150,7 +153,7 @@ static td_status by_columns(td_implicit *m, td_stepper *s, double t, double *jac
 
 /* Row i is the reverse pass of e_i over one recorded evaluation, which gives ∂f_i/∂t too. m->slope receives f. */
 static td_status by_tape(td_implicit *m, td_stepper *s, double t, double *jacobian, double *ft) {
-  size_t n = m->n, mark = td_auto_mark();
+  size_t n = m->side, mark = td_auto_mark();
   taped g;
   td_status status = tape_begin(&g, s, m->state, t, ft != NULL);
   td_tensor *w = td_auto(td_tensor_zeros(s->f->dtype, s->f->ndim, s->f->shape));
@@ -175,12 +178,13 @@ static td_status by_rows(td_implicit *m, td_stepper *s, double t, double *jacobi
   td_tensor view = {.dtype = s->f->dtype, .data = m->unit};
   memset(m->unit, 0, s->bytes);
   td_status status = TD_OK;
-  for (size_t i = 0; i < m->n && !status; i++) {
+  td_tensor row = {.dtype = s->f->dtype, .data = m->slope};
+  for (size_t i = 0; i < m->side && !status; i++) {
     double tbar = 0;
     td_tensor_set(&view, i, 1);
     status = td_field_vjp(s->f, t, m->state, m->unit, m->slope, ft ? &tbar : NULL, NULL);
     td_tensor_set(&view, i, 0);
-    if (!status) td_implicit_widen(s, m->slope, jacobian + i * m->n);
+    for (size_t j = 0; j < m->side && !status; j++) jacobian[i * m->side + j] = td_tensor_get(&row, j);
     if (ft) ft[i] = tbar;
   }
   return status;
@@ -228,7 +232,7 @@ bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift) {
     m->shift = shift;
     return true;
   }
-  size_t n = m->n;
+  size_t n = m->side;
   for (size_t i = 0; i < n * n; i++) m->lu[i] = -m->jacobian[i];
   for (size_t i = 0; i < n; i++) m->lu[i * n + i] += shift;
   s->counts->nlu++;
@@ -314,7 +318,7 @@ static td_status cycle(td_implicit *m, td_stepper *s, bool transposed, double be
 td_status td_implicit_solve(td_implicit *m, td_stepper *s, bool transposed, double residual, double *x) {
   size_t n = m->n;
   if (m->jacobian) {
-    td_lu_solve(m->lu, m->pivot, n, transposed, x);
+    for (size_t at = 0; at < n; at += m->side) td_lu_solve(m->lu, m->pivot, m->side, transposed, x + at);
     return TD_OK;
   }
   double *b = m->fresh, *r = m->basis, size = sqrt(dot(n, x, x)), left = size;
@@ -333,13 +337,14 @@ td_status td_implicit_solve(td_implicit *m, td_stepper *s, bool transposed, doub
   return TD_OK;
 }
 
-double td_implicit_norm(const td_implicit *m, const double *x) {
+double td_implicit_error_norm(const td_implicit *m, const td_stepper *s, const double *x) {
+  size_t n = s->o->norm_count ? s->o->norm_count : m->n;
   double sum = 0;
-  for (size_t i = 0; i < m->n; i++) {
+  for (size_t i = 0; i < n; i++) {
     double e = x[i] / m->scale[i];
     sum += e * e;
   }
-  return m->n ? sqrt(sum / (double)m->n) : 0;
+  return n ? sqrt(sum / (double)n) : 0;
 }
 
 td_status td_implicit_vjp(td_implicit *m, td_stepper *s, double t, const double *y, const double *w, double *ybar,
@@ -414,32 +419,56 @@ td_status td_implicit_second(td_implicit *m, td_stepper *s, double t, const doub
 
 td_newton td_newton_begin(const td_implicit *m, const td_stepper *s) {
   double eps = s->f->dtype == TD_F64 ? DBL_EPSILON : (double)FLT_EPSILON, rtol = fmax(s->o->rtol, eps);
-  td_newton w = {.exact = m->exact, .tolerance = fmin(3e-2, sqrt(rtol)), .floor = 4 * eps / rtol};
+  td_newton w = {.exact = m->exact, .tolerance = fmin(3e-2, sqrt(rtol)), .floor = 10 * eps / rtol};
   if (w.floor > w.tolerance) w.tolerance = w.floor;
   bool fixed = s->o->step_size > 0 || s->o->grid || !s->method->error_order;  /* no smaller step to fall back on */
   w.most = w.exact || fixed ? 40 : 10;
   return w;
 }
 
-td_newton_verdict td_newton_judge(td_newton *w, double norm) {
+static td_newton_verdict judge(td_newton *w, double norm) {
   if (!isfinite(norm)) return TD_NEWTON_NONFINITE;
-  w->iteration++;
-  if (norm == 0 || (!w->exact && norm <= w->floor)) return TD_NEWTON_CONVERGED;
-  if (w->iteration == 1) {
-    w->last = norm;
-    return TD_NEWTON_GO_ON;
-  }
-  w->rate = norm / w->last;
+  if (++w->iteration > 1) w->rate = norm / w->last;
   w->last = norm;
-  bool small = norm <= w->floor;
+  bool small = norm <= w->floor, first = w->iteration == 1;
+  double left = !first && w->rate < 1 ? w->rate / (1 - w->rate) * norm : INFINITY;
+  bool enough = small || left <= w->tolerance;
+  if (enough && !w->usual) w->usual = w->iteration, w->usual_rate = w->rate;
+  if (norm == 0 || (enough && !w->exact)) return TD_NEWTON_CONVERGED;
+  if (first) return TD_NEWTON_GO_ON;
   if (w->exact && small && w->rate > 0.3) return TD_NEWTON_CONVERGED;  /* nothing but rounding is left */
   if (w->rate >= 1) return small ? TD_NEWTON_CONVERGED : TD_NEWTON_DIVERGED;
-  double left = w->rate / (1 - w->rate) * norm;
-  if (!w->exact && left <= w->tolerance) return TD_NEWTON_CONVERGED;
   if (w->exact && left <= w->floor * 1e-4) return TD_NEWTON_CONVERGED;
   if (w->iteration >= w->most) return small ? TD_NEWTON_CONVERGED : TD_NEWTON_DIVERGED;
   if (!w->exact && left * pow(w->rate, w->most - w->iteration) > w->tolerance) return TD_NEWTON_DIVERGED;
   return TD_NEWTON_GO_ON;
+}
+
+/* The tangents' updates: their scale is their own, so nothing is said about steps, only whether they still shrink. */
+static td_newton_verdict judge_further(td_newton *w, double norm) {
+  if (!isfinite(norm)) return TD_NEWTON_NONFINITE;
+  double rate = w->further ? norm / w->further_last : 0;
+  w->further_last = norm;
+  if (norm <= w->floor * 1e-4 || (w->further && norm <= w->tolerance && rate >= 0.9)) return TD_NEWTON_CONVERGED;
+  return ++w->further < 60 ? TD_NEWTON_GO_ON : TD_NEWTON_DIVERGED;
+}
+
+/* Root mean square of `count` vectors' elements from `from` to `to`. */
+static double norm_of(const td_implicit *m, const double *x, int count, size_t from, size_t to) {
+  double sum = 0;
+  for (int k = 0; k < count; k++)
+    for (size_t i = from; i < to; i++) {
+      double e = x[(size_t)k * m->n + i] / m->scale[i];
+      sum += e * e;
+    }
+  return to > from ? sqrt(sum / (double)((to - from) * (size_t)count)) : 0;
+}
+
+td_newton_verdict td_newton_judge(td_newton *w, const td_implicit *m, const td_stepper *s, const double *x, int count) {
+  size_t head = s->o->blocks > 1 ? m->n / s->o->blocks : m->n;
+  td_newton_verdict verdict = w->further ? TD_NEWTON_CONVERGED : judge(w, norm_of(m, x, count, 0, head));
+  if (head == m->n || verdict != TD_NEWTON_CONVERGED) return verdict;
+  return judge_further(w, norm_of(m, x, count, head, m->n));
 }
 
 td_step_result td_newton_failed(td_stepper *s, td_newton_verdict verdict) {

@@ -5,10 +5,10 @@
 #include "solve/stepper.h"
 
 typedef struct {
-  size_t n;
+  size_t n, side;        /* elements; rows of the matrices, fewer than n when blocks of the state share them */
   double *y;             /* the state at s->t */
   double *scale;         /* atol + rtol·|y| */
-  double *jacobian;      /* n×n; ∂f/∂y where it was last asked for; NULL when its products are enough */
+  double *jacobian;      /* side×side; ∂f/∂y where it was last asked for; NULL when its products are enough */
   double *at, at_time;   /* then: where; solutions come from GMRES */
   double *basis;
   double *lu;            /* of shift·I − jacobian */
@@ -55,8 +55,8 @@ td_status td_implicit_linearise(td_implicit *m, td_stepper *s, double t, const d
 /* x becomes op(shift·I − J)⁻¹ x for the shift of td_implicit_factor, op the transpose or nothing. By GMRES to the relative
  * residual given, which factors do not need. */
 td_status td_implicit_solve(td_implicit *m, td_stepper *s, bool transposed, double residual, double *x);
-/* Root mean square of x over m->scale. */
-double td_implicit_norm(const td_implicit *m, const double *x);
+/* Root mean square over m->scale of x's elements that count in errors. */
+double td_implicit_error_norm(const td_implicit *m, const td_stepper *s, const double *x);
 
 /* ybar = wᵀ∂f/∂y at (t, y), *tbar += wᵀ∂f/∂t, dexternal as in field.h. */
 td_status td_implicit_vjp(td_implicit *m, td_stepper *s, double t, const double *y, const double *w, double *ybar,
@@ -74,10 +74,15 @@ typedef struct {
   double tolerance;       /* in the error weights: 1 is an error of rtol */
   double floor;           /* updates below are rounding */
   bool exact;             /* go on until rounding: for gradients, which are exact to the residual */
+  int usual;              /* iterations that would have done without `exact`, so that steps do not depend on it */
+  double usual_rate;
+  int further;            /* iterations for the tangents, once the state had converged */
+  double further_last;
 } td_newton;
 td_newton td_newton_begin(const td_implicit *m, const td_stepper *s);
-/* After an update of that norm. */
-td_newton_verdict td_newton_judge(td_newton *w, double norm);
+/* After an update x, `count` vectors. Where the state has blocks the first one is judged alone, as if there were no
+ * others; these, whose equations are linear then, may go on for longer. */
+td_newton_verdict td_newton_judge(td_newton *w, const td_implicit *m, const td_stepper *s, const double *x, int count);
 /* What a step gives whose iteration did not converge: refused, or NaN for y1 when f was not finite. */
 td_step_result td_newton_failed(td_stepper *s, td_newton_verdict verdict);
 /* The failure of a backward pass that cannot repeat the step. */

@@ -106,6 +106,7 @@ static td_status accept(td_solve *v, const td_trial *p, double error, double *h)
   bool ends = false;
   td_status status = TD_OK;
   if (events->n) status = td_event_scan(events, &v->s, v->out->path.n, v->room, &cut, &ends);
+  if (!status && v->o->watch) status = v->o->watch(v->o->watch_data, &v->s);
   if (!status && cut <= 1) return cut_step(v, p, ends);
   td_event_advance(events);
   if (!status) status = td_solve_save(v, p, p->end);

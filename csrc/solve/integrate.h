@@ -45,6 +45,8 @@ typedef struct td_ode_options {
   uint64_t max_steps;
   td_norm_kind norm;
   size_t norm_count;                      /* elements in the error norm, from the first; 0: all */
+  size_t blocks;                          /* equal parts of the state, each moved by the first and by itself alone with the
+                                           * first one's Jacobian, as tangents are; 0: one */
   const size_t *groups;
   size_t ngroups;
   td_status (*norm_call)(void *data, const void *scaled, double *norm);
@@ -59,6 +61,8 @@ typedef struct td_ode_options {
   size_t nevents;
   int event_points;
   const void *first_slope;                /* f(ts[0], y0) when the caller has it, else NULL */
+  td_status (*watch)(void *data, td_stepper *s);  /* called at each accepted step, whose extension it may ask; or NULL */
+  void *watch_data;
   bool keep_last;                         /* the kept state at the end, to undo the steps from */
   const td_method *base;                  /* of mccallum_foster; NULL: its own choice */
   td_tensor *semilinear;                  /* the linear part for exponential methods, float64 and contiguous; or NULL */

@@ -136,12 +136,10 @@ static td_status iterate(td_stepper *s, irk *x, double h, td_newton_verdict *ver
       if (status) return status;
     }
     newton_update(x, h);
-    double sum = 0;
-    for (int i = 0; i < x->k.stages; i++) sum += pow(td_implicit_norm(&x->m, vector(x, DELTA + i)), 2);
-    *verdict = td_newton_judge(&w, sqrt(sum / x->k.stages));
+    *verdict = td_newton_judge(&w, &x->m, s, vector(x, DELTA), x->k.stages);
   }
-  x->iterations = w.iteration;
-  x->rate = w.rate;
+  x->iterations = w.usual;
+  x->rate = w.usual_rate;
   return TD_OK;
 }
 
@@ -203,7 +201,7 @@ static td_status estimate(td_stepper *s, irk *x) {
   memcpy(y, x->m.y, n * sizeof *y);
   add(n, y, 1, vector(x, Z + MAX - 1));
   td_implicit_scale(&x->m, s, x->m.y, y);
-  if ((x->fresh || x->tried) && td_implicit_norm(&x->m, err) > 1) {
+  if ((x->fresh || x->tried) && td_implicit_error_norm(&x->m, s, err) > 1) {
     memcpy(y, x->m.y, n * sizeof *y);
     add(n, y, 1, err);
     td_status status = td_implicit_eval(&x->m, s, s->first_time, y, err);

@@ -145,13 +145,14 @@ static double element(const td_stepper *s, const char *x, size_t i) {
 
 double td_stepper_size(const td_stepper *s, const void *x) {
   const td_ode_options *o = s->o;
+  size_t n = o->norm_count ? o->norm_count : s->n;
   double sum = 0;
-  for (size_t i = 0; i < s->n; i++) {
+  for (size_t i = 0; i < n; i++) {
     double y = fmax(fabs(element(s, s->y, i)), fabs(element(s, s->y1, i)));
     double e = element(s, x, i) / ((o->atols ? o->atols[i] : o->atol) + (o->rtols ? o->rtols[i] : o->rtol) * y);
     sum += e * e;
   }
-  return s->n ? sqrt(sum / (double)s->n) : 0;
+  return n ? sqrt(sum / (double)n) : 0;
 }
 
 td_status td_stepper_hermite(td_stepper *s, double x, void *y, void *slope) {

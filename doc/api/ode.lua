@@ -73,10 +73,12 @@ memory: number = 2^30 | bytes of states kept for the reverse pass
 step_size: number? | fixed steps; methods without an error estimate need it, or grid_constructor, or land
 land: boolean = false | step onto the times instead of interpolating; alone, it takes a method without an error
   estimate from time to time in one step each
-grad: string = "discrete" | exact for the steps taken; "full": the same, all states kept; "interp": continuous over the
-  forward solve's own interpolation; "adjoint" (or "backsolve"): continuous, memory
+grad: string = "discrete" | exact for the steps taken; "full": the same, all states kept; "forward": the
+  same derivative by tangents that ride on the steps, see Solution:sensitivity; "interp": continuous over the
+  forward solve's own interpolation; "gauss": the same, parameters by Gauss quadrature; "adjoint" (or "backsolve"): continuous, memory
   independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the
   states rebuilt backwards by a reversible method, nothing kept but the end
+max_tangents: integer = 200 | of grad = "forward": more numbers that need a gradient are refused
 params: tensor[]? | further tensors that need gradients
 capture: boolean|string = "auto" | run f as a captured program: where it can be, true: or raise, false: never
 keep: number = 2^28 | bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again
@@ -127,6 +129,17 @@ assert(sol:explain():find("blows up"))]]},
       example = [[
 local sol = ode.solve(function(t, y) return -y end, 1, {0, 1}, {dense = true})
 assert(math.abs(sol(0.5) - math.exp(-0.5)) < 1e-5)]]},
+    {"Solution:sensitivity", "x: tensor -> tensor",
+      "The derivative of ys by x, times × state × shape of x, of a solve with grad = \"forward\". x is y0 or a tensor "
+        .. "that f closes over and that needs a gradient; of a nested state, y0's parts get their gradients by backward "
+        .. "only.",
+      example = [[
+local k = tide.tensor({-0.5}, "float64"):requires_grad()
+local sol = ode.solve(function(t, y) return y * k end, tide.ones(1), {0, 1, 2}, {grad = "forward"})
+assert(math.abs(sol:sensitivity(k)[3]:item() - 2 * math.exp(-1)) < 1e-5)]],
+      errors = "Another mode, or a tensor that f does not use.",
+      source = "The variational equation, solved by the method itself with the state's error control (Hairer, Nørsett, "
+        .. "Wanner, Solving ODEs I, I.14 and II.6)."},
     {"Solution.stats", "table",
       "nfe (evaluations), njev (Jacobians), nlu (factorisations), nfe_b (evaluations backward so far), replayed (steps "
         .. "made again between checkpoints), accepted, rejected, steps, h_min, h_max, t_first, t_last, saved, "

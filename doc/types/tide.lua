@@ -2618,7 +2618,8 @@ function EMA:load_state_dict(state) end
 ---@field memory? number bytes of states kept for the reverse pass; default 2^30
 ---@field step_size? number fixed steps; methods without an error estimate need it, or grid_constructor, or land
 ---@field land? boolean step onto the times instead of interpolating; alone, it takes a method without an error estimate from time to time in one step each; default false
----@field grad? string exact for the steps taken; "full": the same, all states kept; "interp": continuous over the forward solve's own interpolation; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end; default "discrete"
+---@field grad? string exact for the steps taken; "full": the same, all states kept; "forward": the same derivative by tangents that ride on the steps, see Solution:sensitivity; "interp": continuous over the forward solve's own interpolation; "gauss": the same, parameters by Gauss quadrature; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end; default "discrete"
+---@field max_tangents? integer of grad = "forward": more numbers that need a gradient are refused; default 200
 ---@field params? tide.Tensor[] further tensors that need gradients
 ---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"
 ---@field keep? number bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again; default 2^28
@@ -2653,6 +2654,11 @@ function Solution:explain() end
 ---@return tide.Tensor|number[]|table
 ---@return tide.Tensor|number[]|table
 function Solution:at(t, side) end
+
+---The derivative of ys by x, times × state × shape of x, of a solve with grad = "forward". x is y0 or a tensor that f closes over and that needs a gradient; of a nested state, y0's parts get their gradients by backward only.
+---@param x tide.Tensor
+---@return tide.Tensor
+function Solution:sensitivity(x) end
 
 ---@class tide.ode.odeint.options
 ---@field method? string with its embedded weights; any of ode.methods; default "dopri5"

@@ -9,7 +9,7 @@ local M = {_VERSION = "tide scm"}
 for name, value in pairs(core) do
   if type(value) == "function" then M[name] = value end
 end
-for _, name in ipairs {"backward", "recording", "with_recording", "externals", "now", "raise",
+for _, name in ipairs {"backward", "recording", "with_recording", "externals", "same_point", "now", "raise",
   "own", "trace", "capturing", "peak"} do M[name] = nil end
 
 for _, part in ipairs {"tensor", "print", "autograd", "random"} do

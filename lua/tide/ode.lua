@@ -5,6 +5,7 @@ local batches = require "tide.ode.batch"
 local control = require "tide.ode.control"
 local core = require "tide.core"
 local dual = require "tide.ode.dual"
+local forward = require "tide.ode.forward"
 local message = require "tide.message"
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
@@ -108,12 +109,15 @@ function M.solve(f, y0, t, opts)
   local captured = {}
   if not in_c and not state.form and o.capture then request.capture = accepts_capture(o.capture, f, captured) end
   request.jacobian = jacobian_of(callee, state, o.jac)
-  local function finished(ys, result, ...)
+  local function finished(sensitivity, ys, result, ...)
     local failed = result.status ~= "ok" and result.status ~= "event"
     if failed and o.throw then raise("ode.solve: %s", result.message) end
-    return solutions.of(request, state, times, captured, o.save_fn, ys, result, ...)
+    local sol = solutions.of(request, state, times, captured, o.save_fn, ys, result, ...)
+    sol.tangents = sensitivity
+    return sol
   end
-  return finished(core.ode_solve(field, state.y0, times, request))
+  if request.grad == "forward" then return finished(forward.solve(field, state, times, request)) end
+  return finished(nil, core.ode_solve(field, state.y0, times, request))
 end
 
 -- The peers' names: odeint, odeint_adjoint, odeint_event, solve_ivp.

@@ -22,7 +22,7 @@ M.defaults = {
   step_size = 0, grid_constructor = options.none, interp = "dense", land = false,
   save = "times", save_fn = options.none, dense = false,
   event = options.none, events = options.none, event_points = 10,
-  grad = "discrete", checkpoints = 0, memory = 2 ^ 30, params = options.none,
+  grad = "discrete", max_tangents = 200, checkpoints = 0, memory = 2 ^ 30, params = options.none,
   capture = "auto", keep = 2 ^ 28, jac = options.none, max_order = 0, max_iters = 0, throw = true,
   batch = false, base = options.none, coupling = 0.999, linear = options.none,
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
@@ -31,7 +31,8 @@ M.defaults = {
 
 local gradient_modes = {
   discrete = "discrete", backsolve = "backsolve", adjoint = "backsolve", frozen = "frozen",
-  reversible = "reversible", interp = "interp", full = "discrete",
+  reversible = "reversible", interp = "interp", full = "discrete", forward = "forward",
+  gauss = "gauss",
 }
 
 -- ---- Single options ----
@@ -276,6 +277,8 @@ function M.of(o, f, y0, state, times)
   check_number("checkpoints", o.checkpoints, 0)
   check_number("memory", o.memory, 0)
   request.grad = nearest_of("grad", o.grad, gradient_modes)
+  check_number("max_tangents", o.max_tangents, 0)
+  request.max_tangents, request.family = o.max_tangents, M.methods[request.method].family
   request.params, request.form = o.params, state.form or "tensors"
   request.slots = o.checkpoints
   request.budget = (o.checkpoints > 0 or o.dense or o.grad == "full") and 0 or o.memory
@@ -285,7 +288,7 @@ function M.of(o, f, y0, state, times)
   set_saving(request, o)
   set_grid(request, o, f, y0, times)
   check_steps(o, times)
-  if request.grad == "discrete" and not (o.adjoint_method or o.adjoint_rtol or o.adjoint_atol) then return request end
+  if (request.grad == "discrete" or request.grad == "forward") and not (o.adjoint_method or o.adjoint_rtol or o.adjoint_atol) then return request end
   request.adjoint = common(setmetatable({
     method = o.adjoint_method, rtol = o.adjoint_rtol or request.rtol, atol = o.adjoint_atol or request.atol,
     first_step = 0, land = false,

@@ -1,10 +1,10 @@
 -- What a solve gives: values, times, events, statistics, and words about them.
 
 local core = require "tide.core"
-local raise = require("tide.message").raise
+local message = require "tide.message"
 local tensors = require "tide.tensor"
 
-local is_tensor = tensors.is_tensor
+local is_tensor, raise, shape_of = tensors.is_tensor, message.raise, message.shape
 
 local M = {}
 
@@ -95,6 +95,17 @@ function Solution:at(t, side)
 end
 
 Solution.__call = Solution.at
+
+--- sol:sensitivity(x), of a solve with grad = "forward": the derivative of ys by x, times × state × shape of x. x is y0
+--- or a tensor that f closes over.
+function Solution:sensitivity(x)
+  if not self.tangents then
+    raise("sensitivity: the solve kept none; it needs grad = \"forward\", and a tensor that needs a gradient")
+  end
+  if not is_tensor(x) then raise("sensitivity: x is a %s, expected y0 or a tensor that f closes over", type(x)) end
+  return self.tangents(x) or raise("sensitivity: the right-hand side does not depend on this tensor of shape (%s), or " ..
+    "it needs no gradient; name the tensor that f itself uses", shape_of(x))
+end
 
 -- ---- Making one ----
 

@@ -1,0 +1,256 @@
+-- Forward sensitivities: beside the state ride its derivatives by y0 and by what f closes over, one tangent for each
+-- number. A method's step on (y, s₁, s₂, …) with y' = f and sₖ' = J sₖ + ∂f/∂pₖ is the derivative of its step on y, so
+-- the tangents are exact for the steps taken, whatever the method. They stay out of the error norm: the steps are those
+-- of the solve alone. Time is as in the continuous formulas: ∂y(tᵢ)/∂tᵢ = f, ∂y/∂t₁ = −s·f(t₁, y₁).
+
+local autograd = require "tide.autograd"
+local core = require "tide.core"
+local message = require "tide.message"
+local pass = require "tide.nn.pass"
+local tensors = require "tide.tensor"
+
+local M = {}
+
+local raise = message.raise
+
+-- ---- The lifted right-hand side ----
+
+-- The product of f's derivative with each tangent: the derivative by u of ⟨uᵀ∂f, tangent⟩.
+local function products(dy, points, tangents, outer)
+  local u = core.zeros(dy.shape, dy.dtype):requires_grad()
+  local pulled = core.backward({dy}, {u}, points, true, true, true)
+  local out = {}
+  for k, tangent in ipairs(tangents) do
+    local outputs, cotangents = {}, {}
+    for i, v in pairs(tangent) do
+      if pulled[i] and pulled[i].needs_grad then
+        outputs[#outputs + 1], cotangents[#cotangents + 1] = pulled[i], v
+      end
+    end
+    out[k] = #outputs > 0 and core.backward(outputs, cotangents, {u}, outer, true, true)[1] or false
+  end
+  return out
+end
+
+-- f(t, y) on Y, whose first part along `dim` is y and whose others are tangents; seeds[k] is {number of a part, tensor}
+-- for those that belong to a part, else false.
+local function lifted(f, shape, dim, parts, seeds)
+  return function(t, Y)
+    local outer = core.recording()
+    local function vector(k) return core.reshape(core.select(Y, dim, k), shape) end
+    local out = autograd.enable_grad(function()
+      local y = vector(1)
+      if not y.needs_grad then y = y:detach():requires_grad() end
+      local dy = f(t, y)
+      if dy == false then return false end
+      if not tensors.is_tensor(dy) or message.shape(dy) ~= message.shape(y) then
+        raise("ode.solve: the right-hand side gave %s, expected a tensor of the state's shape (%s)",
+          tensors.is_tensor(dy) and "shape (" .. message.shape(dy) .. ")" or "a " .. type(dy), message.shape(y))
+      end
+      dy = core.to(dy, y.dtype)
+      local points, tangents, slopes = {y}, {}, {}
+      for i, p in ipairs(parts) do points[1 + i] = p end
+      for k, seed in ipairs(seeds) do
+        tangents[k] = {vector(1 + k)}
+        if seed then tangents[k][1 + seed[1]] = seed[2] end
+      end
+      slopes = dy.needs_grad and products(dy, points, tangents, outer) or slopes
+      local list = {core.reshape(dy, -1)}
+      for k = 1, #seeds do list[1 + k] = slopes[k] and core.reshape(slopes[k], -1) or core.zeros({y.numel}, y.dtype) end
+      return list
+    end)
+    if not out then return false end
+    if not outer then
+      for k, x in ipairs(out) do out[k] = x:detach() end
+    end
+    return tensors.stack(out, dim)
+  end
+end
+
+-- ---- Directions ----
+
+-- What f depends on besides t and y.
+local function externals_of(f, t0, y0, params)
+  local since = core.now()
+  local dy = autograd.enable_grad(f, core.reshape(core.tensor({t0}, "float64"), {}), y0:detach())
+  local list = tensors.is_tensor(dy) and core.externals({dy}, since) or {}
+  for _, p in ipairs(params or {}) do
+    local known = not p.needs_grad
+    for _, q in ipairs(list) do known = known or core.same_point(p, q) end
+    if not known then list[#list + 1] = p end
+  end
+  return list, dy
+end
+
+local function unit(like, e)
+  local x = core.zeros({like.numel}, like.dtype)
+  x[e] = 1
+  return core.reshape(x, like.shape)
+end
+
+-- The tangents at the start: {number of a part, its seed} and the first vector of each, those of y0 first.
+local function directions_of(y0, parts, by_time, most)
+  local count, words = by_time and 1 or 0, {}
+  if y0.needs_grad then
+    count, words[1] = count + y0.numel, ("y0 %d"):format(y0.numel)
+  end
+  for _, p in ipairs(parts) do
+    count = count + p.numel
+    if #words < 6 then words[#words + 1] = ("shape (%s) %d"):format(message.shape(p), p.numel) end
+  end
+  if count > most then
+    raise("ode.solve: grad = \"forward\" carries a tangent for each number that needs a gradient, here %d (%s%s), and " ..
+      "max_tangents is %d; use grad = \"discrete\", or detach what needs none", count, table.concat(words, ", "),
+      #words < #parts + (y0.needs_grad and 1 or 0) and ", …" or "", most)
+  end
+  local seeds, first = {}, {}
+  local zero = core.zeros({y0.numel}, y0.dtype)
+  local function add(seed, vector)
+    seeds[#seeds + 1], first[#first + 1] = seed, vector
+  end
+  if y0.needs_grad then
+    for e = 1, y0.numel do add(false, unit(zero, e)) end
+  end
+  for i, p in ipairs(parts) do
+    for e = 1, p.numel do add({i, unit(p, e)}, zero) end
+  end
+  if by_time then add(false, -core.reshape(by_time, -1)) end
+  return seeds, first
+end
+
+-- ---- Solving ----
+
+local function repeated(x, count)
+  local list = {}
+  for i = 1, count do list[i] = x end
+  return core.cat(list, 1)
+end
+
+-- The request for `blocks` vectors of a state of n elements: the first one alone counts in errors.
+local function lifted_request(request, state, n, blocks)
+  local out = {}
+  for k, v in pairs(request) do out[k] = v end
+  out.grad, out.params, out.jacobian = "discrete", nil, nil
+  if blocks > 0 then out.norm_count, out.blocks = n, blocks end
+  for _, name in ipairs {"rtols", "atols"} do
+    if out[name] then out[name] = repeated(out[name], math.max(1, blocks)) end
+  end
+  local linear = out.semilinear
+  if linear and linear.numel == n and (linear.ndim ~= 2 or linear:size(1) ~= linear:size(2)) then
+    out.semilinear = repeated(core.reshape(linear, -1), blocks)
+  end
+  local norm = request.norm_call
+  if norm then
+    out.norm_call = function(x) return norm(core.reshape(core.select(x, 1, 1), state.y0.shape)) end
+  end
+  return out
+end
+
+local function with_rows(rows, shape)
+  local out = {rows}
+  for i, v in ipairs(shape) do out[1 + i] = v end
+  return out
+end
+
+-- The solve of y0 and its tangents: a table with what the gradient and the sensitivities are read from.
+local function begin(f, state, times, request, y0)
+  local parts, slope = externals_of(f, times[1]:item(), y0, request.params)
+  local by_time = times.needs_grad and slope:detach() or nil
+  if by_time and request.every then
+    raise("ode.solve: grad = \"forward\" with save = \"steps\" has no gradient of times; use \"discrete\"")
+  end
+  local seeds, first = directions_of(y0, parts, by_time, request.max_tangents)
+  -- The halves of a symplectic method's state are halves of everything, so there the tangents go last.
+  local dim = request.family == "symplectic" and 2 or 1
+  local own = lifted_request(request, state, y0.numel, dim == 1 and 1 + #seeds or 0)
+  local field = lifted(f, y0.shape, dim, parts, seeds)
+  return {
+    parts = parts, count = #seeds, dim = dim, by_time = by_time,
+    run = function(start, at)
+      local list = {core.reshape(start, -1)}
+      for k, v in ipairs(first) do list[1 + k] = v end
+      return core.ode_solve(field, tensors.stack(list, dim), at, own)
+    end,
+  }
+end
+
+-- Tangents of the saved rows Y: rows × tangents × elements.
+local function tangents_of(work, Y)
+  local all = core.narrow(Y, 1 + work.dim, 2, work.count)
+  return work.dim == 1 and all or tensors.transpose(all, 2, 3)
+end
+
+-- The sum over rows and elements of w against each tangent, cut into pieces like the inputs.
+local function contracted(work, Y, w, inputs)
+  local all = tangents_of(work, Y)
+  local g = core.sum(all * core.reshape(w, {all:size(1), 1, all:size(3)}), {1, 3})
+  local out, at = {}, 1
+  for i, x in ipairs(inputs) do
+    out[i] = core.reshape(core.to(core.narrow(g, 1, at, x.numel), x.dtype), x.shape)
+    at = at + x.numel
+  end
+  return out, at
+end
+
+-- The cotangent of the times: each row moves along its slope, and the first time moves all by the last tangent.
+local function by_times(f, work, Y, ys, w, times, at)
+  local out, w_rows = core.zeros({times.numel}, "float64"), core.reshape(w, {ys:size(1), -1})
+  for i = 1, ys:size(1) do
+    local slope = f(core.select(times, 1, i), core.select(ys, 1, i))
+    out[i] = core.sum(core.reshape(slope, -1) * core.select(w_rows, 1, i)):item()
+  end
+  local all = core.select(tangents_of(work, Y), 2, at)
+  out[1] = out[1] + core.sum(all * w_rows)
+  return out
+end
+
+--- core.ode_solve with the tangents of y0, of what f depends on, and of times where they need a gradient: before its
+--- results a function of a tensor that gives the sensitivities to it, nil when nothing needs a gradient.
+function M.solve(f, state, times, request)
+  local y0 = state.y0
+  if state.form or type(f) ~= "function" then
+    raise("ode.solve: grad = \"forward\" needs a right-hand side on tensors")
+  end
+  local work = core.recording() and begin(f, state, times, request, y0)
+  if not work or work.count == 0 then
+    return nil, core.ode_solve(f, y0, times, lifted_request(request, state, y0.numel, 0))
+  end
+  local Y, result, counter, every, _, _, _, path = autograd.no_grad(work.run, y0:detach(), times:detach())
+  local ys = core.reshape(core.select(Y, 1 + work.dim, 1), with_rows(Y:size(1), y0.shape))
+  local inputs = {}
+  if y0.needs_grad then inputs[1] = y0 end
+  for _, p in ipairs(work.parts) do inputs[#inputs + 1] = p end
+  local operands = {unpack(inputs)}
+  if work.by_time then operands[#operands + 1] = times end
+  local out = core.custom({ys}, operands, function(w)
+    local again = Y
+    if core.recording() then
+      if work.by_time then raise("ode.solve: grad = \"forward\" has no second derivatives by times") end
+      local once_more
+      again, once_more = work.run(y0, times)
+      if again:size(1) ~= Y:size(1) then raise("ode.solve: the solve failed when repeated: %s", once_more.message) end
+    end
+    local grads, at = contracted(work, again, w, inputs)
+    if work.by_time then grads[#grads + 1] = by_times(f, work, Y, ys, w, times:detach(), at) end
+    return unpack(grads, 1, #operands)
+  end)
+  local function sensitivity(x)
+    local at = 1
+    for _, p in ipairs(inputs) do
+      if core.same_point(p, x) then
+        local rows = tensors.transpose(core.narrow(tangents_of(work, Y), 2, at, p.numel), 2, 3)
+        local shape = with_rows(rows:size(1), y0.shape)
+        for _, v in ipairs(p.shape) do shape[#shape + 1] = v end
+        return core.reshape(core.contiguous(rows), shape)
+      end
+      at = at + p.numel
+    end
+  end
+  local inner = path and function(t, left)
+    local y, dy = path(t, left)
+    return core.reshape(core.select(y, work.dim, 1), y0.shape), core.reshape(core.select(dy, work.dim, 1), y0.shape)
+  end
+  return sensitivity, out, result, counter, every, nil, nil, nil, inner
+end
+
+return M
