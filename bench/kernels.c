@@ -165,12 +165,12 @@ typedef struct {
 
 static void forward(void *ctx) {
   conv_run *r = ctx;
-  r->k->conv2d(r->y, r->x, r->w, NULL, r->g);
+  r->k->conv2d(r->y, r->x, r->w, NULL, r->g, NULL);
 }
 
 static void input_grad(void *ctx) {
   conv_run *r = ctx;
-  r->k->conv2d_input_grad(r->x, r->y, r->w, r->g);
+  r->k->conv2d_input_grad(r->x, r->y, r->w, r->g, NULL);
 }
 
 static void weight_grad(void *ctx) {
@@ -182,7 +182,7 @@ static void weight_grad(void *ctx) {
 static void fused(void *ctx) {
   conv_run *r = ctx;
   td_epilogue e = {r->bias, r->chan, r->add, TD_ACT_SILU};
-  r->k->conv2d(r->y, r->x, r->w, &e, r->g);
+  r->k->conv2d(r->y, r->x, r->w, &e, r->g, NULL);
 }
 
 static float *filled(size_t n) {

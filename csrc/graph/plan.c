@@ -37,16 +37,34 @@ td_status td_plan_note(td_plan *p, int buffer, size_t offset, void **where) {
   return TD_OK;
 }
 
+td_status td_plan_note_owner(td_plan *p, int buffer, void **where) {
+  const td_buffer *f = &p->ir.buffer[buffer];
+  if (f->written) return TD_OK;  /* its values change while the version stays */
+  td_slot *s = &p->slot[slot_of(p, f)];
+  if (s->nlent == s->lent_room) {
+    int wanted = s->lent_room ? 2 * s->lent_room : 4;
+    void ***more = td_pool_get(&p->ir.pool, (size_t)wanted * sizeof *more);
+    if (!more) return td_last_status();
+    if (s->nlent) memcpy(more, s->lent, (size_t)s->nlent * sizeof *more);
+    s->lent = more;
+    s->lent_room = wanted;
+  }
+  s->lent[s->nlent++] = where;
+  return TD_OK;
+}
+
 /* A tensor that lies where the value says; with a storage of its own, so that kernels may look at it. */
 static td_tensor *head_of(td_plan *p, const td_value *v) {
   td_tensor *t = td_pool_get(&p->ir.pool, sizeof *t);
   td_storage *s = t ? td_pool_get(&p->ir.pool, sizeof *s) : NULL;
   if (!s) return NULL;
-  *s = (td_storage){.bytes = p->ir.buffer[v->buffer].bytes, .refs = 1};
+  *s = (td_storage){.bytes = p->ir.buffer[v->buffer].bytes, .refs = 1, .is_lent = true};
   *t = (td_tensor){.refs = 1, .dtype = v->dtype, .ndim = v->ndim, .weak = v->weak, .storage = s, .numel = v->numel};
   memcpy(t->shape, v->shape, sizeof t->shape);
   memcpy(t->stride, v->stride, sizeof t->stride);
-  if (td_plan_note(p, v->buffer, v->offset, (void **)&t->data) || td_plan_note(p, v->buffer, 0, &s->data)) return NULL;
+  if (td_plan_note(p, v->buffer, v->offset, (void **)&t->data) || td_plan_note(p, v->buffer, 0, &s->data) ||
+      td_plan_note_owner(p, v->buffer, &s->owner))
+    return NULL;
   return t;
 }
 
@@ -255,6 +273,13 @@ void td_plan_set(td_plan *p, int i, void *base) {
   for (int k = 0; k < s->count; k++) *s->patch[k].where = s->base + s->patch[k].offset;
 }
 
+void td_plan_lend(td_plan *p, int i, td_storage *owner) {
+  td_slot *s = &p->slot[i];
+  if (s->owner == owner) return;
+  s->owner = owner;
+  for (int k = 0; k < s->nlent; k++) *s->lent[k] = owner;
+}
+
 static td_tensor *heads(td_ir *ir, const td_value *v, int n) {
   td_tensor *t = td_pool_get(&ir->pool, (size_t)(n + 1) * sizeof *t);
   for (int i = 0; t && i < n; i++) {
@@ -287,10 +312,19 @@ static td_status make_slots(td_plan *p) {
 }
 
 static td_status finish(td_plan *p) {
+  p->writes = td_pool_get(&p->ir.pool, (size_t)(p->ir.nexternal + 1) * sizeof *p->writes);
+  if (!p->writes) return td_last_status();
+  for (int i = 0; i < p->ir.nbuffer; i++) {
+    const td_buffer *f = &p->ir.buffer[i];
+    if (f->kind == TD_BUF_EXTERNAL && f->written) p->writes[p->nwrites++] = f->slot;
+  }
   p->seconds = td_pool_get(&p->ir.pool, (size_t)(p->count + 1) * sizeof *p->seconds);
   if (!p->seconds) return td_last_status();
   int first = td_plan_slot(p, TD_BUF_CONSTANT);
-  for (int i = 0; i < p->ir.nconstant; i++) td_plan_set(p, first + i, p->ir.constant[i]->storage->data);
+  for (int i = 0; i < p->ir.nconstant; i++) {
+    td_plan_set(p, first + i, p->ir.constant[i]->storage->data);
+    td_plan_lend(p, first + i, p->ir.constant[i]->storage);
+  }
   return TD_OK;
 }
 

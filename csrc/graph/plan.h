@@ -41,6 +41,9 @@ typedef struct {
   char *base;
   td_patch *patch;
   int count, room;
+  td_storage *owner;          /* of the memory at base, when its values change with its version alone; or NULL */
+  void ***lent;               /* pointers to set to owner */
+  int nlent, lent_room;
 } td_slot;
 
 typedef struct td_plan {
@@ -53,6 +56,7 @@ typedef struct td_plan {
   td_slot *slot;              /* 0: own memory; then inputs, outputs, externals, constants */
   int nslot;
   size_t bytes;               /* of its own memory */
+  int *writes, nwrites;       /* externals that it writes to */
   td_scalar *scalar;          /* runs in place of the actions when it is there */
   bool running;
   td_tensor *input, *output;  /* heads */
@@ -66,6 +70,8 @@ td_status td_plan_make(td_plan *p);
 td_status td_plan_lay(td_plan *p);
 /* *where will point `offset` bytes into the buffer, whenever its slot is set. */
 td_status td_plan_note(td_plan *p, int buffer, size_t offset, void **where);
+/* *where will point to the storage whose memory the buffer is, or be NULL. */
+td_status td_plan_note_owner(td_plan *p, int buffer, void **where);
 /* The actions, once, on the memory that is set. */
 td_status td_plan_run(td_plan *p);
 td_status td_plan_run_measured(td_plan *p);  /* the same, with the time of each in p->seconds */
@@ -74,6 +80,7 @@ void td_plan_trim(td_plan *p);
 void td_plan_free(td_plan *p);
 /* Sets the pointers of slot i. The loop is what a changed input costs. */
 void td_plan_set(td_plan *p, int i, void *base);
+void td_plan_lend(td_plan *p, int i, td_storage *owner);
 /* The first slot of a kind. */
 int td_plan_slot(const td_plan *p, td_buffer_kind kind);
 

@@ -143,17 +143,27 @@ static void set_all(const td_program *program, void *const *inputs, void *const 
   int in = td_plan_slot(p, TD_BUF_INPUT), out = td_plan_slot(p, TD_BUF_OUTPUT), ext = td_plan_slot(p, TD_BUF_EXTERNAL);
   for (int i = 0; i < p->ir.ninput; i++) td_plan_set(p, in + i, inputs[i]);
   for (int i = 0; i < p->ir.noutput; i++) td_plan_set(p, out + i, outputs[i]);
-  for (int i = 0; i < program->nexternal; i++) td_plan_set(p, ext + i, program->external[i]->storage->data);
+  for (int i = 0; i < program->nexternal; i++) {
+    td_storage *s = program->external[i]->storage;
+    td_plan_set(p, ext + i, s->data);
+    td_plan_lend(p, ext + i, s);
+  }
 }
 
-/* What an outer run of the same plan had in its slots, put back by leave(); NULL when there is none. */
-static td_status enter(td_plan *p, char ***outer) {
+/* What a slot of an outer run of the same plan held. */
+typedef struct {
+  void *base;
+  td_storage *owner;
+} held;
+
+/* What an outer run had in its slots, put back by leave(); NULL when there is none. */
+static td_status enter(td_plan *p, held **outer) {
   *outer = NULL;
   size_t n = (size_t)p->nslot * sizeof **outer;
   if (p->running) {
     *outer = td_alloc(n);
     if (!*outer) return td_last_status();
-    for (int i = 0; i < p->nslot; i++) (*outer)[i] = p->slot[i].base;
+    for (int i = 0; i < p->nslot; i++) (*outer)[i] = (held){p->slot[i].base, p->slot[i].owner};
   } else if (p->slot[0].base) {
     return TD_OK;
   }
@@ -166,16 +176,19 @@ static td_status enter(td_plan *p, char ***outer) {
   return TD_OK;
 }
 
-static void leave(td_plan *p, char **outer) {
+static void leave(td_plan *p, held *outer) {
   if (!outer) return;
   td_free(p->slot[0].base, p->bytes + 64);
-  for (int i = 0; i < p->nslot; i++) td_plan_set(p, i, outer[i]);
+  for (int i = 0; i < p->nslot; i++) {
+    td_plan_set(p, i, outer[i].base);
+    td_plan_lend(p, i, outer[i].owner);
+  }
   td_free(outer, (size_t)p->nslot * sizeof *outer);
 }
 
 static td_status run(td_program *program, void *const *inputs, void *const *outputs, td_status (*actions)(td_plan *)) {
   td_plan *p = program->plan;
-  char **outer;
+  held *outer;
   td_status s = td_program_poll ? td_program_poll() : TD_OK;
   if (!s) s = enter(p, &outer);
   if (s) return s;
@@ -184,6 +197,7 @@ static td_status run(td_program *program, void *const *inputs, void *const *outp
   td_recording = false;
   set_all(program, inputs, outputs);
   s = actions(p);
+  for (int i = 0; i < p->nwrites; i++) program->external[p->writes[i]]->storage->version++;
   td_recording = recording;
   p->running = was;
   leave(p, outer);

@@ -22,7 +22,8 @@ typedef struct {
   int buffer;
   role r;
   bool written;
-  void *base;       /* kept up to date by the outer plan's patches */
+  void *base;       /* kept up to date by the outer plan's patches, as is */
+  void *owner;      /* the storage that it is the memory of, or NULL */
   size_t step;      /* bytes from one tile to the next */
   int slot;         /* in the tile's plan */
 } operand;
@@ -348,7 +349,10 @@ static td_status want_instances(td_tiles *t, int n) {
 td_status td_tiles_make(td_tiles *t, td_plan *p) {
   t->outer = p;
   td_status s = list_operands(t, &p->ir);
-  for (int i = 0; i < t->nop && !s; i++) s = td_plan_note(p, t->op[i].buffer, 0, &t->op[i].base);
+  for (int i = 0; i < t->nop && !s; i++) {
+    s = td_plan_note(p, t->op[i].buffer, 0, &t->op[i].base);
+    if (!s) s = td_plan_note_owner(p, t->op[i].buffer, &t->op[i].owner);
+  }
   return s ? s : want_instances(t, td_threads());
 }
 
@@ -391,7 +395,9 @@ static void run_some(void *ctx, size_t begin, size_t end) {
   for (size_t tile = begin; tile < end; tile++) {
     for (int i = 0; i < t->nop; i++) {
       const operand *o = &t->op[i];
-      td_plan_set(p, (o->written ? out : in) + o->slot, (char *)o->base + tile * o->step);
+      int slot = (o->written ? out : in) + o->slot;
+      td_plan_set(p, slot, (char *)o->base + tile * o->step);
+      td_plan_lend(p, slot, o->owner);
     }
     td_status s = td_plan_run(p);
     if (s) t->failed = s;

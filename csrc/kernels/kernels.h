@@ -13,6 +13,7 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "kernels/forms.h"
 
 /* ---- Element-wise programs -------------------------------------------------------------------------------
  * One mechanism for every element-wise operation, alone or in a fused chain: a short program over registers,
@@ -142,9 +143,10 @@ typedef struct {
   X(void, attention_grad, (void *dq, void *dk, void *dv, const void *dy, const void *q, const void *k,          \
                            const void *v, const void *y, const void *kept, const void *mask,                    \
                            const td_attention *g))                                                              \
-  /* e may be NULL */                                                                                           \
-  X(void, conv2d, (void *y, const void *x, const void *w, const td_epilogue *e, const td_conv *g))              \
-  X(void, conv2d_input_grad, (void *dx, const void *dy, const void *w, const td_conv *g))                       \
+  /* e may be NULL; forms: of w, may be NULL */                                                                  \
+  X(void, conv2d, (void *y, const void *x, const void *w, const td_epilogue *e, const td_conv *g,               \
+                   const td_forms *forms))                                                                      \
+  X(void, conv2d_input_grad, (void *dx, const void *dy, const void *w, const td_conv *g, const td_forms *forms)) \
   X(void, conv2d_weight_grad, (void *dw, const void *x, const void *dy, const td_conv *g))                      \
   /* pooling uses n, h, w, c, kh, kw, oh, ow, stride, pad; padding never wins a maximum nor enters a mean's count;\
    * at: 0-based position h·W + w of the maximum inside its image plane, n×oh×ow×c */                           \

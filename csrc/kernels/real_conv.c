@@ -76,20 +76,22 @@ static bool is_winograd_weight(const td_conv *g) {
          products(g->oh, g->ow, 4) * 3 / 2 <= 9 * g->oh * g->ow;
 }
 
-void TD_K(conv2d)(void *y, const void *x, const void *w, const td_epilogue *e, const td_conv *g) {
+void TD_K(conv2d)(void *y, const void *x, const void *w, const td_epilogue *e, const td_conv *g,
+                  const td_forms *forms) {
   static const td_epilogue none;
   if (is_empty(g)) return;
   if (!e) e = &none;
   td_conv f = e->chan ? *g : flatten(g);
   int m = winograd_tile(&f, f.oh, f.ow);
   bool done = is_depthwise(&f) ? TD_K(conv_depthwise)(y, x, w, e, &f)
-              : m              ? TD_K(conv_winograd)(y, x, w, e, &f, m)
+              : m              ? TD_K(conv_winograd)(y, x, w, e, &f, forms, m)
               : is_few(&f, f.c, f.o) ? TD_K(conv_few)(y, x, w, e, &f)
-                                     : TD_K(conv_direct)(y, x, w, e, &f);
+                                     : TD_K(conv_direct)(y, x, w, e, &f, forms);
   if (!done) TD_K(conv_plain)(y, x, w, e, &f);
 }
 
-void TD_K(conv2d_input_grad)(void *dx, const void *dy, const void *w, const td_conv *g) {
+void TD_K(conv2d_input_grad)(void *dx, const void *dy, const void *w, const td_conv *g,
+                             const td_forms *forms) {
   size_t count = g->n * g->h * g->w * g->c;
   if (!count) return;
   if (is_empty(g)) {
@@ -99,9 +101,9 @@ void TD_K(conv2d_input_grad)(void *dx, const void *dy, const void *w, const td_c
   td_conv f = flatten(g);
   int m = winograd_tile(&f, f.h, f.w);
   bool done = is_depthwise(&f) ? TD_K(conv_depthwise_input_grad)(dx, dy, w, &f)
-              : m              ? TD_K(conv_winograd_input_grad)(dx, dy, w, &f, m)
+              : m              ? TD_K(conv_winograd_input_grad)(dx, dy, w, &f, forms, m)
               : is_few(&f, f.o, f.c) ? TD_K(conv_few_input_grad)(dx, dy, w, &f)
-                                     : TD_K(conv_direct_input_grad)(dx, dy, w, &f);
+                                     : TD_K(conv_direct_input_grad)(dx, dy, w, &f, forms);
   if (!done) TD_K(conv_plain_input_grad)(dx, dy, w, &f);
 }
 

@@ -6,15 +6,16 @@
 
 /* Any geometry, by register tiles: real_conv_direct.c and real_conv_weight.c. */
 bool TD_K(conv_direct)(real *y, const real *x, const real *w, const td_epilogue *e,
-                       const td_conv *g);
-bool TD_K(conv_direct_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g);
+                       const td_conv *g, const td_forms *forms);
+bool TD_K(conv_direct_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g,
+                                  const td_forms *forms);
 bool TD_K(conv_direct_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);
 
 /* 3×3, stride and dilation 1, one group, by tiles of m×m results, m 2 or 4: real_conv_winograd.c. */
 bool TD_K(conv_winograd)(real *y, const real *x, const real *w, const td_epilogue *e,
-                         const td_conv *g, int m);
+                         const td_conv *g, const td_forms *forms, int m);
 bool TD_K(conv_winograd_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g,
-                                    int m);
+                                    const td_forms *forms, int m);
 
 /* The same tiles summed the other way, for the weights: real_conv_winograd_weight.c. */
 bool TD_K(conv_winograd_weight_grad)(real *dw, const real *x, const real *dy, const td_conv *g);

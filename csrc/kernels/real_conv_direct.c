@@ -7,13 +7,14 @@
  * the outputs of phase a (0 ≤ a < stride) read only the taps for which delta = (a + pad -
  * tap·dilation) / stride is whole, with input and output channels of the weights swapped.
  *
- * Weights are packed once per call as rows of output channels in the order in which tiles read
- * them, zeros filling the last vector. Each task then takes a band of rows of an image, copies it
- * with its padding to scratch as blocks of BLOCK channels in which neighbouring columns that a tile
- * reads are BLOCK elements apart (columns are sorted by their remainder modulo in_step), and runs
- * tiles over it. So padding, strides, dilation and groups are all dealt with while copying, and a
- * tile needs one table of offsets. When there are few input channels, the taps of a kernel row are
- * gathered side by side as if they were channels ("fold"). */
+ * Weights are packed once per call, or once while their values stay (forms.h), as rows of output
+ * channels in the order in which tiles read them, zeros filling the last vector. Each task then
+ * takes a band of rows of an image, copies it with its padding to scratch as blocks of BLOCK
+ * channels in which neighbouring columns that a tile reads are BLOCK elements apart (columns are
+ * sorted by their remainder modulo in_step), and runs tiles over it. So padding, strides, dilation
+ * and groups are all dealt with while copying, and a tile needs one table of offsets. When there
+ * are few input channels, the taps of a kernel row are gathered side by side as if they were
+ * channels ("fold"). */
 #include "kernels/isa.h"
 #include "kernels/real_conv.h"
 
@@ -74,6 +75,8 @@ typedef struct {
   const real *x, *w;
   real *y;
   const td_epilogue *e;         /* NULL in the input gradient */
+  const td_forms *forms;
+  td_form *form;                /* all packed weights, kept; NULL: in the shared block */
 } plan;
 
 /* ---- Geometry -------------------------------------------------------------------------------- */
@@ -233,6 +236,15 @@ static void fill_init(plan *p) {
 /* Bytes of packed weights of a unit of v vectors. */
 static size_t unit_bytes(const plan *p, size_t v) { return p->weight_rows * v * TD_VBYTES; }
 
+static td_form *take_form(const plan *p, size_t bytes) {
+  const td_conv *g = p->g;
+  td_form_key key = {.operand = p->w, .way = p->transposed,
+                     .size = {sizeof(real), g->h, g->w, g->c, g->kh, g->kw, g->o, g->groups,
+                              g->stride[0], g->stride[1], g->pad[0], g->pad[1], g->dilation[0],
+                              g->dilation[1]}};
+  return td_form_take(p->forms, &key, bytes);
+}
+
 /* Lays out the shared block and a task's; false when memory is refused. */
 static bool prepare(plan *p) {
   const td_conv *g = p->g;
@@ -243,21 +255,26 @@ static bool prepare(plan *p) {
   size_t init_at = off_at + conv_align(taps * conv_max(p->blocks, 1) * sizeof(size_t));
   size_t packed_at = init_at + conv_align(g->groups * p->vectors * TD_VBYTES);
   size_t all = g->groups * unit_bytes(p, p->vectors);
-  p->shared = packed_at + conv_align(conv_min(all, conv_max(PASS_BYTES, unit_bytes(p, 4))));
+  p->form = take_form(p, all);
+  p->shared = packed_at;
+  if (!p->form) p->shared += conv_align(conv_min(all, conv_max(PASS_BYTES, unit_bytes(p, 4))));
   p->local_line = p->group * conv_align(p->blocks * p->plane * sizeof(real));
   p->local_buffer = p->local_line;
   size_t line = (p->span_q[1] * p->in_step[1] + g->kw) * p->in_cg + BLOCK;
   if (p->fold) p->local_buffer += conv_align(line * sizeof(real));
   p->local = p->local_buffer + conv_align(p->band * p->span_q[1] * 4 * TD_VBYTES);
   p->base = td_scratch(p->shared + p->local);
-  if (!p->base) return false;
+  if (!p->base) {
+    if (p->form && !p->form->made) td_form_done(p->form, false);
+    return false;
+  }
   p->owner = td_thread_index();
   p->phase = (phase *)(p->base + phase_at);
   p->unit = (unit *)(p->base + unit_at);
   p->tap = (size_t *)(p->base + tap_at);
   p->off = (size_t *)(p->base + off_at);
   p->init = (real *)(p->base + init_at);
-  p->packed = (real *)(p->base + packed_at);
+  p->packed = p->form ? p->form->data : (real *)(p->base + packed_at);
   list_phases(p);
   list_units(p);
   fill_init(p);
@@ -523,6 +540,10 @@ static void run_items(void *ctx, size_t begin, size_t end) {
 /* As many units from pass_begin on as fit the memory for packed weights. */
 static void choose_pass(plan *p) {
   size_t all = p->units * p->g->groups, bytes = 0;
+  if (p->form) {
+    p->pass_end = all;
+    return;
+  }
   for (p->pass_end = p->pass_begin; p->pass_end < all; p->pass_end++) {
     bytes += unit_bytes(p, p->unit[p->pass_end % p->units].v);
     if (bytes > PASS_BYTES && p->pass_end > p->pass_begin) break;
@@ -536,24 +557,27 @@ static bool correlate(plan *p) {
                 (p->out_step[0] * p->out_step[1]);
   for (p->pass_begin = 0; p->pass_begin < p->units * p->g->groups; p->pass_begin = p->pass_end) {
     choose_pass(p);
-    td_parallel(p->pass_end - p->pass_begin, 1 + (16 << 10) / (p->weight_rows * TD_LANES + 1),
-                pack_units, p);
+    if (!p->form || !p->form->made)
+      td_parallel(p->pass_end - p->pass_begin, 1 + (16 << 10) / (p->weight_rows * TD_LANES + 1),
+                  pack_units, p);
+    if (p->form && !p->form->made) td_form_done(p->form, true);
     td_parallel(items, 1 + MIN_TASK / (work + 1), run_items, p);
   }
   return !p->failed;
 }
 
 bool TD_K(conv_direct)(real *y, const real *x, const real *w, const td_epilogue *e,
-                       const td_conv *g) {
+                       const td_conv *g, const td_forms *forms) {
   plan p;
   describe(&p, g, false);
-  p.x = x, p.w = w, p.y = y, p.e = e;
+  p.x = x, p.w = w, p.y = y, p.e = e, p.forms = forms;
   return correlate(&p);
 }
 
-bool TD_K(conv_direct_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g) {
+bool TD_K(conv_direct_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g,
+                                  const td_forms *forms) {
   plan p;
   describe(&p, g, true);
-  p.x = dy, p.w = w, p.y = dx;
+  p.x = dy, p.w = w, p.y = dx, p.forms = forms;
   return correlate(&p);
 }

@@ -1,7 +1,8 @@
 /* 3×3 convolution with stride 1 and its input gradient by Winograd's filtering (real_winograd.h).
  *
  * The gradient is the convolution of dy with the kernel turned round and its channels exchanged, so
- * both are one computation. Weights are transformed and packed once a call. A task takes a block of
+ * both are one computation. Weights are transformed and packed once a call, or once while their
+ * values stay (forms.h). A task takes a block of
  * tiles through three steps, so that what passes between them stays in the second-level cache:
  * input tiles are transformed to one matrix tiles×channels for each of the (m+2)² points, the
  * matrices are multiplied with the weights' by register tiles, and the products of a few output
@@ -49,6 +50,8 @@ typedef struct {
   bool failed;
   const real *w;
   real *y;
+  const td_forms *forms;
+  td_form *form;                /* all transformed weights, kept; NULL: in the shared block */
 } plan;
 
 /* ---- Sizes ----------------------------------------------------------------------------------- */
@@ -95,22 +98,32 @@ static void describe(plan *p, const td_conv *g, bool transposed, size_t m) {
   choose_block(p);
 }
 
+static td_form *take_form(const plan *p, size_t bytes) {
+  td_form_key key = {.operand = p->w, .way = 2 * p->m + p->transposed,
+                     .size = {sizeof(real), p->in.c, p->out_c}};
+  return td_form_take(p->forms, &key, bytes);
+}
+
 /* Lays out the shared block and a task's; false when memory is refused. */
 static bool prepare(plan *p) {
   size_t init_at = conv_align(p->blocks * sizeof(size_t));
   size_t zeros_at = init_at + conv_align(p->units * 2 * TD_VBYTES);
   size_t u_at = zeros_at + conv_align(p->depth * sizeof(real));
   size_t all = weights_of(p, p->units) * sizeof(real), one = weights_of(p, 1) * sizeof(real);
-  p->shared = u_at + conv_align(conv_min(all, conv_max(PASS_BYTES, one)));
+  p->form = take_form(p, all);
+  p->shared = u_at + (p->form ? 0 : conv_align(conv_min(all, conv_max(PASS_BYTES, one))));
   p->local = conv_align(p->points * p->v_pitch * sizeof(real)) +
              conv_align(p->points * p->m_pitch * sizeof(real));
   p->base = td_scratch(p->shared + p->local);
-  if (!p->base) return false;
+  if (!p->base) {
+    if (p->form && !p->form->made) td_form_done(p->form, false);
+    return false;
+  }
   p->owner = td_thread_index();
   p->off = (size_t *)p->base;
   p->init = (real *)(p->base + init_at);
   p->zeros = (real *)(p->base + zeros_at);
-  p->u = (real *)(p->base + u_at);
+  p->u = p->form ? p->form->data : (real *)(p->base + u_at);
   memset(p->zeros, 0, p->depth * sizeof(real));
   for (size_t b = 0; b < p->blocks; b++) p->off[b] = b * p->block * WINO_BLOCK;
   memset(p->init, 0, p->units * 2 * TD_VBYTES);
@@ -310,28 +323,30 @@ static void run_blocks(void *ctx, size_t begin, size_t end) {
 
 static bool correlate(plan *p) {
   if (!prepare(p)) return false;
-  size_t pass = conv_max(1, PASS_BYTES / (weights_of(p, 1) * sizeof(real)));
+  size_t pass = p->form ? p->units : conv_max(1, PASS_BYTES / (weights_of(p, 1) * sizeof(real)));
   size_t work = p->block * p->points * p->depth * p->out_c;
   for (p->pass_begin = 0; p->pass_begin < p->units; p->pass_begin = p->pass_end) {
     p->pass_end = conv_min(p->pass_begin + pass, p->units);
-    td_parallel(p->pass_end - p->pass_begin, 1 + (16 << 10) / (weights_of(p, 1)), pack_units, p);
+    if (!p->form || !p->form->made)
+      td_parallel(p->pass_end - p->pass_begin, 1 + (16 << 10) / (weights_of(p, 1)), pack_units, p);
+    if (p->form && !p->form->made) td_form_done(p->form, true);
     td_parallel(conv_ceil_div(p->tiles.total, p->block), 1 + MIN_TASK / (work + 1), run_blocks, p);
   }
   return !p->failed;
 }
 
 bool TD_K(conv_winograd)(real *y, const real *x, const real *w, const td_epilogue *e,
-                         const td_conv *g, int m) {
+                         const td_conv *g, const td_forms *forms, int m) {
   plan p;
   describe(&p, g, false, (size_t)m);
-  p.in.data = x, p.w = w, p.y = y, p.e = e;
+  p.in.data = x, p.w = w, p.y = y, p.e = e, p.forms = forms;
   return correlate(&p);
 }
 
 bool TD_K(conv_winograd_input_grad)(real *dx, const real *dy, const real *w, const td_conv *g,
-                                    int m) {
+                                    const td_forms *forms, int m) {
   plan p;
   describe(&p, g, true, (size_t)m);
-  p.in.data = dy, p.w = w, p.y = dx;
+  p.in.data = dy, p.w = w, p.y = dx, p.forms = forms;
   return correlate(&p);
 }

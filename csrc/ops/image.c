@@ -74,6 +74,14 @@ static void release_all(const td_call *c, td_tensor **t) {
   for (int i = 0; i < c->nin; i++) td_tensor_release(t[i]);
 }
 
+/* Where forms of t's values may be kept, in *f; NULL: nowhere. */
+static const td_forms *forms_of(const td_tensor *t, td_forms *f) {
+  td_storage *s = t->storage->is_lent ? t->storage->owner : t->storage;
+  if (!s) return NULL;
+  *f = (td_forms){&s->forms, s->version};
+  return f;
+}
+
 /* Sizes of images given as attributes. */
 static td_status want_sizes(const td_call *c, int slot) {
   for (int i = slot; i < slot + 2; i++)
@@ -97,12 +105,13 @@ static td_status conv2d_shape(td_call *c) {
 }
 static td_status conv2d_run(td_call *c) {
   td_conv g;
+  td_forms f;
   td_tensor *t[3];
   td_status s = contiguous_all(c, t);
   if (s) return s;
   conv_geometry(c, t[0]->shape, t[1]->shape, &g);
   td_epilogue e = {.bias = c->nin == 3 ? t[2]->data : NULL};
-  if (c->out[0]->numel) td_k(t[0]->dtype)->conv2d(c->out[0]->data, t[0]->data, t[1]->data, &e, &g);
+  if (c->out[0]->numel) td_k(t[0]->dtype)->conv2d(c->out[0]->data, t[0]->data, t[1]->data, &e, &g, forms_of(t[1], &f));
   release_all(c, t);
   return TD_OK;
 }
@@ -146,11 +155,12 @@ static td_status conv2d_input_grad_shape(td_call *c) {
 }
 static td_status conv2d_input_grad_run(td_call *c) {
   td_conv g;
+  td_forms f;
   td_tensor *t[2];
   td_status s = contiguous_all(c, t);
   if (s) return s;
   conv_geometry(c, c->out[0]->shape, t[1]->shape, &g);
-  if (c->out[0]->numel) td_k(t[0]->dtype)->conv2d_input_grad(c->out[0]->data, t[0]->data, t[1]->data, &g);
+  if (c->out[0]->numel) td_k(t[0]->dtype)->conv2d_input_grad(c->out[0]->data, t[0]->data, t[1]->data, &g, forms_of(t[1], &f));
   release_all(c, t);
   return TD_OK;
 }
@@ -259,6 +269,7 @@ static td_status conv2d_fused_shape(td_call *c) {
 }
 static td_status conv2d_fused_run(td_call *c) {
   td_conv g;
+  td_forms f;
   td_tensor *t[5];
   int at[3];
   td_status s = contiguous_all(c, t);
@@ -269,7 +280,7 @@ static td_status conv2d_fused_run(td_call *c) {
   if (at[0]) e.bias = t[at[0]]->data;
   if (at[1]) e.chan = t[at[1]]->data;
   if (at[2]) e.add = t[at[2]]->data;
-  if (c->out[0]->numel) td_k(t[0]->dtype)->conv2d(c->out[0]->data, t[0]->data, t[1]->data, &e, &g);
+  if (c->out[0]->numel) td_k(t[0]->dtype)->conv2d(c->out[0]->data, t[0]->data, t[1]->data, &e, &g, forms_of(t[1], &f));
   release_all(c, t);
   return TD_OK;
 }

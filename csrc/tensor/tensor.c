@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include "base/alloc.h"
+#include "kernels/forms.h"
 #include "kernels/kernels.h"
 
 void (*td_tensor_node_release)(struct td_node *);
@@ -33,6 +34,7 @@ td_storage *td_storage_wrap(void *data, size_t bytes, void (*release)(td_storage
 
 void td_storage_release(td_storage *s) {
   if (!s || --s->refs > 0) return;
+  if (s->forms) td_forms_free(&s->forms);
   if (s->home) {
     td_free(s->home, HEAD_BYTES + s->bytes);
     return;

@@ -11,7 +11,8 @@
 
 /* Bytes that one or more tensors look at. A small storage lives in one block with the tensor it was made for, `home`,
  * and the block lives as long as the storage. `release`, when set, gives back memory that is not the allocator's
- * (a memory-mapped file). `version` counts writes in place, so that a gradient can tell a spoiled operand. */
+ * (a memory-mapped file). `version` counts writes in place, so that a gradient can tell a spoiled operand, and a form
+ * that kernels prepared of the values (kernels/forms.h) whether it holds. */
 typedef struct td_storage {
   void *data;
   size_t bytes;
@@ -22,6 +23,8 @@ typedef struct td_storage {
   struct td_tensor *home;
   uint32_t era;           /* td_capture_era when it was made */
   bool is_virtual;        /* stands for values that a captured program will compute; `data` must not be touched */
+  bool is_lent;           /* an operand of a program; `owner`: the storage whose memory it shows, or NULL */
+  struct td_form *forms;  /* prepared of the values */
 } td_storage;
 
 struct td_node;  /* the tape's, see graph/tape.h; this folder only carries the pointer */
