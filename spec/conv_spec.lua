@@ -98,6 +98,83 @@ describe("3×3 convolutions", function()
   end)
 end)
 
+describe("weights that are used again", function()
+  -- channels in and out, image size, options: by tiles of 4×4 and 2×2, directly, with strides, 1×1, first layers
+  local kinds = {
+    {16, 24, 12, 3, {padding = 1}}, {16, 16, 2, 3, {padding = {1, 0}}, 30}, {8, 32, 9, 3, {padding = 1}},
+    {16, 16, 9, 3, {padding = 1, stride = 2}}, {24, 16, 6, 1, {padding = 0}}, {3, 16, 9, 3, {padding = 1}}, {32, 32, 8, 3,
+      {padding = 1, groups = 2}},
+  }
+
+  -- asks(k, fresh): results with weights k and with a copy of them that nobody has seen, the same to the last bit
+  local function each(check)
+    local g = tide.generator(8)
+    for i, e in ipairs(kinds) do
+      local c, o, size, window, opts, wide = unpack(e)
+      local x, k = g:randn(2, size, wide or size, c), g:randn(window, window, c / (opts.groups or 1), o)
+      local shape = x:conv2d(k:clone(), opts).shape
+      local dy, back = g:randn(shape), {height = size, width = wide or size}
+      for name, v in pairs(opts) do back[name] = v end
+      local function both(w) return {x:conv2d(w, opts):tobytes(), dy:conv2d_input_grad(w, back):tobytes()} end
+      check(k, both, x, opts, ("kind %d"):format(i))
+    end
+  end
+
+  it("give the same bits, and other ones when they are written to", function()
+    each(function(k, both, _, _, name)
+      for _ = 1, 4 do assert.are.same(both(k:clone()), both(k), name) end
+      local before = both(k)
+      for _ = 1, 3 do
+        k:mul_(1.5)
+        for _ = 1, 3 do assert.are.same(both(k:clone()), both(k), name) end
+      end
+      assert.are_not.same(before, both(k), name)
+      local row = k[1]  -- a view writes to the same memory
+      row:add_(1)
+      assert.are.same(both(k:clone()), both(k), name)
+    end)
+  end)
+
+  it("are noticed by captured functions, also when a captured function writes them", function()
+    each(function(k, _, x, opts, name)
+      local f = tide.capture(function(v) return v:conv2d(k, opts) end)
+      local step = tide.capture(function(v)
+        local y = v:conv2d(k, opts)
+        k:mul_(0.5)
+        return y + v:conv2d(k, opts)
+      end)
+      tide.no_grad(function()
+        for round = 1, 4 do
+          local at = name .. " round " .. round
+          for _ = 1, 3 do assert.close(f(x), x:conv2d(k:clone(), opts), 1e-6, at) end
+          local expected = x:conv2d(k:clone(), opts) + x:conv2d(k * 0.5, opts)
+          assert.close(step(x), expected, 1e-5, at)
+          assert.close(f(x), x:conv2d(k:clone(), opts), 1e-6, at)
+          k:add_(0.25)
+        end
+      end)
+    end)
+  end)
+
+  it("are prepared in memory that goes with them, and not for values that nobody asks for again", function()
+    local x, k, bytes = tide.randn(1, 16, 16, 64), tide.randn(3, 3, 64, 64), 9 * 64 * 64 * 4
+    local function held(f)  -- in sizes of k
+      local before = helper.live()
+      f()
+      return math.floor((helper.live() - before) / bytes + 0.5)
+    end
+    local function convolve() x:conv2d(k, {padding = 1}) end
+    assert.are.equal(0, held(function()  -- as in training
+      for _ = 1, 5 do
+        convolve()
+        k:add_(1)
+      end
+    end))
+    assert.are.equal(4, held(function() for _ = 1, 5 do convolve() end end))
+    assert.is_true(held(function() k = nil end) <= -5)
+  end)
+end)
+
 describe("precision", function()
   it("says the mode and takes the two there are", function()
     assert.are.equal("fast", tide.precision())

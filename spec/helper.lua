@@ -119,8 +119,10 @@ function M.awkward(x)
 end
 
 --- Bytes live after collecting all garbage. A graph that holds Lua functions goes layer by layer, and a layer may hold
---- no bytes of its own: only when several collections in a row free nothing is there nothing left.
+--- no bytes of its own: only when several collections in a row free nothing is there nothing left. Compiled traces hold
+--- what they met as constants, so they go first.
 function M.live()
+  if jit then jit.flush() end
   local one = tide.ones(1)
   for _ = 1, 16 do local _ = one + 1 end  -- as many tensors for numbers as the core keeps for reuse
   local live, idle = tide.memory().live, 0

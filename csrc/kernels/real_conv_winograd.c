@@ -38,6 +38,7 @@ typedef struct {
   size_t blocks, depth;         /* blocks of WINO_BLOCK input channels, and channels with the filling */
   size_t vectors, units;        /* of output channels; a unit is two vectors, or one at the end */
   size_t block, chunk;          /* tiles of a block; units whose products are in memory at a time */
+  size_t parts;                 /* tasks that share the units of a block */
   size_t v_pitch, m_pitch;      /* elements from a point to the next, of tiles and of products */
   size_t pass_begin, pass_end;  /* units whose weights are in memory */
   /* parts of the shared block: where each channel block begins, the bias, zeros for a pixel, and
@@ -65,6 +66,16 @@ static size_t weights_of(const plan *p, size_t units) {
   return units * p->points * p->depth * 2 * TD_LANES;
 }
 
+/* Cuts few blocks so that all threads have equally much: into shorter ones, or when a block is too
+ * short for that, by output channels. */
+static void share_blocks(plan *p) {
+  size_t threads = (size_t)td_threads(), n = conv_ceil_div(p->tiles.total, p->block);
+  size_t more = n < 4 * threads ? conv_round_up(n, threads) : n;
+  if (conv_ceil_div(p->tiles.total, more) >= TILE_ROWS_2) n = more;
+  p->block = conv_ceil_div(p->tiles.total, n);
+  p->parts = n < threads ? conv_min(p->units, conv_ceil_div(threads, n)) : 1;
+}
+
 /* Tiles of a block: what the second-level cache holds, or when that is too little, long blocks
  * that read the weights seldom, with their products all in memory. */
 static void choose_block(plan *p) {
@@ -73,8 +84,7 @@ static void choose_block(plan *p) {
   size_t rows = conv_min(INPUT_BYTES / tile_bytes / TILE_ROWS_2, LONG_BLOCK);
   bool is_long = rows < LEAST_BLOCK;
   p->block = (is_long ? LONG_BLOCK : rows) * TILE_ROWS_2;
-  size_t even = conv_ceil_div(p->tiles.total, (size_t)td_threads());
-  p->block = conv_min(p->block, conv_max(even, TILE_ROWS_2));
+  share_blocks(p);
   p->chunk = is_long ? p->units : conv_max(1, CHUNK_BYTES / (p->block * product_bytes));
   p->chunk = conv_min(p->chunk, p->units);
   /* one line more, so that the points of a tile do not fall on the same lines of the cache */
@@ -304,6 +314,7 @@ static void run_chunk(const plan *p, size_t u0, size_t u1, size_t first, size_t 
   }
 }
 
+/* Items are the parts of all blocks. */
 static void run_blocks(void *ctx, size_t begin, size_t end) {
   plan *p = ctx;
   char *mine = p->owner == td_thread_index() ? p->base + p->shared : td_scratch(p->local);
@@ -314,23 +325,26 @@ static void run_blocks(void *ctx, size_t begin, size_t end) {
   real *v = (real *)mine;
   real *products = (real *)(mine + conv_align(p->points * p->v_pitch * sizeof(real)));
   for (size_t i = begin; i < end; i++) {
-    size_t first = i * p->block, count = conv_min(p->block, p->tiles.total - first);
+    size_t first = i / p->parts * p->block, count = conv_min(p->block, p->tiles.total - first);
+    size_t units = p->pass_end - p->pass_begin, part = i % p->parts;
+    size_t u = p->pass_begin + units * part / p->parts;
+    size_t last = p->pass_begin + units * (part + 1) / p->parts;
     for (size_t t = 0; t < count; t++) transform_tile(p, first + t, v + t * WINO_BLOCK);
-    for (size_t u = p->pass_begin; u < p->pass_end; u += p->chunk)
-      run_chunk(p, u, conv_min(u + p->chunk, p->pass_end), first, count, v, products);
+    for (; u < last; u += p->chunk)
+      run_chunk(p, u, conv_min(u + p->chunk, last), first, count, v, products);
   }
 }
 
 static bool correlate(plan *p) {
   if (!prepare(p)) return false;
   size_t pass = p->form ? p->units : conv_max(1, PASS_BYTES / (weights_of(p, 1) * sizeof(real)));
-  size_t work = p->block * p->points * p->depth * p->out_c;
+  size_t work = p->block * p->points * p->depth * p->out_c / p->parts;
   for (p->pass_begin = 0; p->pass_begin < p->units; p->pass_begin = p->pass_end) {
     p->pass_end = conv_min(p->pass_begin + pass, p->units);
     if (!p->form || !p->form->made)
       td_parallel(p->pass_end - p->pass_begin, 1 + (16 << 10) / (weights_of(p, 1)), pack_units, p);
     if (p->form && !p->form->made) td_form_done(p->form, true);
-    td_parallel(conv_ceil_div(p->tiles.total, p->block), 1 + MIN_TASK / (work + 1), run_blocks, p);
+    td_parallel(conv_ceil_div(p->tiles.total, p->block) * p->parts, 1 + MIN_TASK / (work + 1), run_blocks, p);
   }
   return !p->failed;
 }
