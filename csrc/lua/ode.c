@@ -224,7 +224,10 @@ static td_status capture_field(lua_State *L, td_field *f, bool gradient) {
   int index = lua_gettop(L);
   bool yes = false;
   td_status s = lua_isfunction(L, index) ? ask(L, index, false, &yes) : TD_OK;
-  if (!s && yes && td_field_capture(f, gradient, (size_t)number_field(L, 4, "keep"))) {
+  size_t keep = (size_t)number_field(L, 4, "keep");
+  bool fails = !s && yes && td_field_capture(f, gradient, keep);
+  for (int i = 0; i < 2 && f->half[i] && yes && !s && !fails; i++) fails = td_field_capture(f->half[i], gradient, keep);
+  if (fails) {
     tdl_push_error(L);
     s = ask(L, index, true, &yes);
   }
@@ -295,6 +298,7 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
   bool moves = !s && r->ts[r->nt - 1] != r->ts[0] && r->f->record;
   if (moves) s = first_call(r, y0, slope);
   if (!s && was) s = add_params(L, 4, r->f);
+  if (!s) s = td_ode_share_externals(r);
   if (moves && !s) s = capture_field(L, r->f, was && (leads || r->f->nexternals));
   if (!s && r->nevents) {
     td_tensor *room = td_auto(td_tensor_new(y0->dtype, y0->ndim, y0->shape));
@@ -382,8 +386,19 @@ static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tenso
     td_ode_recorded_free(r);
     return NULL;
   }
+  lua_getfield(L, 4, "halves");
+  for (int i = 0, halves = lua_gettop(L); i < 2 && lua_istable(L, halves); i++) {
+    lua_rawgeti(L, halves, i + 1);
+    r->f->half[i] = tdl_field_for(L, lua_gettop(L), form, y0);
+    if (!r->f->half[i]) {
+      td_ode_recorded_free(r);
+      return NULL;
+    }
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
   lua_getfield(L, 4, "jacobian");
-  if (lua_isfunction(L, -1)) tdl_field_set_jacobian(L, r->f, lua_gettop(L));
+  if (lua_isfunction(L, -1)) tdl_field_set_jacobian(L, r->f->half[1] ? r->f->half[1] : r->f, lua_gettop(L));
   lua_pop(L, 1);
   for (size_t i = 0; i < r->nts; i++) r->ts[i] = td_tensor_get(times, i * times->stride[0]);
   return r;

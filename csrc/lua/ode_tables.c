@@ -41,6 +41,7 @@ static void set_dirk(lua_State *L, const td_dirk *d) {
   set_row(L, "c", c, d->stages);
   set_row(L, "e", d->e, d->stages);
   set_number(L, "e0", d->e0);
+  if (d->easy) set_matrix(L, "easy", &d->easy[0][0], d->stages, d->stages, TD_DIRK_STAGES);
   lua_pushboolean(L, td_dirk_stiffly_accurate(d)), lua_setfield(L, -2, "stiffly_accurate");
   lua_setfield(L, -2, "dirk");
 }

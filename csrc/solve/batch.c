@@ -396,13 +396,6 @@ static td_status join_externals(td_field *all, td_field *f) {
   return s;
 }
 
-static td_status take_externals(td_field *f, td_field *all) {
-  if (!f) return TD_OK;
-  for (size_t i = 0; i < f->nexternals; i++) td_tensor_release(f->externals[i]);
-  f->nexternals = 0;
-  return join_externals(f, all);
-}
-
 td_status td_batch_explore(td_batch *b, const void *y0, void *slopes) {
   td_field *f = &b->f->base;
   size_t bytes = bytes_of(f), mark = td_auto_mark();
@@ -436,8 +429,8 @@ td_status td_batch_explore(td_batch *b, const void *y0, void *slopes) {
     if (!s) s = join_externals(f, e->reset);
   }
   for (size_t i = 0; i < b->nevents && !s; i++) {
-    s = take_externals(b->events[i].value, f);
-    if (!s) s = take_externals(b->events[i].reset, f);
+    s = td_field_share_externals(b->events[i].value, f);
+    if (!s && b->events[i].reset) s = td_field_share_externals(b->events[i].reset, f);
   }
   share_externals(b);
   td_free(all, (b->n + 1) * sizeof *all);

@@ -1,7 +1,10 @@
 /* Diagonally implicit Runge–Kutta methods. A stage is a simplified Newton iteration with one Jacobian and one
  * factorisation for all stages of a step and, while it converges, of the steps after it; slopes come from the stage
  * equation, never from f at a stage, so that stiffness does not blow up the iteration's error. The extension is the
- * cubic through both ends and their slopes. */
+ * cubic through both ends and their slopes.
+ *
+ * Where f has halves and the method an explicit tableau too, the pair is an additive method (Kennedy, Carpenter 2003):
+ * Newton's iteration sees the stiff half alone, and the easy one is evaluated at each stage that it found. */
 #include "solve/dirk.h"
 #include <math.h>
 #include <string.h>
@@ -10,7 +13,10 @@
 #include "solve/integrate.h"
 
 /* Vectors of the workspace: slopes first, then stage states, then scratch. */
-enum { SLOPES = 0, STATES = TD_DIRK_STAGES, BARS = 2 * TD_DIRK_STAGES, BASE = 3 * TD_DIRK_STAGES, RESIDUAL, ROOM };
+enum {
+  SLOPES = 0, STATES = TD_DIRK_STAGES, BARS = 2 * TD_DIRK_STAGES, BASE = 3 * TD_DIRK_STAGES, RESIDUAL, ROOM,
+  EASY = ROOM, EASY_BARS = EASY + TD_DIRK_STAGES, SPLIT_ROOM = EASY_BARS + TD_DIRK_STAGES  /* of the easy half */
+};
 
 typedef struct {
   td_implicit m;
@@ -19,6 +25,8 @@ typedef struct {
   bool accurate, explicit_first;
   double gamma, c[TD_DIRK_STAGES];
   bool slow;  /* the Jacobian served badly in the last step */
+  bool split, have_first;   /* f in halves; those at (t, y) are known */
+  td_stepper easy, stiff;   /* views of the stepper for calls of each half */
 } dirk;
 
 double td_dirk_c(const td_dirk *m, int i) {
@@ -37,12 +45,14 @@ static td_status make(td_stepper *s) {
   dirk *x = td_alloc(sizeof *x);
   if (!x) return td_last_status();
   const td_dirk *d = s->method->table;
-  *x = (dirk){.d = d, .stages = d->stages, .accurate = td_dirk_stiffly_accurate(d),
-              .explicit_first = d->a[0][0] == 0, .gamma = d->a[d->stages - 1][d->stages - 1]};
+  bool split = d->easy && s->f->half[0];
+  *x = (dirk){.d = d, .stages = d->stages, .accurate = td_dirk_stiffly_accurate(d) && !split, .split = split,
+              .easy = *s, .stiff = *s, .explicit_first = d->a[0][0] == 0, .gamma = d->a[d->stages - 1][d->stages - 1]};
   for (int i = 0; i < d->stages; i++) x->c[i] = td_dirk_c(d, i);
   s->own = x;
+  if (split) x->easy.f = s->f->half[0], x->stiff.f = s->f->half[1];
   td_stepper_room(s, 1);
-  return td_implicit_make(&x->m, s, ROOM, 0, true);
+  return td_implicit_make(&x->m, s, split ? SPLIT_ROOM : ROOM, 0, true);
 }
 
 static void release(td_stepper *s) {
@@ -54,16 +64,28 @@ static void release(td_stepper *s) {
 
 static double *slope_of(const dirk *x, int i) { return td_implicit_vector(&x->m, (size_t)(SLOPES + i)); }
 static double *state_of(const dirk *x, int i) { return td_implicit_vector(&x->m, (size_t)(STATES + i)); }
+static double *easy_of(const dirk *x, int i) { return td_implicit_vector(&x->m, (size_t)(EASY + i)); }
 static double *scratch(const dirk *x, int i) { return td_implicit_vector(&x->m, (size_t)i); }
 
-/* out = y + h Σ_{j<count} w[j] k[j] */
-static void advance_by(const dirk *x, const double *w, int count, double h, double *out) {
+static double dot(size_t n, const double *a, const double *b) {
+  double sum = 0;
+  for (size_t i = 0; i < n; i++) sum += a[i] * b[i];
+  return sum;
+}
+static void add(size_t n, double *sum, double c, const double *x) {
+  for (size_t i = 0; i < n; i++) sum[i] += c * x[i];
+}
+
+/* The weights of the easy half's slopes in stage i. */
+static const double *easy_row(const dirk *x, int i) { return x->split ? x->d->easy[i] : NULL; }
+
+/* out = y + h Σ_{j<count} (w[j] k[j] + easy[j] of the easy half's) */
+static void advance_by(const dirk *x, const double *w, const double *easy, int count, double h, double *out) {
   size_t n = x->m.n;
   memcpy(out, x->m.y, n * sizeof *out);
   for (int j = 0; j < count; j++) {
-    if (w[j] == 0) continue;
-    const double *k = slope_of(x, j);
-    for (size_t i = 0; i < n; i++) out[i] += h * w[j] * k[i];
+    if (w[j] != 0) add(n, out, h * w[j], slope_of(x, j));
+    if (easy && easy[j] != 0) add(n, out, h * easy[j], easy_of(x, j));
   }
 }
 
@@ -78,18 +100,22 @@ static void predict(const dirk *x, int i, double *k) {
   for (size_t e = 0; e < n; e++) k[e] = (1 - w) * a[e] + w * b[e];
 }
 
+/* The stepper whose f the implicit stages solve for. */
+static td_stepper *implicit_part(td_stepper *s, dirk *x) { return x->split ? &x->stiff : s; }
+
 /* Solves (Y − base)/(hγ) = f(t, Y) from the slope at hand. */
 static td_status iterate(td_stepper *s, dirk *x, int i, double h, td_newton_verdict *verdict) {
+  td_stepper *part = implicit_part(s, x);
   size_t n = x->m.n;
   double *base = scratch(x, BASE), *r = scratch(x, RESIDUAL), *y = state_of(x, i), *k = slope_of(x, i);
   double hg = h * x->gamma, t = td_stepper_time(s, x->c[i]);
   td_newton w = td_newton_begin(&x->m, s);
   for (size_t e = 0; e < n; e++) y[e] = base[e] + hg * k[e];
   for (*verdict = TD_NEWTON_GO_ON; *verdict == TD_NEWTON_GO_ON;) {
-    td_status status = td_implicit_eval(&x->m, s, t, y, r);
+    td_status status = td_implicit_eval(&x->m, part, t, y, r);
     if (status) return status;
     for (size_t e = 0; e < n; e++) r[e] -= (y[e] - base[e]) / hg;
-    status = td_implicit_solve(&x->m, s, false, 1e-3, r);
+    status = td_implicit_solve(&x->m, part, false, 1e-3, r);
     if (status) return status;
     for (size_t e = 0; e < n; e++) y[e] += r[e];
     *verdict = td_newton_judge(&w, &x->m, s, r, 1);
@@ -99,20 +125,48 @@ static td_status iterate(td_stepper *s, dirk *x, int i, double h, td_newton_verd
   return TD_OK;
 }
 
+/* Both halves at (t, y), and f there. */
+static td_status first_slopes(td_stepper *s, dirk *x) {
+  size_t n = x->m.n;
+  if (!x->have_first) {
+    td_status status = td_implicit_eval(&x->m, &x->easy, s->first_time, x->m.y, easy_of(x, 0));
+    if (!status) status = td_implicit_eval(&x->m, &x->stiff, s->first_time, x->m.y, slope_of(x, 0));
+    if (status) return status;
+    x->have_first = true;
+  }
+  double *sum = scratch(x, BASE);
+  memcpy(sum, slope_of(x, 0), n * sizeof *sum);
+  add(n, sum, 1, easy_of(x, 0));
+  td_implicit_narrow(s, sum, s->f0);
+  s->have_f0 = true;
+  return TD_OK;
+}
+
 /* All stages with the factorisation at hand. */
 static td_status run_stages(td_stepper *s, dirk *x, double h, td_newton_verdict *verdict) {
   td_status status = TD_OK;
   *verdict = TD_NEWTON_CONVERGED;
   if (x->explicit_first) {
-    td_implicit_widen(s, s->f0, slope_of(x, 0));
+    if (!x->split) td_implicit_widen(s, s->f0, slope_of(x, 0));
     memcpy(state_of(x, 0), x->m.y, x->m.n * sizeof(double));
   }
   for (int i = x->explicit_first; i < x->stages && !status && *verdict == TD_NEWTON_CONVERGED; i++) {
-    advance_by(x, x->d->a[i], i, h, scratch(x, BASE));
+    advance_by(x, x->d->a[i], easy_row(x, i), i, h, scratch(x, BASE));
     if (i > 0) predict(x, i, slope_of(x, i));
     else td_implicit_widen(s, s->f0, slope_of(x, i));
     status = iterate(s, x, i, h, verdict);
+    if (!status && x->split && *verdict == TD_NEWTON_CONVERGED)
+      status = td_implicit_eval(&x->m, &x->easy, td_stepper_time(s, x->c[i]), state_of(x, i), easy_of(x, i));
   }
+  return status;
+}
+
+/* The Jacobian at (t, y), and f there. */
+static td_status refresh(td_stepper *s, dirk *x) {
+  if (!x->split) return td_implicit_refresh(&x->m, s, NULL);
+  td_status status = first_slopes(s, x);
+  if (!status) status = td_implicit_linearise(&x->m, &x->stiff, s->first_time, x->m.y, NULL);
+  x->m.have_jacobian = x->m.current = !status;
   return status;
 }
 
@@ -123,7 +177,7 @@ static td_status solve_stages(td_stepper *s, dirk *x, td_newton_verdict *verdict
   x->slow = false;
   bool reuse = x->m.have_jacobian && !x->m.exact;
   for (int attempt = reuse ? 0 : 1; attempt < 2; attempt++) {
-    td_status status = attempt == 1 && !x->m.current ? td_implicit_refresh(&x->m, s, NULL) : td_stepper_slope(s);
+    td_status status = attempt == 1 && !x->m.current ? refresh(s, x) : x->split ? first_slopes(s, x) : td_stepper_slope(s);
     if (status) return status;
     *verdict = TD_NEWTON_DIVERGED;
     if (!td_implicit_factor(&x->m, s, shift)) continue;
@@ -135,7 +189,8 @@ static td_status solve_stages(td_stepper *s, dirk *x, td_newton_verdict *verdict
 }
 
 /* h (Σ e[i] k[i] + e0 f(t, y)). It is not damped by (I − hγJ)⁻¹: slopes are those of the stage equations, free of
- * the iteration's error, and a damped estimate would let steps grow beyond what the extension resolves. */
+ * the iteration's error, and a damped estimate would let steps grow beyond what the extension resolves. With
+ * halves y₁ is not a stage, and what the easy half does to fast components stays in it: nothing to be damped either. */
 static void estimate(td_stepper *s, dirk *x) {
   const td_dirk *d = x->d;
   size_t n = x->m.n;
@@ -146,7 +201,7 @@ static void estimate(td_stepper *s, dirk *x) {
   td_implicit_widen(s, s->f0, f0);
   for (size_t i = 0; i < n; i++) {
     double sum = d->e0 * f0[i];
-    for (int j = 0; j < x->stages; j++) sum += d->e[j] * slope_of(x, j)[i];
+    for (int j = 0; j < x->stages; j++) sum += d->e[j] * (slope_of(x, j)[i] + (x->split ? easy_of(x, j)[i] : 0));
     err[i] = h * sum;
   }
   td_implicit_narrow(s, err, td_stepper_vector(s, 0));
@@ -164,7 +219,7 @@ static td_status step(td_stepper *s, td_step_result *result) {
   }
   int last = x->stages - 1;
   double *y1 = scratch(x, BASE);
-  if (!x->accurate) advance_by(x, x->d->b, x->stages, s->end - s->t, y1);
+  if (!x->accurate) advance_by(x, x->d->b, x->split ? x->d->b : NULL, x->stages, s->end - s->t, y1);
   td_implicit_narrow(s, x->accurate ? state_of(x, last) : y1, s->y1);
   if (x->accurate && x->c[last] == 1) {
     td_implicit_narrow(s, slope_of(x, last), s->f1);
@@ -176,7 +231,7 @@ static td_status step(td_stepper *s, td_step_result *result) {
 
 static td_status start(td_stepper *s) {
   dirk *x = s->own;
-  x->m.have_jacobian = x->m.current = false;
+  x->m.have_jacobian = x->m.current = x->have_first = false;
   return TD_OK;
 }
 
@@ -187,7 +242,7 @@ static td_status load(td_stepper *s, const char *from) {
 
 static td_status accept(td_stepper *s) {
   dirk *x = s->own;
-  x->m.current = false;
+  x->m.current = x->have_first = false;
   if (x->slow) x->m.have_jacobian = false;
   return TD_OK;
 }
@@ -210,14 +265,6 @@ static td_status bars_new(bars *g, size_t n) {
   return TD_OK;
 }
 
-static double dot(size_t n, const double *a, const double *b) {
-  double sum = 0;
-  for (size_t i = 0; i < n; i++) sum += a[i] * b[i];
-  return sum;
-}
-static void add(size_t n, double *sum, double c, const double *x) {
-  for (size_t i = 0; i < n; i++) sum[i] += c * x[i];
-}
 static void add_to(double *sum, double x) {
   if (sum) *sum += x;
 }
@@ -242,30 +289,44 @@ static void back_dense(td_stepper *s, dirk *x, const td_step_back *b, bars *g, c
   }
 }
 
+/* What the easy half's slope in stage i gives to the stage's state, in g->w: nothing without halves. */
+static td_status back_easy(td_stepper *s, dirk *x, td_step_back *b, bars *g, int i, double *tau) {
+  if (!x->split) return TD_OK;
+  return td_implicit_vjp(&x->m, &x->easy, td_stepper_time(s, x->c[i]), state_of(x, i), scratch(x, EASY_BARS + i), g->w, tau,
+                         b->dexternal);
+}
+
 /* Stage i: its slope's cotangent through (I − hγJᵢᵀ)⁻¹, with the Jacobian at the converged stage, to y, to the slopes
  * before, and to what f depends on. */
 static td_status back_stage(td_stepper *s, dirk *x, td_step_back *b, bars *g, int i) {
+  td_stepper *part = implicit_part(s, x);
   size_t n = x->m.n;
   double h = s->end - s->t, t = td_stepper_time(s, x->c[i]), tau = 0, diagonal = x->d->a[i][i];
   double *kbar = scratch(x, BARS + i);
-  td_status status = TD_OK;
+  td_status status = back_easy(s, x, b, g, i, &tau);
+  if (status) return status;
   if (diagonal != 0) {
-    status = td_implicit_linearise(&x->m, s, t, state_of(x, i), NULL);
+    if (x->split) add(n, kbar, h * diagonal, g->w);
+    status = td_implicit_linearise(&x->m, part, t, state_of(x, i), NULL);
     x->m.current = x->m.have_jacobian = false;
     if (!status && !td_implicit_factor(&x->m, s, 1 / (h * diagonal)))
       status = td_fail(TD_ESOLVE, "%s: the matrix of a stage at t=%g is singular in the backward pass", s->f->who, t);
-    if (!status) status = td_implicit_solve(&x->m, s, true, 1e-13, kbar);
+    if (!status) status = td_implicit_solve(&x->m, part, true, 1e-13, kbar);
     if (status) return status;
     for (size_t e = 0; e < n; e++) kbar[e] *= x->m.shift;
   }
-  status = td_implicit_vjp(&x->m, s, t, state_of(x, i), kbar, g->solved, &tau, b->dexternal);
+  status = td_implicit_vjp(&x->m, part, t, state_of(x, i), kbar, g->solved, &tau, b->dexternal);
   if (status) return status;
+  if (x->split) add(n, g->solved, 1, g->w);
   add(n, g->y, 1, g->solved);
   add_to(b->tbar, tau);
   double sum = x->c[i] * tau;
   for (int j = 0; j <= i; j++) {
     sum += x->d->a[i][j] * dot(n, g->solved, slope_of(x, j));
     if (j < i) add(n, scratch(x, BARS + j), h * x->d->a[i][j], g->solved);
+    if (j == i || !x->split) continue;
+    sum += x->d->easy[i][j] * dot(n, g->solved, easy_of(x, j));
+    add(n, scratch(x, EASY_BARS + j), h * x->d->easy[i][j], g->solved);
   }
   add_to(b->hbar, sum);
   return TD_OK;
@@ -292,10 +353,11 @@ static td_status back_all(td_stepper *s, dirk *x, td_step_back *b, bars *g) {
   td_status status = TD_OK;
   bool stage_end = x->accurate && x->c[last] == 1;
   memset(scratch(x, BARS), 0, (size_t)x->stages * n * sizeof(double));
+  if (x->split) memset(scratch(x, EASY_BARS), 0, (size_t)x->stages * n * sizeof(double));
   td_implicit_widen(s, b->lambda, g->y1);
   if (!x->accurate) {
     double *sum = scratch(x, BASE);
-    advance_by(x, x->d->b, x->stages, h, sum);
+    advance_by(x, x->d->b, x->split ? x->d->b : NULL, x->stages, h, sum);
     y1 = sum;
   }
   if (b->ndense) {
@@ -313,8 +375,12 @@ static td_status back_all(td_stepper *s, dirk *x, td_step_back *b, bars *g) {
   for (int j = 0; j < x->stages; j++) {
     add(n, scratch(x, BARS + j), h * x->d->b[j], g->y1);
     add_to(b->hbar, x->d->b[j] * dot(n, slope_of(x, j), g->y1));
+    if (!x->split) continue;
+    add(n, scratch(x, EASY_BARS + j), h * x->d->b[j], g->y1);
+    add_to(b->hbar, x->d->b[j] * dot(n, easy_of(x, j), g->y1));
   }
   if (x->explicit_first) add(n, scratch(x, BARS), 1, g->f0);
+  if (x->split) add(n, scratch(x, EASY_BARS), 1, g->f0);
   for (int i = last; i >= 0 && !status; i--) status = back_stage(s, x, b, g, i);
   if (!status && !x->explicit_first && b->ndense) status = back_slope(s, x, b, g, false, x->m.y, g->f0, g->y);
   if (!status) td_implicit_narrow(s, g->y, b->lambda);

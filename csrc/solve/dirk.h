@@ -11,6 +11,7 @@ typedef struct {
   int stages;
   double a[TD_DIRK_STAGES][TD_DIRK_STAGES];
   double b[TD_DIRK_STAGES], e[TD_DIRK_STAGES];  /* e: b less the embedded weights; zero: no estimate */
+  const double (*easy)[TD_DIRK_STAGES];  /* the explicit half of an additive pair, with the same b and e; NULL: none */
   double e0;       /* the estimate's weight of f(t, y), for methods whose first stage is not that */
 } td_dirk;
 

@@ -43,11 +43,41 @@ static const td_dirk kvaerno5 = {
         0.06962479448202728 - 0.26, 0.26},
 };
 
-/* The implicit halves of Kennedy and Carpenter's additive pairs. */
+/* Kennedy and Carpenter's additive pairs: `easy` is the explicit half, for a right-hand side in two. */
+static const double kencarp3_easy[4][TD_DIRK_STAGES] = {
+  {0},
+  {2 * 1767732205903. / 4055673282236},
+  {5535828885825. / 10492691773637, 788022342437. / 10882634858940},
+  {6485989280629. / 16251701735622, -4246266847089. / 9704473918619, 10755448449292. / 10357097424841},
+};
+static const double kencarp4_easy[6][TD_DIRK_STAGES] = {
+  {0},
+  {1. / 2},
+  {13861. / 62500, 6889. / 62500},
+  {-116923316275. / 2393684061468, -2731218467317. / 15368042101831, 9408046702089. / 11113171139209},
+  {-451086348788. / 2902428689909, -2682348792572. / 7519795681897, 12662868775082. / 11960479115383,
+   3355817975965. / 11060851509271},
+  {647845179188. / 3216320057751, 73281519250. / 8382639484533, 552539513391. / 3454668386233,
+   3354512671639. / 8306763924573, 4040. / 17871},
+};
+static const double kencarp5_easy[8][TD_DIRK_STAGES] = {
+  {0},
+  {41. / 100},
+  {367902744464. / 2072280473677, 677623207551. / 8224143866563},
+  {1268023523408. / 10340822734521, 0, 1029933939417. / 13636558850479},
+  {14463281900351. / 6315353703477, 0, 66114435211212. / 5879490589093, -54053170152839. / 4284798021562},
+  {14090043504691. / 34967701212078, 0, 15191511035443. / 11219624916014, -18461159152457. / 12425892160975,
+   -281667163811. / 9011619295870},
+  {19230459214898. / 13134317526959, 0, 21275331358303. / 2942455364971, -38145345988419. / 4862620318723, -1. / 8,
+   -1. / 8},
+  {-19977161125411. / 11928030595625, 0, -40795976796054. / 6384907823539, 177454434618887. / 12078138498510,
+   782672205425. / 8267701900261, -69563011059811. / 9646580694205, 7356628210526. / 4942186776405},
+};
 #define KENCARP3_G (1767732205903. / 4055673282236)
 #define KENCARP3_B 1471266399579. / 7840856788654, -4482444167858. / 7529755066697, 11266239266428. / 11593286722821, \
   KENCARP3_G
 static const td_dirk kencarp3 = {
+  .easy = kencarp3_easy,
   .stages = 4,
   .a = {{0},
         {KENCARP3_G, KENCARP3_G},
@@ -61,6 +91,7 @@ static const td_dirk kencarp3 = {
 };
 #define KENCARP4_B 82889. / 524892, 0, 15625. / 83664, 69875. / 102672, -2260. / 8211, 1. / 4
 static const td_dirk kencarp4 = {
+  .easy = kencarp4_easy,
   .stages = 6,
   .a = {{0},
         {1. / 4, 1. / 4},
@@ -78,6 +109,7 @@ static const td_dirk kencarp4 = {
   -872700587467. / 9133579230613, 0, 0, 22348218063261. / 9555858737531, -1143369518992. / 8141816002931,             \
     -39379526789629. / 19018526304540, 32727382324388. / 42900044865799, 41. / 200
 static const td_dirk kencarp5 = {
+  .easy = kencarp5_easy,
   .stages = 8,
   .a = {{0},
         {41. / 200, 41. / 200},
@@ -128,9 +160,9 @@ static const td_method all[] = {
   METHOD(kvaerno3, 3, 2, 3, "Kværnø 2004, 3/2"),
   METHOD(kvaerno4, 4, 3, 3, "Kværnø 2004, 4/3"),
   METHOD(kvaerno5, 5, 4, 3, "Kværnø 2004, 5/4"),
-  METHOD(kencarp3, 3, 2, 3, "Kennedy and Carpenter 2003, ARK3(2)4L[2]SA, implicit half"),
-  METHOD(kencarp4, 4, 3, 3, "Kennedy and Carpenter 2003, ARK4(3)6L[2]SA, implicit half"),
-  METHOD(kencarp5, 5, 4, 3, "Kennedy and Carpenter 2003, ARK5(4)8L[2]SA, implicit half"),
+  METHOD(kencarp3, 3, 2, 3, "Kennedy and Carpenter 2003, ARK3(2)4L[2]SA"),
+  METHOD(kencarp4, 4, 3, 3, "Kennedy and Carpenter 2003, ARK4(3)6L[2]SA"),
+  METHOD(kencarp5, 5, 4, 3, "Kennedy and Carpenter 2003, ARK5(4)8L[2]SA"),
   METHOD(trbdf2, 2, 2, 2, "Bank et al. 1985, error estimate of Hosea and Shampine 1996"),
   METHOD(sdirk2, 2, 1, 2, "Alexander 1977"),
   METHOD(implicit_euler, 1, 1, 1, "backward Euler"),

@@ -289,6 +289,14 @@ td_status td_field_add_external(td_field *f, td_tensor *x) {
   return TD_OK;
 }
 
+td_status td_field_share_externals(td_field *f, td_field *all) {
+  for (size_t i = 0; i < f->nexternals; i++) td_tensor_release(f->externals[i]);
+  f->nexternals = 0;
+  td_status s = TD_OK;
+  for (size_t i = 0; i < all->nexternals && !s; i++) s = td_field_add_external(f, all->externals[i]);
+  return s;
+}
+
 void td_field_drop_kept(td_field *f) {
   td_field_forget(f);
   for (int i = 0; i < f->nkept; i++) td_free(f->kept[i].copy, f->numel * td_dtype_size(f->dtype) + 1);
@@ -300,6 +308,7 @@ void td_field_drop_kept(td_field *f) {
 void td_field_free(td_field *f) {
   if (!f) return;
   td_field_drop_kept(f);
+  for (int i = 0; i < 2; i++) td_field_free(f->half[i]);
   if (f->programs) f->programs_free(f->programs);
   for (size_t i = 0; i < f->nexternals; i++) td_tensor_release(f->externals[i]);
   td_free(f->externals, f->capacity * sizeof *f->externals);

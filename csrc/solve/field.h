@@ -41,6 +41,8 @@ struct td_field {
   td_tensor **externals;        /* what f depends on besides t and y and a gradient is wanted for; one reference each */
   size_t nexternals, capacity;  /* the array is td_alloc'ed for capacity tensors */
 
+  td_field *half[2];            /* f = half[0] + half[1], where a method takes the first explicitly and the second
+                                 * implicitly; both or neither, owned. They have the externals of the whole */
   bool time_wanted;             /* set by a reverse pass: pull will be asked for tbar after this keep */
   void (*free)(td_field *f);    /* the field itself; the rest is given back before, by td_field_free */
   struct td_field_kept *kept;   /* of the derived keep and pull */
@@ -62,6 +64,8 @@ td_status td_field_record(td_field *f, td_tensor *t, td_tensor *y, td_tensor **d
  * added by td_field_add_external, which ignores constants and what is known. */
 td_status td_field_explore(td_field *f, double t, const void *y, void *dy);
 td_status td_field_add_external(td_field *f, td_tensor *x);
+/* f's externals become those of `all`. */
+td_status td_field_share_externals(td_field *f, td_field *all);
 void td_field_free(td_field *f);
 /* Gives back what the derived keep has, for fields that are part of something else. */
 void td_field_drop_kept(td_field *f);

@@ -183,13 +183,6 @@ static td_status share_one(td_field *to, td_field *f) {
   return s;
 }
 
-static td_status replace_externals(td_field *f, td_field *all) {
-  if (!f) return TD_OK;
-  for (size_t i = 0; i < f->nexternals; i++) td_tensor_release(f->externals[i]);
-  f->nexternals = 0;
-  return share_one(f, all);
-}
-
 td_status td_ode_share_externals(td_ode_recorded *r) {
   td_status s = TD_OK;
   for (size_t i = 0; i < r->nevents && !s; i++) {
@@ -197,8 +190,9 @@ td_status td_ode_share_externals(td_ode_recorded *r) {
     if (!s) s = share_one(r->f, r->events[i].reset);
   }
   for (size_t i = 0; i < r->nevents && !s; i++) {
-    s = replace_externals(r->events[i].value, r->f);
-    if (!s) s = replace_externals(r->events[i].reset, r->f);
+    s = td_field_share_externals(r->events[i].value, r->f);
+    if (!s && r->events[i].reset) s = td_field_share_externals(r->events[i].reset, r->f);
   }
+  for (int i = 0; i < 2 && r->f->half[i] && !s; i++) s = td_field_share_externals(r->f->half[i], r->f);
   return s;
 }

@@ -36,7 +36,9 @@ return {
         .. "ends.",
       args = {
         f = "f(t, y) → dy/dt; t is a 0-d float64 tensor and y like y0. It must give the same again for the "
-          .. "same arguments. false instead of a derivative means that there is none: a smaller step is tried",
+          .. "same arguments. false instead of a derivative means that there is none: a smaller step is tried. "
+          .. "Or {explicit = function, implicit = function}, two halves of it: kencarp3, kencarp4 and kencarp5 take "
+          .. "the first explicitly and solve for the second, all other methods see the sum",
         y0 = "a tensor; a table of numbers (then f takes a number and a table and returns a table); or "
           .. "nested tables of tensors",
       },
@@ -83,7 +85,8 @@ params: tensor[]? | further tensors that need gradients
 capture: boolean|string = "auto" | run f as a captured program: where it can be, true: or raise, false: never
 keep: number = 2^28 | bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again
 jac: function? | jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by
-  default from the tape, or from dual numbers when f is on plain numbers
+  default from the tape, or from dual numbers when f is on plain numbers; of the implicit half where f has two and the
+  method takes them apart
 base: string = "tsit5" | of mccallum_foster, any explicit method
 linear: tensor? | the stiff linear part L of f, for exponential methods: as many numbers as the state has (a
   diagonal), or a square matrix for the state or for its last dim; f is the whole right-hand side, L counts as a

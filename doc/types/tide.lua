@@ -2623,7 +2623,7 @@ function EMA:load_state_dict(state) end
 ---@field params? tide.Tensor[] further tensors that need gradients
 ---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"
 ---@field keep? number bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again; default 2^28
----@field jac? function jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by default from the tape, or from dual numbers when f is on plain numbers
+---@field jac? function jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by default from the tape, or from dual numbers when f is on plain numbers; of the implicit half where f has two and the method takes them apart
 ---@field base? string of mccallum_foster, any explicit method; default "tsit5"
 ---@field linear? tide.Tensor the stiff linear part L of f, for exponential methods: as many numbers as the state has (a diagonal), or a square matrix for the state or for its last dim; f is the whole right-hand side, L counts as a constant
 ---@field coupling? number of mccallum_foster: less damps more forward and amplifies rounding backward; default 0.999
@@ -2637,7 +2637,7 @@ function EMA:load_state_dict(state) end
 ---@field adjoint_norm? string parameters stay out of the backward error; "rms": all count; default "seminorm"
 
 ---Solves from y(t[1]) = y0, with values at the times t, ascending or descending; {t0, t1} for the two ends.
----@param f function f(t, y) → dy/dt; t is a 0-d float64 tensor and y like y0. It must give the same again for the same arguments. false instead of a derivative means that there is none: a smaller step is tried
+---@param f function f(t, y) → dy/dt; t is a 0-d float64 tensor and y like y0. It must give the same again for the same arguments. false instead of a derivative means that there is none: a smaller step is tried. Or {explicit = function, implicit = function}, two halves of it: kencarp3, kencarp4 and kencarp5 take the first explicitly and solve for the second, all other methods see the sum
 ---@param y0 tide.Tensor|number[]|table a tensor; a table of numbers (then f takes a number and a table and returns a table); or nested tables of tensors
 ---@param t number[]|tide.Tensor
 ---@param opts? tide.ode.solve.options

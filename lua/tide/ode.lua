@@ -12,6 +12,7 @@ local pass = require "tide.nn.pass"
 local peers = require "tide.ode.peers"
 local requests = require "tide.ode.request"
 local solutions = require "tide.ode.solution"
+local splits = require "tide.ode.split"
 local tensors = require "tide.tensor"
 local watch = require "tide.capture.watch"
 
@@ -72,12 +73,34 @@ local function is_callable(f) return type(f) == "table" and getmetatable(f) and 
 local function prepare(f, y0, t, opts)
   local o = options.check("ode.solve", opts, requests.defaults)
   local in_c = type(f) == "userdata" and not is_tensor(f)
-  if not in_c and type(f) ~= "function" and not is_callable(f) then
+  if not in_c and type(f) ~= "function" and not is_callable(f) and not splits.is(f) then
     raise("ode.solve: f is a %s, expected a function f(t, y)", type(f))
   end
   local state, times = requests.state_of(y0), requests.times_of(t)
   if o.event or o.events then times = requests.bounded(times) end
   return o, state, times, requests.of(o, f, y0, state, times), in_c
+end
+
+-- f as the core calls it: on the flat state, one pass of dropout masks for the whole solve, always a function. With
+-- halves, where the method has a use for them, also these.
+local function callees_of(f, state, method)
+  local function plain(g)
+    g = state.field and state.field(g) or g
+    if type(g) == "function" then return g end
+    return function(t, y) return g(t, y) end
+  end
+  if not splits.is(f) then
+    f = plain(f)
+    return state.form and f or pass.hold(f), f
+  end
+  local parts = {plain(f.explicit), plain(f.implicit)}
+  if not state.form then
+    local held = pass.hold(function(g, t, y) return g(t, y) end)
+    for i, g in ipairs(parts) do parts[i] = function(t, y) return held(g, t, y) end end
+  end
+  local whole = splits.sum(parts[1], parts[2], state.form)
+  if splits.additive(M.methods[method]) then return whole, parts[2], parts end
+  return whole, whole
 end
 
 --- Solves y' = f(t, y) from y(t[1]) = y0, with values at the times t (ascending or descending; {t0, t1} for
@@ -90,6 +113,14 @@ end
 --- between the steps), stats, events}. The step-size control is not differentiated. Hairer, Nørsett, Wanner, Solving
 --- ODEs I, II.4, for the forward part.
 function M.solve(f, y0, t, opts)
+  if type(opts) == "table" and opts.batch and splits.is(f) then
+    local method = M.methods[opts.method or requests.defaults.method]
+    if method and splits.additive(method) then
+      raise("ode.solve: a batch with f in halves is not solved by \"%s\"; use another method, which sees their sum",
+        method.name)
+    end
+    f = splits.sum(f.explicit, f.implicit, type(y0) == "table" and type(y0[1]) == "table" and "table" or nil)
+  end
   if type(opts) == "table" and opts.batch then return batches.solve(M.solve, f, y0, t, opts) end
   local o, state, times, request, in_c
   if type(opts) == "table" and opts.throw == false then
@@ -100,15 +131,13 @@ function M.solve(f, y0, t, opts)
   else
     o, state, times, request, in_c = prepare(f, y0, t, opts)
   end
-  local callee = not in_c and state.field and state.field(f) or f
-  if not in_c and type(callee) ~= "function" then
-    local object = callee
-    callee = function(time, y) return object(time, y) end
-  end
-  local field = (in_c or state.form) and callee or pass.hold(callee)
+  local field, differentiated = f, f
+  if not in_c then field, differentiated, request.halves = callees_of(f, state, request.method) end
   local captured = {}
-  if not in_c and not state.form and o.capture then request.capture = accepts_capture(o.capture, f, captured) end
-  request.jacobian = jacobian_of(callee, state, o.jac)
+  if not in_c and not state.form and o.capture then
+    request.capture = accepts_capture(o.capture, request.halves and field or f, captured)
+  end
+  request.jacobian = jacobian_of(differentiated, state, o.jac)
   local function finished(sensitivity, ys, result, ...)
     local failed = result.status ~= "ok" and result.status ~= "event"
     if failed and o.throw then raise("ode.solve: %s", result.message) end

@@ -72,4 +72,42 @@ function M.defect(n, a, w, theta, single)
   return worst, noise
 end
 
+-- Φᵢ(tree) for every choice of a matrix at each edge.
+local function all_elementary(tree, matrices, stages)
+  local out = {{}}
+  for i = 1, stages do out[1][i] = 1 end
+  for _, child in ipairs(tree) do
+    local longer = {}
+    for _, inner in ipairs(all_elementary(child, matrices, stages)) do
+      for _, a in ipairs(matrices) do
+        for _, phi in ipairs(out) do
+          local next = {}
+          for i = 1, stages do
+            local sum = 0
+            for j = 1, stages do sum = sum + (a[i][j] or 0) * inner[j] end
+            next[i] = phi[i] * sum
+          end
+          longer[#longer + 1] = next
+        end
+      end
+    end
+    out = longer
+  end
+  return out
+end
+
+--- The greatest defect of an additive method of several matrices with the weights w: the conditions of each and those that
+--- couple them (Kennedy, Carpenter 2003, section 2).
+function M.additive_defect(n, matrices, w)
+  local worst = 0
+  for _, tree in ipairs(M.of_order(n)) do
+    for _, phi in ipairs(all_elementary(tree, matrices, #w)) do
+      local sum = 0
+      for i = 1, #w do sum = sum + w[i] * phi[i] end
+      worst = math.max(worst, math.abs(sum - 1 / tree.gamma))
+    end
+  end
+  return worst
+end
+
 return M

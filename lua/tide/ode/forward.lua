@@ -130,7 +130,7 @@ end
 local function lifted_request(request, state, n, blocks)
   local out = {}
   for k, v in pairs(request) do out[k] = v end
-  out.grad, out.params, out.jacobian = "discrete", nil, nil
+  out.grad, out.params, out.jacobian, out.halves = "discrete", nil, nil, out.halves and {}
   if blocks > 0 then out.norm_count, out.blocks = n, blocks end
   for _, name in ipairs {"rtols", "atols"} do
     if out[name] then out[name] = repeated(out[name], math.max(1, blocks)) end
@@ -164,6 +164,7 @@ local function begin(f, state, times, request, y0)
   local dim = request.family == "symplectic" and 2 or 1
   local own = lifted_request(request, state, y0.numel, dim == 1 and 1 + #seeds or 0)
   local field = lifted(f, y0.shape, dim, parts, seeds)
+  for i, g in ipairs(request.halves or {}) do own.halves[i] = lifted(g, y0.shape, dim, parts, seeds) end
   return {
     parts = parts, count = #seeds, dim = dim, by_time = by_time,
     run = function(start, at)
