@@ -41,12 +41,25 @@ static int hermite_weights(const td_tableau *m, double whole, double first, doub
   return n;
 }
 
+/* p(x) and p'(x) of the sum over dense's row i. */
+static void polynomial(const td_tableau *m, int i, double x, double *p, double *slope) {
+  const double *d = m->dense + i * m->terms;
+  double at = m->centred ? 2 * x - 1 : x;
+  *p = *slope = 0;
+  for (int j = m->terms - 1; j >= 0; j--) {
+    *slope = *slope * at + *p;
+    *p = *p * at + d[j];
+  }
+  if (m->centred) *slope *= 2;
+}
+
 int td_tableau_dense(const td_tableau *m, double x, double *w) {
   if (m->hermite) return hermite_weights(m, x * x * (3 - 2 * x), x * (1 - x) * (1 - x), x * x * (x - 1), w);
   int n = td_tableau_width(m);
   for (int i = 0; i < n; i++) {
-    w[i] = 0;
-    for (int j = m->terms - 1; j >= 0; j--) w[i] = (w[i] + m->dense[i * m->terms + j]) * x;
+    double p, slope;
+    polynomial(m, i, x, &p, &slope);
+    w[i] = x * p;
   }
   return n;
 }
@@ -55,8 +68,9 @@ int td_tableau_dense_slope(const td_tableau *m, double x, double *w) {
   if (m->hermite) return hermite_weights(m, 6 * x * (1 - x), (1 - x) * (1 - 3 * x), x * (3 * x - 2), w);
   int n = td_tableau_width(m);
   for (int i = 0; i < n; i++) {
-    w[i] = 0;
-    for (int j = m->terms - 1; j >= 0; j--) w[i] = w[i] * x + (j + 1) * m->dense[i * m->terms + j];
+    double p, slope;
+    polynomial(m, i, x, &p, &slope);
+    w[i] = p + x * slope;
   }
   return n;
 }

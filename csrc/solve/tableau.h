@@ -11,12 +11,12 @@ enum { TD_MAX_STAGES = 30 };
  *
  * For the extension there are more stages after these: first f(t₁, y₁), unless fsal says that the last stage is that;
  * then `extra` ones with their rows in extra_a, which reach over all stages before. Between the ends
- * y(θ) = y + h Σᵢ kᵢ Σⱼ dense[i·terms + j] θ^(j+1) over all of them. With `hermite` the extension is the cubic through
- * both ends and their slopes. */
+ * y(θ) = y + h θ Σᵢ kᵢ Σⱼ dense[i·terms + j] θʲ over all of them, or, with `centred`, (2θ − 1)ʲ, where powers of θ would
+ * cancel. With `hermite` the extension is the cubic through both ends and their slopes. */
 typedef struct {
   int stages, extra, terms;
   bool fsal;                 /* the last stage is f(t₁, y₁): the next step's first */
-  bool hermite;
+  bool hermite, centred;
   const double *a, *b, *e;
   const double *e2;          /* dop853's second estimate, else NULL */
   const double *extra_a, *dense;

@@ -92,12 +92,13 @@ static const td_method ssprk104 = {
 /* ---- The list ---- */
 
 extern const td_method td_method_dopri5, td_method_dopri5_shampine, td_method_tsit5, td_method_dop853,
-  td_method_dopri8, td_method_ssprk54, td_method_vern6, td_method_vern7;
+  td_method_dopri8, td_method_ssprk54, td_method_vern6, td_method_vern7, td_method_vern8, td_method_vern9;
 
 extern const td_method *const td_methods_explicit[];
 const td_method *const td_methods_explicit[] = {
   &euler, &midpoint, &heun2, &ralston2, &heun3, &rk4, &rk4_classic, &adaptive_heun, &fehlberg2, &bosh3,
   &ssprk22, &ssprk33, &ssprk43, &ssprk104,
   &td_method_dopri5, &td_method_dopri5_shampine, &td_method_tsit5, &td_method_dop853, &td_method_dopri8,
-  &td_method_ssprk54, &td_method_vern6, &td_method_vern7, NULL,
+  &td_method_ssprk54, &td_method_vern6, &td_method_vern7, &td_method_vern8,
+  &td_method_vern9, NULL,
 };
