@@ -4,7 +4,6 @@
 #include "base/alloc.h"
 #include "graph/tape.h"
 #include "lua/ode.h"
-#include "lua/ode_tables.h"
 #include "ops/ops.h"
 #include "solve/captured.h"
 #include "solve/gradient.h"
@@ -38,155 +37,6 @@ tdl_counter *tdl_push_counter(lua_State *L) {
   luaL_getmetatable(L, TDL_COUNTER);
   lua_setmetatable(L, -2);
   return *box;
-}
-
-/* ---- Options: fields of a table that lua/tide/ode.lua has filled and checked ---- */
-
-static double number_field(lua_State *L, int index, const char *name) {
-  lua_getfield(L, index, name);
-  double v = lua_isnumber(L, -1) ? lua_tonumber(L, -1) : 0;
-  lua_pop(L, 1);
-  return v;
-}
-static bool bool_field(lua_State *L, int index, const char *name) {
-  lua_getfield(L, index, name);
-  bool v = lua_toboolean(L, -1);
-  lua_pop(L, 1);
-  return v;
-}
-
-/* A contiguous float64 tensor in a field, as an array; NULL when the field is nil. */
-double *tdl_ode_array(lua_State *L, int index, const char *name, size_t *count) {
-  lua_getfield(L, index, name);
-  td_tensor *t = tdl_test(L, -1);
-  lua_pop(L, 1);  /* the table holds it */
-  bool fits = t && t->dtype == TD_F64 && td_tensor_is_contiguous(t);
-  *count = fits ? t->numel : 0;
-  return fits ? (double *)(void *)t->data : NULL;
-}
-
-static td_controller read_controller(lua_State *L, int index) {
-  lua_getfield(L, index, "controller");
-  int c = lua_gettop(L);
-  td_controller out = {
-    .k = {number_field(L, c, "k1"), number_field(L, c, "k2"), number_field(L, c, "k3"), number_field(L, c, "k4"),
-          number_field(L, c, "k5")},
-    .safety = number_field(L, c, "safety"), .shrink = number_field(L, c, "shrink"),
-    .grow = number_field(L, c, "grow"), .first_grow = number_field(L, c, "first_grow"),
-    .keep_after_accept = bool_field(L, c, "keep_after_accept"),
-    .hold_after_reject = bool_field(L, c, "hold_after_reject")};
-  lua_pop(L, 1);
-  return out;
-}
-
-/* What the options of the forward and of the backward solve have in common; the arrays belong to the table. */
-void tdl_ode_read_options(lua_State *L, int index, td_ode_options *o) {
-  lua_getfield(L, index, "method");
-  *o = (td_ode_options){.method = td_method_find(luaL_checkstring(L, -1))};
-  if (!o->method) tdl_error(L, "ode.solve: unknown method \"%s\"", lua_tostring(L, -1));
-  lua_pop(L, 1);
-  size_t ignored;
-  o->controller = read_controller(L, index);
-  o->rtol = number_field(L, index, "rtol");
-  o->atol = number_field(L, index, "atol");
-  o->rtols = tdl_ode_array(L, index, "rtols", &ignored);
-  o->atols = tdl_ode_array(L, index, "atols", &ignored);
-  o->first_step = number_field(L, index, "first_step");
-  o->min_step = number_field(L, index, "min_step");
-  o->accept_min_step = bool_field(L, index, "accept_min_step");
-  o->max_step = number_field(L, index, "max_step");
-  o->step_size = number_field(L, index, "step_size");
-  o->grid = tdl_ode_array(L, index, "grid", &o->ngrid);
-  o->linear = bool_field(L, index, "linear");
-  o->max_steps = (uint64_t)number_field(L, index, "max_steps");
-  o->every = (size_t)number_field(L, index, "every");
-  o->slots = (size_t)number_field(L, index, "slots");
-  o->budget = (size_t)number_field(L, index, "budget");
-  o->coupling = number_field(L, index, "coupling");
-  lua_getfield(L, index, "base");
-  if (lua_isstring(L, -1)) o->base = td_method_find(lua_tostring(L, -1));
-  lua_pop(L, 1);
-  o->max_order = (int)number_field(L, index, "max_order");
-  o->max_iters = (int)number_field(L, index, "max_iters");
-  o->norm_count = (size_t)number_field(L, index, "norm_count");
-  o->blocks = (size_t)number_field(L, index, "blocks");
-  o->land = bool_field(L, index, "land");
-  o->norm = bool_field(L, index, "max_norm") ? TD_NORM_MAX : TD_NORM_RMS;
-}
-
-/* ---- Options that need memory of their own: freed after the forward solve ---- */
-
-typedef struct {
-  td_ode_stop *stops;
-  size_t *groups;
-  size_t nstops, ngroups;
-  int norm;              /* registry reference of a norm that is a function */
-  const td_field *like;  /* for its argument */
-} extras;
-
-static td_status call_norm(void *data, const void *scaled, double *norm) {
-  const extras *e = data;
-  lua_State *L = tdl_state();
-  td_tensor *x = td_tensor_new(e->like->dtype, e->like->ndim, e->like->shape);
-  if (!x) return td_last_status();
-  if (x->numel) memcpy(x->data, scaled, x->numel * td_dtype_size(x->dtype));
-  int top = lua_gettop(L);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, e->norm);
-  tdl_push(L, x);
-  td_status s = tdl_pcall(L, 1, 1);
-  td_tensor *result = s ? NULL : tdl_test(L, -1);
-  if (!s && result && result->numel == 1) *norm = td_tensor_get(result, 0);
-  else if (!s && lua_type(L, -1) == LUA_TNUMBER) *norm = lua_tonumber(L, -1);
-  else if (!s) s = td_fail(TD_EARG, "ode.solve: the norm gave %s, expected a number", tdl_describe(L, -1));
-  lua_settop(L, top);
-  return s;
-}
-
-/* `stops` is a tensor of times, `jumps` one of as many zeros and ones; `groups` one of the ends of groups. */
-static td_status read_extras(lua_State *L, int index, td_ode_options *o, const td_field *f, extras *e) {
-  size_t n, nj, ng;
-  const double *times = tdl_ode_array(L, index, "stops", &n), *jumps = tdl_ode_array(L, index, "jumps", &nj);
-  const double *ends = tdl_ode_array(L, index, "groups", &ng);
-  *e = (extras){.norm = LUA_NOREF, .like = f, .nstops = n, .ngroups = ng};
-  if (n && !(e->stops = td_alloc(n * sizeof *e->stops))) return td_last_status();
-  for (size_t i = 0; i < n; i++) e->stops[i] = (td_ode_stop){times[i], i < nj && jumps[i] != 0};
-  if (ng && !(e->groups = td_alloc(ng * sizeof *e->groups))) return td_last_status();
-  for (size_t i = 0; i < ng; i++) e->groups[i] = (size_t)ends[i];
-  o->stops = e->stops;
-  o->nstops = n;
-  o->groups = e->groups;
-  o->ngroups = ng;
-  if (ng) o->norm = TD_NORM_GROUPS;
-  lua_getfield(L, index, "norm_call");
-  if (!lua_isfunction(L, -1)) {
-    lua_pop(L, 1);
-    return TD_OK;
-  }
-  e->norm = luaL_ref(L, LUA_REGISTRYINDEX);
-  o->norm = TD_NORM_FUNCTION;
-  o->norm_call = call_norm;
-  o->norm_data = e;
-  return TD_OK;
-}
-
-static void extras_free(lua_State *L, extras *e) {
-  td_free(e->stops, e->stops ? e->nstops * sizeof *e->stops : 0);
-  td_free(e->groups, e->groups ? e->ngroups * sizeof *e->groups : 0);
-  luaL_unref(L, LUA_REGISTRYINDEX, e->norm);
-}
-
-/* What points into the options table does not outlive the forward solve; but for tolerances of the elements, which
- * implicit methods ask for in the reverse pass too. */
-static void forget_arrays(td_ode_options *o) {
-  o->grid = NULL;
-  o->stops = NULL;
-  o->groups = NULL;
-  o->first_slope = NULL;
-  o->nstops = o->ngroups = 0;
-  o->events = NULL;
-  o->nevents = 0;
-  o->norm_data = NULL;
-  if (o->norm == TD_NORM_GROUPS || o->norm == TD_NORM_FUNCTION) o->norm = TD_NORM_RMS;
 }
 
 /* ---- Solving ---- */
@@ -224,7 +74,7 @@ static td_status capture_field(lua_State *L, td_field *f, bool gradient) {
   int index = lua_gettop(L);
   bool yes = false;
   td_status s = lua_isfunction(L, index) ? ask(L, index, false, &yes) : TD_OK;
-  size_t keep = (size_t)number_field(L, 4, "keep");
+  size_t keep = (size_t)tdl_ode_number(L, 4, "keep");
   bool fails = !s && yes && td_field_capture(f, gradient, keep);
   for (int i = 0; i < 2 && f->half[i] && yes && !s && !fails; i++) fails = td_field_capture(f->half[i], gradient, keep);
   if (fails) {
@@ -241,38 +91,6 @@ static td_status first_call(td_ode_recorded *r, const td_tensor *y0, td_tensor *
   r->o.first_slope = slope->data;
   if (td_recording) return td_field_explore(r->f, r->ts[0], y0->data, slope->data);
   return r->f->eval(r->f, r->ts[0], y0->data, slope->data);
-}
-
-/* The fields of one entry {fn, reset, direction, stop_after} of the option events, at the top of the stack. */
-static td_status read_event(lua_State *L, tdl_form form, const td_tensor *y0, td_event *e) {
-  int at = lua_gettop(L);
-  e->direction = (int)number_field(L, at, "direction");
-  e->stop_after = (unsigned)number_field(L, at, "stop_after");
-  lua_getfield(L, at, "fn");
-  e->value = tdl_event_for(L, at + 1, form, y0);
-  if (!e->value) return td_last_status();
-  lua_getfield(L, at, "reset");
-  if (lua_isfunction(L, -1) && !(e->reset = tdl_field_for(L, at + 2, form, y0))) return td_last_status();
-  lua_settop(L, at);
-  return TD_OK;
-}
-
-td_status tdl_ode_read_events(lua_State *L, tdl_form form, const td_tensor *y0, td_event **events, size_t *count) {
-  lua_getfield(L, 4, "events");
-  int list = lua_gettop(L), n = lua_istable(L, list) ? (int)tdl_rawlen(L, list) : 0;
-  td_status s = TD_OK;
-  if (n) {
-    *events = td_alloc((size_t)n * sizeof **events);
-    if (!*events) return td_last_status();
-    memset(*events, 0, (size_t)n * sizeof **events);
-    *count = (size_t)n;
-  }
-  for (int i = 1; i <= n && !s; i++) {
-    lua_rawgeti(L, list, i);
-    s = read_event(L, form, y0, &(*events)[i - 1]);
-  }
-  lua_settop(L, list - 1);
-  return s;
 }
 
 /* Runs every event function and reset once at the start: on the tape for what they depend on. */
@@ -308,20 +126,20 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
   if (s) return s;
   r->o.events = r->events;
   r->o.nevents = r->nevents;
-  r->o.event_points = (int)number_field(L, 4, "event_points");
+  r->o.event_points = (int)tdl_ode_number(L, 4, "event_points");
   *recorded = was && (leads || r->f->nexternals);
   r->o.keep_last = *recorded && r->mode == TD_ODE_REVERSIBLE;
   if (r->o.keep_last && !r->o.method->family->undo)
     return td_fail(TD_EARG, "ode.solve: grad = \"reversible\" needs a reversible method, alf, reversible_heun or "
                    "mccallum_foster; %s is none", r->o.method->name);
-  r->o.keep = (*recorded && (r->mode == TD_ODE_DISCRETE || td_ode_over_path(r->mode))) || bool_field(L, 4, "dense");
+  r->o.keep = (*recorded && (r->mode == TD_ODE_DISCRETE || td_ode_over_path(r->mode))) || tdl_ode_flag(L, 4, "dense");
   td_recording = false;
-  extras e;
-  s = read_extras(L, 4, &r->o, r->f, &e);
+  tdl_ode_extras e;
+  s = tdl_ode_read_extras(L, 4, &r->o, r->f, &e);
   if (!s) s = td_ode_integrate(r->f, y0->data, r->ts, r->nt, &r->o, &r->solution);
-  extras_free(L, &e);
+  tdl_ode_extras_free(L, &e);
   td_recording = was;
-  forget_arrays(&r->o);
+  tdl_ode_forget_arrays(&r->o);
   return s;
 }
 
@@ -379,7 +197,7 @@ static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tenso
   td_ode_recorded *r = td_alloc(sizeof *r);
   if (!r) return NULL;
   *r = (td_ode_recorded){.refs = 1, .mode = mode, .nt = times->numel, .nts = times->numel,
-                         .seminorm = bool_field(L, 4, "seminorm")};
+                         .seminorm = tdl_ode_flag(L, 4, "seminorm")};
   r->ts = td_alloc(r->nts * sizeof *r->ts);
   r->f = tdl_field_for(L, 1, form, y0);
   if (!r->ts || !r->f || tdl_ode_read_events(L, form, y0, &r->events, &r->nevents)) {
@@ -542,7 +360,7 @@ static int core_ode_solve(lua_State *L) {
   lua_getfield(L, 4, "adjoint");
   if (lua_istable(L, -1)) tdl_ode_read_options(L, lua_gettop(L), &backward);
   else backward = forward;
-  forget_arrays(&backward);
+  tdl_ode_forget_arrays(&backward);
   backward.rtols = backward.atols = NULL;
   backward.every = 0;
   lua_getfield(L, 4, "grad");
@@ -594,7 +412,7 @@ static int core_ode_solve(lua_State *L) {
   } else {
     for (int i = 1; i < 4; i++) lua_pushnil(L);
   }
-  if (bool_field(L, 4, "dense")) push_path(L, r);
+  if (tdl_ode_flag(L, 4, "dense")) push_path(L, r);
   else lua_pushnil(L);
   if (recorded && !s) {
     backward_calls->refs++;
@@ -609,76 +427,6 @@ static int core_ode_solve(lua_State *L) {
   return 8;
 }
 
-/* ode_methods() → list of {name, source, family, order, error_order, dense_order, stages}, and of explicit methods fsal,
- * a, b, c, e and `extended`, the rows of all stages that the extension uses; of implicit ones `dirk`, `rosenbrock` or
- * `collocation`: for the manual and the order tests */
-static void push_row(lua_State *L, const double *row, int n) {
-  lua_createtable(L, n, 0);
-  for (int i = 0; i < n; i++) {
-    lua_pushnumber(L, row ? row[i] : 0);
-    lua_rawseti(L, -2, i + 1);
-  }
-}
-
-static void push_matrix(lua_State *L, const td_tableau *m, int rows, const char *name) {
-  lua_createtable(L, rows, 0);
-  for (int i = 0; i < rows; i++) {
-    double row[TD_MAX_STAGES] = {0};
-    const double *given = td_tableau_row(m, i);
-    int n = i < rows && i >= m->stages ? i : i < m->stages ? i : m->stages;
-    if (given) memcpy(row, given, sizeof(double) * (size_t)n);
-    push_row(L, row, i < m->stages && rows == m->stages ? m->stages : rows);
-    lua_rawseti(L, -2, i + 1);
-  }
-  lua_setfield(L, -2, name);
-}
-
-static void set_tableau(lua_State *L, const td_tableau *m) {
-  double c[TD_MAX_STAGES];
-  for (int i = 0; i < m->stages; i++) c[i] = td_tableau_c(m, i);
-  lua_pushboolean(L, m->fsal), lua_setfield(L, -2, "fsal");
-  push_row(L, m->b, m->stages), lua_setfield(L, -2, "b");
-  push_row(L, m->e, m->stages), lua_setfield(L, -2, "e");
-  if (m->e2) push_row(L, m->e2, m->stages), lua_setfield(L, -2, "e2");
-  push_row(L, c, m->stages), lua_setfield(L, -2, "c");
-  push_matrix(L, m, m->stages, "a");
-  push_matrix(L, m, td_tableau_width(m), "extended");
-}
-
-static int core_ode_methods(lua_State *L) {
-  lua_newtable(L);
-  int at = 0;
-  for (const td_method *const *p = td_methods(); *p; p++) {
-    const td_method *m = *p;
-    lua_createtable(L, 0, 16);
-    lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
-    lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
-    lua_pushstring(L, m->family->name), lua_setfield(L, -2, "family");
-    set_number(L, "order", m->order);
-    set_number(L, "error_order", m->error_order);
-    set_number(L, "dense_order", m->dense_order);
-    set_number(L, "stages", m->stages);
-    if (td_tableau_of(m)) set_tableau(L, td_tableau_of(m));
-    tdl_set_implicit_tables(L, m);
-    lua_rawseti(L, -2, ++at);
-  }
-  return 1;
-}
-
-/* ode_dense(method, θ) → weights of the stages of an explicit method (the slope at the end after its own, when it is
- * an extra stage) and their slopes */
-static int core_ode_dense(lua_State *L) {
-  const td_method *method = td_method_find(luaL_checkstring(L, 1));
-  const td_tableau *m = method ? td_tableau_of(method) : NULL;
-  if (!m) tdl_error(L, "ode.solve: \"%s\" is not an explicit method", lua_tostring(L, 1));
-  double w[TD_MAX_STAGES], theta = luaL_checknumber(L, 2);
-  int n = td_tableau_dense(m, theta, w);
-  push_row(L, w, n);
-  td_tableau_dense_slope(m, theta, w);
-  push_row(L, w, n);
-  return 2;
-}
-
 /* ode_check(y0, times): raises what ode_solve would, without calling anything */
 static int core_ode_check(lua_State *L) {
   td_tensor *y0 = tdl_tensor(L, 1, "ode.solve", "y0"), *times = tdl_tensor(L, 2, "ode.solve", "t");
@@ -690,19 +438,8 @@ static int core_ode_check(lua_State *L) {
   return 0;
 }
 
-/* ode_revolve(n, c) → least extra forward steps over n with c states kept */
-static int core_ode_revolve(lua_State *L) {
-  double steps = luaL_checknumber(L, 1), slots = luaL_checknumber(L, 2);
-  if (!(steps >= 0 && steps <= 1e9 && slots >= 1 && slots <= 1e9))
-    tdl_error(L, "ode_revolve: %g steps with %g states, expected up to 1e9 steps and at least one state", steps, slots);
-  size_t n = (size_t)steps, c = (size_t)slots;
-  lua_pushnumber(L, td_revolve_count(n, c));
-  return 1;
-}
-
 static const luaL_Reg functions[] = {
-  {"ode_solve", core_ode_solve}, {"ode_methods", core_ode_methods}, {"ode_dense", core_ode_dense},
-  {"ode_revolve", core_ode_revolve}, {"ode_check", core_ode_check},
+  {"ode_solve", core_ode_solve}, {"ode_check", core_ode_check},
   {NULL, NULL},
 };
 
@@ -710,6 +447,7 @@ void tdl_open_ode(lua_State *L) {
   tdl_setfuncs(L, functions);
   tdl_open_ode_field(L);
   tdl_open_ode_batch(L);
+  tdl_open_ode_tables(L);
   luaL_newmetatable(L, TDL_COUNTER);
   lua_pushcfunction(L, counter_gc);
   lua_setfield(L, -2, "__gc");

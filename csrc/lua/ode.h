@@ -15,11 +15,31 @@ void tdl_counter_release(void *counter);
 
 /* A contiguous float64 tensor in a field, as an array that the table holds; NULL when the field is nil. */
 double *tdl_ode_array(lua_State *L, int index, const char *name, size_t *count);
+/* A field's number (else 0), and whether it is true. */
+double tdl_ode_number(lua_State *L, int index, const char *name);
+bool tdl_ode_flag(lua_State *L, int index, const char *name);
+/* What the options of the forward and of the backward solve have in common; the arrays belong to the table. */
 void tdl_ode_read_options(lua_State *L, int index, td_ode_options *o);
+
+/* Options that need memory of their own: freed after the forward solve. */
+typedef struct {
+  td_ode_stop *stops;
+  size_t *groups;
+  size_t nstops, ngroups;
+  int norm;              /* registry reference of a norm that is a function */
+  const td_field *like;  /* for its argument */
+} tdl_ode_extras;
+td_status tdl_ode_read_extras(lua_State *L, int index, td_ode_options *o, const td_field *f, tdl_ode_extras *e);
+void tdl_ode_extras_free(lua_State *L, tdl_ode_extras *e);
+/* What points into the options table does not outlive the forward solve; but for tolerances of the elements, which
+ * implicit methods ask for in the reverse pass too. */
+void tdl_ode_forget_arrays(td_ode_options *o);
+
 /* The entries {fn, reset, direction, stop_after} of the option events of the table at index 4. */
 td_status tdl_ode_read_events(lua_State *L, tdl_form form, const td_tensor *y0, td_event **events, size_t *count);
 /* Status, statistics and the grid, as a table. */
 void tdl_ode_push_result(lua_State *L, const td_ode_solution *s);
 void tdl_open_ode_batch(lua_State *L);
+void tdl_open_ode_tables(lua_State *L);
 
 #endif
