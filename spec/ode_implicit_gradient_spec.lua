@@ -323,3 +323,65 @@ describe("reversible schemes", function()
     refused({method = "mccallum_foster", base = "bdf"}, "is not an explicit")
   end)
 end)
+
+-- ---- Second derivatives ----
+
+describe("second derivatives without a step on the tape", function()
+  local all = {}
+  for name, m in pairs(ode.methods) do
+    if not m.a and name ~= "exprb32" then all[#all + 1] = name end
+  end
+  table.sort(all)
+
+  for _, name in ipairs(all) do
+    local family = ode.methods[name].family
+    it("by " .. name .. " equal central differences", function()
+      assert.is_true(tide.gradcheck(function(y0, p)
+        local field = (family == "symplectic" and swing or wavy)(p)
+        return ode.solve(field, y0, {0, 0.15, 0.4}, {method = name, step_size = 0.2, rtol = 1e-12, atol = 1e-12,
+          linear = family == "exponential" and vector(-0.3, -0.1) or nil}).ys
+      end, {vector(0.7, -0.4), vector(1.1, 0.8)}))
+    end)
+  end
+
+  it("form a symmetric Hessian on an adaptive grid, and take the tangents of jvp", function()
+    for _, name in ipairs {"kvaerno5", "rodas5p", "bdf", "abm"} do
+      local function loss(v)
+        return (ode.solve(wavy(v:narrow(1, 3, 2)), v:narrow(1, 1, 2), {0, 1, 2}, {method = name, rtol = 1e-6}).ys ^ 2):sum()
+      end
+      local v, rows = leaf(0.7, -0.4, 1.1, 0.8), {}
+      local g = tide.gradients(loss(v), {v}, {create_graph = true})[1]
+      for i = 1, 4 do rows[i] = tide.gradients(g[i], {v}, {retain_graph = true})[1] end
+      local h = tide.stack(rows, 1)
+      assert.close(h, h:transpose(1, 2), 1e-9)
+      local direction = vector(1, -1, 2, 0.5)
+      local _, product = tide.hvp(loss, v:detach(), direction)
+      assert.close(product, h:matmul(direction), 1e-9)
+      local _, along = tide.jvp(loss, {v:detach()}, {direction})
+      assert.close(along, (g:detach() * direction):sum(), 1e-10)
+    end
+  end)
+
+  it("have derivatives themselves", function()
+    for _, name in ipairs {"kvaerno4", "bdf"} do
+      local function second(a)
+        local p = leaf(a)
+        local y = ode.solve(function(_, y) return -(y ^ 2) * p end, vector(1.3), {0, 1}, {method = name, step_size = 0.25,
+          rtol = 1e-12, atol = 1e-13}).last:sum()
+        local one = tide.gradients(y, {p}, {create_graph = true})[1]
+        return tide.gradients(one:sum(), {p}, {create_graph = true})[1], p
+      end
+      local two, p = second(0.8)
+      local three = tide.gradients(two:sum(), {p})[1]:item()
+      local h = 1e-3
+      local fd = ((second(0.8 + h)):item() - (second(0.8 - h)):item()) / (2 * h)
+      assert.is_true(math.abs(three - fd) < 1e-5 * math.abs(fd), ("%s: %.9g, by differences %.9g"):format(name, three, fd))
+    end
+  end)
+
+  it("by times are refused", function()
+    local t = leaf(0, 1)
+    local sum = ode.solve(wavy(vector(1.1, 0.8)), vector(0.7, 0.4), t, {method = "kvaerno4"}).last:sum()
+    assert.fails_here(function() tide.gradients(sum, {t}, {create_graph = true}) end, "no second derivatives by times")
+  end)
+end)

@@ -200,7 +200,7 @@ static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tenso
                          .seminorm = tdl_ode_flag(L, 4, "seminorm")};
   r->ts = td_alloc(r->nts * sizeof *r->ts);
   r->f = tdl_field_for(L, 1, form, y0);
-  if (!r->ts || !r->f || tdl_ode_read_events(L, form, y0, &r->events, &r->nevents)) {
+  if (!r->ts || !r->f || tdl_ode_read_events(L, form, y0, &r->events, &r->nevents) || tdl_ode_read_second(L, &r->second)) {
     td_ode_recorded_free(r);
     return NULL;
   }

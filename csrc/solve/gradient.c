@@ -99,6 +99,25 @@ static td_status pull_recorded(td_rule *rule, td_tensor *ys, td_tensor *const *o
   return s;
 }
 
+static void second_free(td_ode_second *second) {
+  if (second->free) second->free(second->data);
+  *second = (td_ode_second){0};
+}
+
+static void reverse_by_tangents(td_rule *rule) {
+  td_ode_recorded *r = rule->data;
+  if (rule->need[TIMES]) {
+    td_fail(TD_EGRAD, "ode.solve: method %s has no second derivatives by times", r->o.method->name);
+    return;
+  }
+  td_recording = false;
+  reverse(rule);
+  td_recording = true;
+  bool any = false;
+  for (int i = 0; i < rule->nin; i++) any |= rule->din[i] != NULL;
+  if (any) r->second.run(r->second.data, rule, r->f);
+}
+
 /* Recording is on: the pass itself must be differentiable. */
 static void reverse_recorded(td_rule *rule) {
   td_ode_recorded *r = rule->data;
@@ -108,6 +127,10 @@ static void reverse_recorded(td_rule *rule) {
   }
   if (r->mode != TD_ODE_DISCRETE) {
     td_fail(TD_EGRAD, "ode.solve: a second derivative of a solve needs grad = \"discrete\"");
+    return;
+  }
+  if (!r->o.method->family->record && r->second.run) {
+    reverse_by_tangents(rule);
     return;
   }
   td_tensor *operand[EXTERNALS];
@@ -141,6 +164,7 @@ void td_ode_recorded_free(void *recorded) {
     td_field_free(r->events[i].value);
     td_field_free(r->events[i].reset);
   }
+  second_free(&r->second);
   td_free(r->events, r->nevents * sizeof *r->events);
   td_free(r->versions, r->nversions * sizeof *r->versions);
   td_free(r->ts, r->nts * sizeof *r->ts);

@@ -17,6 +17,14 @@ typedef enum {
 static inline bool td_ode_over_path(td_ode_gradient m) { return m == TD_ODE_INTERP || m == TD_ODE_GAUSS; }
 static inline bool td_ode_is_discrete(td_ode_gradient m) { return m == TD_ODE_DISCRETE || m == TD_ODE_REVERSIBLE; }
 
+/* Makes a reverse pass that was run off the tape differentiable: rule->din, of y0 and of f's externals, become results of
+ * what carries their own derivative. For methods that cannot put their steps on the tape. */
+typedef struct {
+  td_status (*run)(void *data, td_rule *rule, td_field *f);
+  void (*free)(void *data);
+  void *data;
+} td_ode_second;
+
 /* What the reverse pass of a solve needs. Filled by the caller of td_ode_record, which takes it over. */
 typedef struct {
   int refs;                   /* the node's, and the dense object's */
@@ -31,6 +39,7 @@ typedef struct {
   td_event *events;           /* owned, with their fields; options.events during the solve and after */
   size_t nevents;
   bool nodes;                 /* the saved values are those of all steps: ts are the nodes of the grid */
+  td_ode_second second;       /* or nothing */
   uint32_t *versions;         /* of f's externals, and of ys at the end */
   size_t nversions;
   uint64_t *nfe_backward;     /* shared with the result's statistics: evaluations of the reverse pass, and steps made */

@@ -11,6 +11,7 @@ local options = require "tide.options"
 local pass = require "tide.nn.pass"
 local peers = require "tide.ode.peers"
 local requests = require "tide.ode.request"
+local seconds = require "tide.ode.second"
 local solutions = require "tide.ode.solution"
 local splits = require "tide.ode.split"
 local tensors = require "tide.tensor"
@@ -138,9 +139,14 @@ function M.solve(f, y0, t, opts)
     request.capture = accepts_capture(o.capture, request.halves and field or f, captured)
   end
   request.jacobian = jacobian_of(differentiated, state, o.jac)
+  local steps
+  if core.recording() and request.grad == "discrete" and not (state.form or in_c or M.methods[request.method].a) then
+    request.second, steps = seconds.of(field, state, times:detach(), request)
+  end
   local function finished(sensitivity, ys, result, ...)
     local failed = result.status ~= "ok" and result.status ~= "event"
     if failed and o.throw then raise("ode.solve: %s", result.message) end
+    if steps then steps.nodes = result.grid end
     local sol = solutions.of(request, state, times, captured, o.save_fn, ys, result, ...)
     sol.tangents = sensitivity
     return sol

@@ -32,9 +32,9 @@ local function products(dy, points, tangents, outer)
   return out
 end
 
--- f(t, y) on Y, whose first part along `dim` is y and whose others are tangents; seeds[k] is {number of a part, tensor}
--- for those that belong to a part, else false.
-local function lifted(f, shape, dim, parts, seeds)
+--- f(t, y) on Y, whose first part along `dim` is y and whose others are tangents; seeds[k] has the k-th tangent's
+--- directions in the parts, by their numbers.
+function M.lifted(f, shape, dim, parts, seeds)
   return function(t, Y)
     local outer = core.recording()
     local function vector(k) return core.reshape(core.select(Y, dim, k), shape) end
@@ -52,7 +52,7 @@ local function lifted(f, shape, dim, parts, seeds)
       for i, p in ipairs(parts) do points[1 + i] = p end
       for k, seed in ipairs(seeds) do
         tangents[k] = {vector(1 + k)}
-        if seed then tangents[k][1 + seed[1]] = seed[2] end
+        for i, direction in pairs(seed) do tangents[k][1 + i] = direction end
       end
       slopes = dy.needs_grad and products(dy, points, tangents, outer) or slopes
       local list = {core.reshape(dy, -1)}
@@ -88,7 +88,7 @@ local function unit(like, e)
   return core.reshape(x, like.shape)
 end
 
--- The tangents at the start: {number of a part, its seed} and the first vector of each, those of y0 first.
+-- The tangents: their directions in the parts, and the first vector of each; those of y0 first.
 local function directions_of(y0, parts, by_time, most)
   local count, words = by_time and 1 or 0, {}
   if y0.needs_grad then
@@ -109,12 +109,12 @@ local function directions_of(y0, parts, by_time, most)
     seeds[#seeds + 1], first[#first + 1] = seed, vector
   end
   if y0.needs_grad then
-    for e = 1, y0.numel do add(false, unit(zero, e)) end
+    for e = 1, y0.numel do add({}, unit(zero, e)) end
   end
   for i, p in ipairs(parts) do
-    for e = 1, p.numel do add({i, unit(p, e)}, zero) end
+    for e = 1, p.numel do add({[i] = unit(p, e)}, zero) end
   end
-  if by_time then add(false, -core.reshape(by_time, -1)) end
+  if by_time then add({}, -core.reshape(by_time, -1)) end
   return seeds, first
 end
 
@@ -126,12 +126,12 @@ local function repeated(x, count)
   return core.cat(list, 1)
 end
 
--- The request for `blocks` vectors of a state of n elements: the first one alone counts in errors.
-local function lifted_request(request, state, n, blocks)
+--- The request for a lifted f and `blocks` vectors of a state of n elements: the first one alone counts in errors.
+function M.lifted_request(request, state, n, blocks)
   local out = {}
   for k, v in pairs(request) do out[k] = v end
-  out.grad, out.params, out.jacobian, out.halves = "discrete", nil, nil, out.halves and {}
-  if blocks > 0 then out.norm_count, out.blocks = n, blocks end
+  out.grad, out.params, out.jacobian, out.halves, out.second = "discrete", nil, nil, out.halves and {}, nil
+  if blocks > 0 then out.norm_count, out.blocks = request.norm_count or n, blocks end
   for _, name in ipairs {"rtols", "atols"} do
     if out[name] then out[name] = repeated(out[name], math.max(1, blocks)) end
   end
@@ -145,6 +145,10 @@ local function lifted_request(request, state, n, blocks)
   end
   return out
 end
+
+--- The dim along which a lifted state is stacked. The halves of a symplectic method's state are halves of everything, so
+--- there the tangents go last.
+function M.dim_of(request) return request.family == "symplectic" and 2 or 1 end
 
 local function with_rows(rows, shape)
   local out = {rows}
@@ -160,11 +164,10 @@ local function begin(f, state, times, request, y0)
     raise("ode.solve: grad = \"forward\" with save = \"steps\" has no gradient of times; use \"discrete\"")
   end
   local seeds, first = directions_of(y0, parts, by_time, request.max_tangents)
-  -- The halves of a symplectic method's state are halves of everything, so there the tangents go last.
-  local dim = request.family == "symplectic" and 2 or 1
-  local own = lifted_request(request, state, y0.numel, dim == 1 and 1 + #seeds or 0)
-  local field = lifted(f, y0.shape, dim, parts, seeds)
-  for i, g in ipairs(request.halves or {}) do own.halves[i] = lifted(g, y0.shape, dim, parts, seeds) end
+  local dim = M.dim_of(request)
+  local own = M.lifted_request(request, state, y0.numel, dim == 1 and 1 + #seeds or 0)
+  local field = M.lifted(f, y0.shape, dim, parts, seeds)
+  for i, g in ipairs(request.halves or {}) do own.halves[i] = M.lifted(g, y0.shape, dim, parts, seeds) end
   return {
     parts = parts, count = #seeds, dim = dim, by_time = by_time,
     run = function(start, at)
@@ -214,7 +217,7 @@ function M.solve(f, state, times, request)
   end
   local work = core.recording() and begin(f, state, times, request, y0)
   if not work or work.count == 0 then
-    return nil, core.ode_solve(f, y0, times, lifted_request(request, state, y0.numel, 0))
+    return nil, core.ode_solve(f, y0, times, M.lifted_request(request, state, y0.numel, 0))
   end
   local Y, result, counter, every, _, _, _, path = autograd.no_grad(work.run, y0:detach(), times:detach())
   local ys = core.reshape(core.select(Y, 1 + work.dim, 1), with_rows(Y:size(1), y0.shape))
