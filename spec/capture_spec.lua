@@ -627,6 +627,69 @@ describe("a plan of images", function()
   end)
 end)
 
+describe("a program's convolutions, whose weights are prepared once", function()
+  local nn = tide.nn
+  local function images(...) return tide.generator(5):randn {...} end
+  local function same(a, b) assert.is_true(a:contiguous():tobytes() == b:contiguous():tobytes()) end
+
+  -- Winograd's way, a stride, kernels of 1×1 on small images, groups
+  local function network()
+    return nn.Sequential(nn.Conv2d(16, 32, 3, {padding = 1}), nn.ReLU(), nn.Conv2d(32, 32, 3, {padding = 1}),
+      nn.Conv2d(32, 40, 3, {padding = 1, stride = 2}), nn.Conv2d(40, 64, 1), nn.Conv2d(64, 16, 3, {groups = 4}))
+  end
+
+  it("give a sample the same bits in any batch, at every call", function()
+    local net, x = network(), images(5, 8, 8, 16)
+    tide.no_grad(function()
+      local f = tide.capture(function(v) return net(v) end)
+      local first = f(x)
+      for _ = 1, 3 do
+        same(first, f(x))
+        for i = 1, 5 do same(first:narrow(1, i, 1), f(x:narrow(1, i, 1))) end
+      end
+    end)
+  end)
+
+  it("see an optimiser's steps, another state and another precision", function()
+    local net, x, state = network(), images(2, 8, 8, 16), {}
+    local opt = tide.optim.SGD(net:parameters(), {lr = 0.1})
+    for name, p in pairs(net:state_dict()) do state[name] = p:detach():clone() end
+    local f = tide.capture(function(v) return net(v) end)
+    local changes = {
+      function()
+        net(x):square():mean():backward()
+        opt:step():zero_grad()
+      end,
+      function() net:load_state_dict(state) end,
+      function() tide.precision "strict" end,
+      function() tide.precision "fast" end,
+    }
+    for i, change in ipairs(changes) do
+      local before
+      tide.no_grad(function() for _ = 1, 3 do before = f(x) end end)
+      change()
+      local fresh = network()  -- weights that nobody has asked for
+      fresh:load_state_dict(net:state_dict())
+      tide.no_grad(function()
+        for _ = 1, 3 do close(fresh(x), f(x), 2e-6) end
+        assert.is_false(before:tobytes() == f(x):tobytes(), i)
+      end)
+    end
+  end)
+
+  it("see them in gradients too", function()
+    local net, x = network(), images(2, 8, 8, 16):requires_grad()
+    local f = tide.capture(function(v) return net(v):square():sum() end)
+    for _ = 1, 3 do
+      local fresh = network()
+      fresh:load_state_dict(net:state_dict())
+      local expected = tide.gradients(fresh(x):square():sum(), {x})[1]
+      for _ = 1, 3 do close(expected, tide.gradients(f(x), {x})[1], 1e-5) end
+      for _, p in ipairs(net:parameters()) do p:detach():mul_(0.9) end
+    end
+  end)
+end)
+
 describe("a diffusion model that is a module", function()
   local diffusion = tide.diffusion
   tide.manual_seed(6)
