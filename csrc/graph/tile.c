@@ -6,8 +6,8 @@
 #include "ops/ops.h"
 
 enum {
-  TILE_BYTES = 48 << 10,    /* a sample's largest value times the samples of a tile is at least this, */
-  CONV_BYTES = 1 << 20,     /* or this, since each tile transforms a convolution's weights anew */
+  TILE_BYTES = 48 << 10,    /* a sample's largest value times the samples of a tile is at least this */
+  CONV_BYTES = 1 << 20,     /* or as much as a convolution's weights that it reads, up to this */
   LEAST_LOCAL = 256 << 10   /* bytes that must stay in the cache for tiling to pay */
 };
 
@@ -117,12 +117,19 @@ static size_t batch_of(const td_ir *ir) {
   return batch;
 }
 
+/* Bytes that one of the step's values must have in a tile. */
+static size_t least_bytes(const td_step *s) {
+  if (s->chain || s->nin < 2 || s->in[1].ndim != 4 || s->in[1].shape[0] < 2) return TILE_BYTES;
+  size_t weights = s->in[1].numel * td_dtype_size(s->in[1].dtype);
+  return weights < TILE_BYTES ? TILE_BYTES : weights > CONV_BYTES ? CONV_BYTES : weights;
+}
+
 /* The size of tiles: the least divisor of the batch that makes a sample's largest value large enough. */
 static size_t tiles_for(const td_ir *ir, int first, int count, size_t batch) {
   size_t slice = 1, least = TILE_BYTES;
   for (int i = first; i < first + count; i++) {
     const td_step *s = ir->step[i];
-    if (!s->chain && s->nin > 1 && s->in[1].ndim == 4 && s->in[1].shape[0] > 1) least = CONV_BYTES;
+    if (least_bytes(s) > least) least = least_bytes(s);
     for (int k = 0; k < s->nout; k++) {
       size_t bytes = ir->buffer[s->out[k].buffer].bytes / batch;
       if (bytes > slice) slice = bytes;

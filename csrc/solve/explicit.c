@@ -127,7 +127,7 @@ static td_status dense(td_stepper *s, double theta, void *y, void *slope) {
 
 /* ---- One step transposed ---- */
 
-/* kbar of every stage in use, and which are. */
+/* k̄ of every stage in use, and which are; once it has been pulled through f, Ȳ of the stage. */
 typedef struct {
   char *bar[TD_MAX_STAGES];
   bool used[TD_MAX_STAGES];
@@ -135,12 +135,13 @@ typedef struct {
   size_t bytes, each;
 } cotangents;
 
-static td_status cotangents_new(cotangents *g, const td_stepper *s, const explicit *x) {
+/* They take the slopes' own memory, unless the slopes are read beside them. */
+static td_status cotangents_new(cotangents *g, const td_stepper *s, const explicit *x, bool beside) {
   *g = (cotangents){.each = (s->bytes + 63) & ~(size_t)63};
-  g->bytes = g->each * (size_t)x->width + 64;
-  g->block = td_alloc(g->bytes);
-  if (!g->block) return td_last_status();
-  for (int i = 0; i < x->width; i++) g->bar[i] = g->block + g->each * (size_t)i;
+  g->bytes = beside ? g->each * (size_t)x->width + 64 : 0;
+  if (beside && !(g->block = td_alloc(g->bytes))) return td_last_status();
+  for (int i = 0; i < x->width; i++)
+    g->bar[i] = beside ? g->block + g->each * (size_t)i : td_stepper_vector(s, (size_t)i);
   return TD_OK;
 }
 
@@ -152,6 +153,25 @@ static void spread(const td_stepper *s, cotangents *g, const row *r, double h, c
     td_stepper_combine(s, g->bar[at], g->used[at] ? g->bar[at] : NULL, 1, &coef, &w);
     g->used[at] = true;
   }
+}
+
+static double entry(const row *r, int at) {
+  for (int i = 0; i < r->count; i++)
+    if (r->at[i] == at) return r->w[i];
+  return 0;
+}
+
+/* k̄ of stage i += h·b[i]·λ + h·Σ a[j][i]·Ȳ of the later stages, in one pass; lambda NULL: without the first. */
+static void gather(const td_stepper *s, const explicit *x, cotangents *g, int i, const void *lambda) {
+  double h = s->end - s->t, coef[TD_MAX_STAGES + 1];
+  const void *from[TD_MAX_STAGES + 1];
+  int count = 0;
+  if (lambda && entry(&x->b, i) != 0) coef[count] = h * entry(&x->b, i), from[count++] = lambda;
+  for (int j = x->width - 1; j > i; j--)
+    if (g->used[j] && entry(&x->a[j], i) != 0) coef[count] = h * entry(&x->a[j], i), from[count++] = g->bar[j];
+  if (count == 0) return;
+  td_stepper_combine(s, g->bar[i], g->used[i] ? g->bar[i] : NULL, count, coef, from);
+  g->used[i] = true;
 }
 
 /* Σ row[i] k[i]·w */
@@ -198,21 +218,24 @@ static void back_dense(td_stepper *s, explicit *x, const td_step_back *b, cotang
   }
 }
 
-/* Stages from last to first: Ȳᵢ = Jᵢᵀ k̄ᵢ goes to λ and to the stages before. */
-static td_status back_stages(td_stepper *s, explicit *x, td_step_back *b, cotangents *g) {
-  double h = s->end - s->t, one = 1;
+/* Stages from last to first: Ȳᵢ = Jᵢᵀ k̄ᵢ, which goes to the stages before and, at the end, to λ. */
+static td_status back_stages(td_stepper *s, explicit *x, td_step_back *b, cotangents *g, const void *lambda) {
+  double ones[TD_MAX_STAGES];
+  const void *from[TD_MAX_STAGES];
+  int count = 0;
   td_status status = TD_OK;
   for (int i = x->width - 1; i >= 0 && !status; i--) {
+    gather(s, x, g, i, lambda);
     if (!g->used[i]) continue;
     double tbar = 0;
     status = td_field_pull(s->f, i, g->bar[i], g->bar[i], b->tbar ? &tbar : NULL, b->dexternal);
     if (status) break;
-    const void *ybar = g->bar[i];
-    td_stepper_combine(s, b->lambda, b->lambda, 1, &one, &ybar);
+    ones[count] = 1;
+    from[count++] = g->bar[i];
     if (b->tbar) *b->tbar += tbar;
-    if (b->hbar) *b->hbar += x->c[i] * tbar + along(s, x, &x->a[i], ybar);
-    spread(s, g, &x->a[i], h, ybar);
+    if (b->hbar) *b->hbar += x->c[i] * tbar + along(s, x, &x->a[i], g->bar[i]);
   }
+  if (!status && count) td_stepper_combine(s, b->lambda, b->lambda, count, ones, from);
   return status;
 }
 
@@ -229,13 +252,13 @@ static td_status back(td_stepper *s, td_step_back *b) {
   }
   mark_needed(x, needed);
   cotangents g;
-  td_status status = cotangents_new(&g, s, x);
+  td_status status = cotangents_new(&g, s, x, b->hbar || b->theta_bar);
   if (!status) status = replay(s, x, needed);
   if (!status) {
-    spread(s, &g, &x->b, s->end - s->t, b->lambda);
     if (b->hbar) *b->hbar += along(s, x, &x->b, b->lambda);
+    if (b->ndense) spread(s, &g, &x->b, s->end - s->t, b->lambda);  /* before λ takes the values' cotangents */
     back_dense(s, x, b, &g);
-    status = back_stages(s, x, b, &g);
+    status = back_stages(s, x, b, &g, b->ndense ? NULL : b->lambda);
   }
   td_field_forget(s->f);
   td_free(g.block, g.bytes);
