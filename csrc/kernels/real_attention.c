@@ -3,21 +3,22 @@
  * go by (Milakov and Gimelshein 2018; Dao et al. 2022). The gradient computes a block's weights
  * again from its row's maximum and one over that sum, which are all that has to be kept.
  *
- * Tasks are (batch, head, group of queries or keys), cut by the shapes alone, and every sum is made
- * in the order of its blocks: the number of threads never shows. */
+ * Tasks are (batch, head, group of blocks of queries or keys), and every sum is made in the order of
+ * its blocks, whatever task they are in: the number of threads never shows. */
 #include "kernels/isa.h"
 #include "kernels/real_product.h"
 #include "kernels/reduce.h"
 
 enum {
   BLOCK = 64,                       /* queries and keys of a block */
-  GROUP = 4,                        /* blocks of queries that share the packing of a block of keys */
+  GROUP = 4,                        /* most blocks that a task takes, sharing what it packs */
   PITCH = BLOCK + 64 / sizeof(real) /* of a row of a block: not a power of two */
 };
 
 /* One batch item and head, or the first of them. */
 typedef struct {
   const td_attention *g;
+  size_t group;  /* queries or keys of a task */
   const real *q, *k, *v, *mask, *y, *dy, *kept;
   real *out, *keep, *dq, *dk, *dv;
 } attention;
@@ -160,17 +161,21 @@ static void forward_group(const attention *a, const space *w, size_t first, size
   }
 }
 
-static size_t groups_of(size_t n) { return td_ceil_div(n, GROUP * BLOCK); }
+/* As many whole blocks as leave a task for every thread, when each of `heads` has n to share. */
+static size_t group_for(size_t heads, size_t n) {
+  size_t blocks = td_ceil_div(n, BLOCK), tasks = td_ceil_div((size_t)td_threads(), heads);
+  return least(GROUP, blocks > tasks ? td_ceil_div(blocks, tasks) : 1) * BLOCK;
+}
 
 static void forward_tasks(void *ctx, size_t begin, size_t end) {
   const attention *a = ctx;
   const td_attention *g = a->g;
-  size_t groups = groups_of(g->l);
+  size_t groups = td_ceil_div(g->l, a->group);
   space w;
   bool room = make_space(g, &w);
   for (size_t task = begin; task < end; task++) {
     attention head = at_head(a, task / groups);
-    size_t first = task % groups * GROUP * BLOCK, last = least(first + GROUP * BLOCK, g->l);
+    size_t first = task % groups * a->group, last = least(first + a->group, g->l);
     if (room) forward_group(&head, &w, first, last);
     for (size_t i = first; i < last && !room; i++) /* memory was refused: the result says so */
       for (size_t e = 0; e < g->e; e++) head.out[i * g->heads * g->e + e] = (real)NAN;
@@ -180,8 +185,11 @@ static void forward_tasks(void *ctx, size_t begin, size_t end) {
 void TD_K(attention)(void *y, void *keep, const void *q, const void *k, const void *v,
                      const void *mask, const td_attention *g) {
   attention a = {.g = g, .q = q, .k = k, .v = v, .mask = mask, .out = y, .keep = keep};
-  size_t work = least(g->l, GROUP * BLOCK) * (g->s + 1) * (g->d + g->e + 16) / 8;
-  td_parallel(g->batch * g->heads * groups_of(g->l), td_grain(work), forward_tasks, &a);
+  size_t heads = g->batch * g->heads;
+  if (!heads || !g->l) return;
+  a.group = group_for(heads, g->l);
+  size_t work = least(g->l, a.group) * (g->s + 1) * (g->d + g->e + 16) / 8;
+  td_parallel(heads * td_ceil_div(g->l, a.group), td_grain(work), forward_tasks, &a);
 }
 
 /* ---- Gradient ---------------------------------------------------------------------------------
@@ -272,16 +280,16 @@ static void whole_heads(void *ctx, size_t begin, size_t end) {
 static void parts_of_heads(void *ctx, size_t begin, size_t end) {
   const attention *a = ctx;
   const td_attention *g = a->g;
-  size_t queries = groups_of(g->l), each = queries + groups_of(g->s);
+  size_t queries = td_ceil_div(g->l, a->group), each = queries + td_ceil_div(g->s, a->group);
   space w;
   if (!make_space(g, &w)) return;
   for (size_t task = begin; task < end; task++) {
     attention head = at_head(a, task / each);
-    size_t part = task % each, first = (part < queries ? part : part - queries) * GROUP * BLOCK;
+    size_t part = task % each, first = (part < queries ? part : part - queries) * a->group;
     if (part < queries)
-      gradient_range(&head, &w, first, least(first + GROUP * BLOCK, g->l), 0, g->s, true, false);
+      gradient_range(&head, &w, first, least(first + a->group, g->l), 0, g->s, true, false);
     else
-      gradient_range(&head, &w, 0, g->l, first, least(first + GROUP * BLOCK, g->s), false, true);
+      gradient_range(&head, &w, 0, g->l, first, least(first + a->group, g->s), false, true);
   }
 }
 
@@ -295,8 +303,9 @@ void TD_K(attention_grad)(void *dq, void *dk, void *dv, const void *dy, const vo
   memset(dq, 0, heads * g->l * g->d * sizeof(real));
   memset(dk, 0, heads * g->s * g->d * sizeof(real));
   memset(dv, 0, heads * g->s * g->e * sizeof(real));
-  bool few = heads < FEW && g->l > GROUP * BLOCK;
-  size_t tasks = few ? heads * (groups_of(g->l) + groups_of(g->s)) : heads;
-  size_t work = (few ? least(g->l, GROUP * BLOCK) : g->l) * (g->s + 1) * (g->d + g->e + 16) / 3;
+  a.group = GROUP * BLOCK;
+  bool few = heads < FEW && g->l > a.group;
+  size_t tasks = few ? heads * (td_ceil_div(g->l, a.group) + td_ceil_div(g->s, a.group)) : heads;
+  size_t work = (few ? least(g->l, a.group) : g->l) * (g->s + 1) * (g->d + g->e + 16) / 3;
   td_parallel(tasks, td_grain(work), few ? parts_of_heads : whole_heads, &a);
 }
