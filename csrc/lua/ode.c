@@ -378,6 +378,9 @@ static int core_ode_solve(lua_State *L) {
     r->tolerances[i] = td_tensor_retain(tdl_test(L, -1));
     lua_pop(L, 1);
   }
+  lua_getfield(L, 4, "mass");
+  r->o.mass = td_tensor_retain(tdl_test(L, -1));
+  lua_pop(L, 1);
   lua_getfield(L, 4, "semilinear");
   r->o.semilinear = td_tensor_retain(tdl_test(L, -1));
   lua_pop(L, 1);

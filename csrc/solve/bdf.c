@@ -107,7 +107,7 @@ static void rescale(td_stepper *s, bdf *x, double h) {
   if (x->at.order == 0) {
     memset(vector(x, OLD + 1), 0, (ROWS - 1) * n * sizeof(double));
     double *first = vector(x, OLD + 1);
-    td_implicit_widen(s, s->f0, first);
+    if (!s->o->mass) td_implicit_widen(s, s->f0, first);  /* else f is no slope */
     for (size_t i = 0; i < n; i++) first[i] *= h;
     memcpy(vector(x, WORK), vector(x, OLD), ROWS * n * sizeof(double));
     return;
@@ -128,6 +128,7 @@ static void rescale(td_stepper *s, bdf *x, double h) {
 static td_status iterate(td_stepper *s, bdf *x, double c, td_newton_verdict *verdict) {
   size_t n = x->m.n;
   double *d = vector(x, CHANGE), *r = vector(x, RESIDUAL), *y = vector(x, NEW);
+  double *change = vector(x, BAR);  /* idle here */
   const double *psi = vector(x, PSI), *p = vector(x, PREDICTED);
   td_newton w = td_newton_begin(&x->m, s);
   memset(d, 0, n * sizeof *d);
@@ -135,7 +136,8 @@ static td_status iterate(td_stepper *s, bdf *x, double c, td_newton_verdict *ver
     for (size_t i = 0; i < n; i++) y[i] = p[i] + d[i];
     td_status status = td_implicit_eval(&x->m, s, s->last_time, y, r);
     if (status) return status;
-    for (size_t i = 0; i < n; i++) r[i] -= (psi[i] + d[i]) / c;
+    for (size_t i = 0; i < n; i++) change[i] = psi[i] + d[i];
+    add(n, r, -1 / c, td_implicit_mass(&x->m, s, false, change));
     status = td_implicit_solve(&x->m, s, false, 1e-3, r);
     if (status) return status;
     for (size_t i = 0; i < n; i++) d[i] += r[i];
@@ -205,7 +207,7 @@ static td_status step(td_stepper *s, td_step_result *result) {
   double *r = vector(x, RESIDUAL), c = (s->end - s->t) / x->alpha[x->trial_order];
   for (size_t i = 0; i < n; i++) r[i] = (vector(x, PSI)[i] + vector(x, CHANGE)[i]) / c;
   td_implicit_narrow(s, r, s->f1);
-  s->have_f1 = true;
+  s->have_f1 = !s->o->mass;
   for (size_t i = 0; i < n; i++) r[i] = x->constant[x->trial_order] * vector(x, CHANGE)[i];
   td_implicit_narrow(s, r, td_stepper_vector(s, 0));
   s->error = (td_terms){.count = 1, .coef = {1}, .x = {td_stepper_vector(s, 0)}};
@@ -351,12 +353,13 @@ static td_status back_solution(td_stepper *s, bdf *x, td_step_back *b, double *h
   if (status) return status;
   status = td_implicit_vjp(&x->m, s, s->last_time, y1, mu, g, &tau, b->dexternal);
   if (status) return status;
+  const double *mmu = td_implicit_mass(&x->m, s, true, mu);
   for (int j = 0; j <= k; j++) {
     add(n, vector(x, BAR + j), 1, g);
-    if (j > 0) add(n, vector(x, BAR + j), -x->gamma[j] / (x->alpha[k] * c), mu);
+    if (j > 0) add(n, vector(x, BAR + j), -x->gamma[j] / (x->alpha[k] * c), mmu);
   }
   if (b->tbar) *b->tbar += tau;
-  *hbar += tau + (dot(n, mu, vector(x, PSI)) + dot(n, mu, vector(x, CHANGE))) / (c * c * x->alpha[k]);
+  *hbar += tau + (dot(n, mmu, vector(x, PSI)) + dot(n, mmu, vector(x, CHANGE))) / (c * c * x->alpha[k]);
   return TD_OK;
 }
 
@@ -380,6 +383,10 @@ static double back_rescale(bdf *x, double factor) {
 static td_status back_first(td_stepper *s, bdf *x, td_step_back *b, double h, double *hbar) {
   size_t n = x->m.n;
   double tau = 0, *bar = vector(x, BAR + 1), *g = vector(x, RESIDUAL);
+  if (s->o->mass) {
+    memset(bar, 0, (ROWS - 1) * n * sizeof(double));
+    return TD_OK;
+  }
   *hbar += dot(n, bar, vector(x, OLD + 1)) / h;
   for (size_t i = 0; i < n; i++) bar[i] *= h;
   td_status status = td_implicit_vjp(&x->m, s, s->first_time, x->m.y, bar, g, &tau, b->dexternal);
@@ -424,7 +431,7 @@ static td_status back(td_stepper *s, td_step_back *b) {
 }
 
 static const td_family td_family_bdf = {
-  .name = "backward differentiation", .stiff = true, .make = make, .free = release, .start = start, .step = step,
+  .name = "backward differentiation", .stiff = true, .mass = true, .make = make, .free = release, .start = start, .step = step,
   .accept = accept, .reject = reject, .factor = next_factor, .dense = dense, .history = history, .save = save,
   .load = load, .back = back,
 };

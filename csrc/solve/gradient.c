@@ -159,6 +159,7 @@ void td_ode_recorded_free(void *recorded) {
   td_ode_solution_free(&r->solution);
   td_field_free(r->f);
   td_tensor_release(r->o.semilinear);
+  td_tensor_release(r->o.mass);
   for (int i = 0; i < 2; i++) td_tensor_release(r->tolerances[i]);
   for (size_t i = 0; i < r->nevents; i++) {
     td_field_free(r->events[i].value);

@@ -23,14 +23,14 @@ td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t
   /* A reverse pass needs the whole matrix; and what was found with less has to be iterated to rounding. */
   bool shared = products && s->o->blocks > 1 && !s->o->keep;
   size_t n = s->n, d = sizeof(double), side = shared ? n / s->o->blocks : n;
-  bool dense = !(products && side > TD_DENSE_MOST);
+  bool dense = !(products && side > TD_DENSE_MOST) || s->o->mass;
   if (!dense) side = n;
   size_t squares = dense ? 2 * side * side : (DIRECTIONS + 2) * n;
   *m = (td_implicit){.n = n, .side = side, .exact = s->o->keep || s->o->blocks > 1};
   if (dense && side > 8000)
     return td_fail(TD_EARG, "%s: method \"%s\" factors a dense %zu×%zu Jacobian, too large; use kvaerno4, bdf or an explicit method",
                    s->f->who, s->method->name, n, n);
-  m->block_bytes = (3 * n + squares + vectors * n + more) * d + n * sizeof *m->pivot + 3 * s->bytes + 14 * 64;
+  m->block_bytes = (4 * n + squares + vectors * n + more) * d + n * sizeof *m->pivot + 3 * s->bytes + 15 * 64;
   char *p = m->block = td_alloc(m->block_bytes);
   if (!p) return td_last_status();
   memset(p, 0, m->block_bytes);
@@ -48,6 +48,7 @@ td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t
   m->slope = cut(&p, s->bytes);
   m->unit = cut(&p, s->bytes);
   m->fresh = (double *)cut(&p, n * d);
+  if (s->o->mass) m->product = (double *)cut(&p, n * d);
   m->vector = (double *)p;
   return TD_OK;
 }
@@ -226,6 +227,32 @@ td_status td_implicit_refresh(td_implicit *m, td_stepper *s, double *ft) {
   return TD_OK;
 }
 
+double td_implicit_mass_at(const td_stepper *s, size_t i, size_t j) {
+  const td_tensor *mass = s->o->mass;
+  if (!mass) return i == j;
+  const double *v = (const double *)(const void *)mass->data;
+  size_t n = mass->shape[0];  /* of one block of the state */
+  if (i / n != j / n) return 0;
+  if (mass->ndim == 2) return v[i % n * n + j % n];
+  return i == j ? v[i % n] : 0;
+}
+
+const double *td_implicit_mass(const td_implicit *m, const td_stepper *s, bool transposed, const double *x) {
+  const td_tensor *mass = s->o->mass;
+  if (!mass) return x;
+  const double *v = (const double *)(const void *)mass->data;
+  size_t n = mass->shape[0];
+  for (size_t at = 0; at < m->n; at += n)
+    for (size_t i = 0; i < n; i++) {
+      double sum = 0;
+      if (mass->ndim == 1) sum = v[i] * x[at + i];
+      else
+        for (size_t j = 0; j < n; j++) sum += (transposed ? v[j * n + i] : v[i * n + j]) * x[at + j];
+      m->product[at + i] = sum;
+    }
+  return m->product;
+}
+
 bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift) {
   if (m->shift == shift) return true;
   if (!m->jacobian) {
@@ -234,7 +261,10 @@ bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift) {
   }
   size_t n = m->side;
   for (size_t i = 0; i < n * n; i++) m->lu[i] = -m->jacobian[i];
-  for (size_t i = 0; i < n; i++) m->lu[i * n + i] += shift;
+  if (s->o->mass)
+    for (size_t i = 0; i < n * n; i++) m->lu[i] += shift * td_implicit_mass_at(s, i / n, i % n);
+  else
+    for (size_t i = 0; i < n; i++) m->lu[i * n + i] += shift;
   s->counts->nlu++;
   m->shift = td_lu_factor(m->lu, m->pivot, n) ? shift : 0;
   return m->shift != 0;

@@ -11,7 +11,7 @@ typedef struct {
   double *jacobian;      /* side×side; ∂f/∂y where it was last asked for; NULL when its products are enough */
   double *at, at_time;   /* then: where; solutions come from GMRES */
   double *basis;
-  double *lu;            /* of shift·I − jacobian */
+  double *lu;            /* of shift·M − jacobian, M the mass matrix or I */
   size_t *pivot;
   bool have_jacobian;
   bool current;          /* the Jacobian is that at (s->t, s->y) */
@@ -20,6 +20,7 @@ typedef struct {
   double *vector;        /* the family's, `n` apart */
   char *state, *slope, *unit;  /* of the state's type, for calls of f */
   double *fresh;
+  double *product;       /* of the mass matrix; NULL without one */
   void *block;
   size_t block_bytes;
 } td_implicit;
@@ -48,11 +49,15 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
                                double *dy);
 /* Makes m->jacobian that of (s->t, s->y), and s->f0 known. */
 td_status td_implicit_refresh(td_implicit *m, td_stepper *s, double *ft);
-/* m->lu holds shift·I − m->jacobian. False: singular. */
+/* M x or Mᵀ x, M the option mass, valid until the next call; x itself without one. */
+const double *td_implicit_mass(const td_implicit *m, const td_stepper *s, bool transposed, const double *x);
+/* Entry (i, j) of M; 1 or 0 without one. */
+double td_implicit_mass_at(const td_stepper *s, size_t i, size_t j);
+/* m->lu holds shift·M − m->jacobian. False: singular. */
 bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift);
 /* Makes the Jacobian, or what its products need, that of (t, y); *dy, unless NULL, is f there. */
 td_status td_implicit_linearise(td_implicit *m, td_stepper *s, double t, const double *y, double *dy);
-/* x becomes op(shift·I − J)⁻¹ x for the shift of td_implicit_factor, op the transpose or nothing. By GMRES to the relative
+/* x becomes op(shift·M − J)⁻¹ x for the shift of td_implicit_factor, op the transpose or nothing. By GMRES to the relative
  * residual given, which factors do not need. */
 td_status td_implicit_solve(td_implicit *m, td_stepper *s, bool transposed, double residual, double *x);
 /* Root mean square over m->scale of x's elements that count in errors. */

@@ -169,6 +169,22 @@ static td_status step(td_solve *v, double *h) {
   return TD_OK;
 }
 
+/* Rows of the mass matrix that are zero are equations, which the start has to satisfy. */
+static td_status check_consistent(const td_solve *v) {
+  const td_tensor *mass = v->o->mass;
+  size_t n = mass->shape[0];
+  double most = 1, off = sqrt(fmax(v->o->rtol, DBL_EPSILON));
+  for (size_t i = 0; i < v->s.n; i++) most = fmax(most, fabs(element(v, v->s.y, i)));
+  for (size_t i = 0; i < n; i++) {
+    double sum = 0, f = element(v, v->s.f0, i);
+    for (size_t j = 0; j < mass->numel / n; j++) sum += fabs(td_tensor_get(mass, i * (mass->numel / n) + j));
+    if (sum == 0 && fabs(f) > off * most)
+      return td_fail(TD_EARG, "ode.solve: y0 does not satisfy the algebraic equation %zu: row %zu of mass is zero, and f is %g "
+                     "there", i + 1, i + 1, f);
+  }
+  return TD_OK;
+}
+
 /* The first slope, and the first step of an adaptive solve. */
 static td_status start(td_solve *v, double *h) {
   const td_ode_options *o = v->o;
@@ -186,8 +202,10 @@ static td_status start(td_solve *v, double *h) {
     give_up(v, TD_ODE_NONFINITE, 0, "the initial state or its derivative is not finite", "");
     return TD_OK;
   }
+  if (o->mass && (status = check_consistent(v))) return status;
   *h = v->direction * o->first_step;
-  return o->first_step == 0 ? td_solve_first_step(v, h) : TD_OK;
+  if (o->mass && o->first_step == 0) *h = 1e-6 * (v->ts[v->nt - 1] - s->t);  /* f is no slope to judge by */
+  return *h == 0 ? td_solve_first_step(v, h) : TD_OK;
 }
 
 static td_status run(td_solve *v) {

@@ -80,10 +80,12 @@ static bool factor(td_stepper *s, irk *x, double h) {
   if (x->c_lu_shift == h) return true;
   double *a = x->complex_lu;
   for (size_t i = 0; i < n * n; i++) a[2 * i] = -x->m.jacobian[i], a[2 * i + 1] = 0;
-  for (size_t i = 0; i < n; i++) {
-    a[2 * (i * n + i)] += x->k.re / h;
-    a[2 * (i * n + i) + 1] = x->k.im / h;
-  }
+  for (size_t i = 0; i < n; i++)
+    for (size_t j = s->o->mass ? 0 : i; j < (s->o->mass ? n : i + 1); j++) {
+      double mass = td_implicit_mass_at(s, i, j);
+      a[2 * (i * n + j)] += x->k.re / h * mass;
+      a[2 * (i * n + j) + 1] = x->k.im / h * mass;
+    }
   s->counts->nlu++;
   x->c_lu_shift = td_lu_factor_complex(a, x->complex_pivot, n) ? h : 0;
   return x->c_lu_shift != 0;
@@ -99,17 +101,19 @@ static void mix(const irk *x, const double m[MAX][MAX], int in, int out) {
 }
 
 /* One Newton update: DELTA becomes the change of Z, which is made. */
-static void newton_update(irk *x, double h) {
+static void newton_update(td_stepper *s, irk *x, double h) {
   size_t n = x->m.n;
   int p = x->k.has_real;
   mix(x, x->k.t_inverse, F, DELTA);
   double *a = vector(x, DELTA + p), *b = vector(x, DELTA + p + 1), *pair = vector(x, PAIR);
-  const double *wa = vector(x, W + p), *wb = vector(x, W + p + 1);
+  double *wa = vector(x, ERR), *wb = vector(x, Y);
   if (p) {
     double *r = vector(x, DELTA);
-    add(n, r, -x->k.real / h, vector(x, W));
+    add(n, r, -x->k.real / h, td_implicit_mass(&x->m, s, false, vector(x, W)));
     td_lu_solve(x->m.lu, x->m.pivot, n, false, r);
   }
+  memcpy(wa, td_implicit_mass(&x->m, s, false, vector(x, W + p)), n * sizeof *wa);
+  memcpy(wb, td_implicit_mass(&x->m, s, false, vector(x, W + p + 1)), n * sizeof *wb);
   for (size_t i = 0; i < n; i++) {
     pair[2 * i] = a[i] - (x->k.re * wa[i] - x->k.im * wb[i]) / h;
     pair[2 * i + 1] = b[i] - (x->k.im * wa[i] + x->k.re * wb[i]) / h;
@@ -135,7 +139,7 @@ static td_status iterate(td_stepper *s, irk *x, double h, td_newton_verdict *ver
       td_status status = td_implicit_eval(&x->m, s, td_stepper_time(s, x->k.c[i]), y, vector(x, F + i));
       if (status) return status;
     }
-    newton_update(x, h);
+    newton_update(s, x, h);
     *verdict = td_newton_judge(&w, &x->m, s, vector(x, DELTA), x->k.stages);
   }
   x->iterations = w.usual;
@@ -195,8 +199,12 @@ static td_status estimate(td_stepper *s, irk *x) {
   const double e[MAX] = {(-13 - 7 * root6) / 3, (-13 + 7 * root6) / 3, -1. / 3};
   size_t n = x->m.n;
   double h = s->end - s->t, *err = vector(x, ERR), *y = vector(x, Y);
+  double *moved = vector(x, PAIR);
+  memset(moved, 0, n * sizeof *moved);
+  for (int i = 0; i < MAX; i++) add(n, moved, e[i] / h, vector(x, Z + i));
+  if (s->o->mass) memcpy(moved, td_implicit_mass(&x->m, s, false, moved), n * sizeof *moved);
   td_implicit_widen(s, s->f0, err);
-  for (int i = 0; i < MAX; i++) add(n, err, e[i] / h, vector(x, Z + i));
+  add(n, err, 1, moved);
   td_lu_solve(x->m.lu, x->m.pivot, n, false, err);
   memcpy(y, x->m.y, n * sizeof *y);
   add(n, y, 1, vector(x, Z + MAX - 1));
@@ -206,7 +214,7 @@ static td_status estimate(td_stepper *s, irk *x) {
     add(n, y, 1, err);
     td_status status = td_implicit_eval(&x->m, s, s->first_time, y, err);
     if (status) return status;
-    for (int i = 0; i < MAX; i++) add(n, err, e[i] / h, vector(x, Z + i));
+    add(n, err, 1, moved);
     td_lu_solve(x->m.lu, x->m.pivot, n, false, err);
   }
   td_implicit_narrow(s, err, td_stepper_vector(s, 0));
@@ -233,7 +241,7 @@ static td_status step(td_stepper *s, td_step_result *result) {
   td_implicit_narrow(s, y, s->y1);
   if (x->accurate) {
     td_implicit_narrow(s, vector(x, K + x->k.stages - 1), s->f1);
-    s->have_f1 = true;
+    s->have_f1 = !s->o->mass;
   }
   return ((const td_irk *)s->method->table)->estimate ? estimate(s, x) : TD_OK;
 }
@@ -326,7 +334,7 @@ static td_status coupled_new(coupled *g, size_t n, size_t stages) {
   return TD_OK;
 }
 
-/* Fills the matrix of k̄ᵢ − h Σⱼ aⱼᵢ Jⱼᵀ k̄ⱼ, Jacobians at the converged stages. */
+/* Fills the matrix of Mᵀ k̄ᵢ − h Σⱼ aⱼᵢ Jⱼᵀ k̄ⱼ, Jacobians at the converged stages. */
 static td_status coupled_matrix(td_stepper *s, irk *x, coupled *g, double h) {
   size_t n = x->m.n, all = n * (size_t)x->k.stages;
   for (int j = 0; j < x->k.stages; j++) {
@@ -339,7 +347,11 @@ static td_status coupled_matrix(td_stepper *s, irk *x, coupled *g, double h) {
         for (size_t c = 0; c < n; c++)
           g->matrix[((size_t)i * n + r) * all + (size_t)j * n + c] -= h * x->k.a[j][i] * x->m.jacobian[c * n + r];
   }
-  for (size_t i = 0; i < all; i++) g->matrix[i * all + i] += 1;
+  for (size_t i = 0; i < all; i++)
+    for (size_t j = 0; j < n; j++) {
+      size_t c = i / n * n + j;
+      g->matrix[i * all + c] += td_implicit_mass_at(s, j, i % n);  /* transposed */
+    }
   x->m.have_jacobian = x->m.current = false;
   x->m.shift = x->c_lu_shift = 0;
   s->counts->nlu++;
@@ -410,11 +422,11 @@ static td_status back(td_stepper *s, td_step_back *b) {
 }
 
 const td_family td_family_irk = {
-  .name = "implicit Runge–Kutta by collocation", .stiff = true, .make = make, .free = release, .start = start,
+  .name = "implicit Runge–Kutta by collocation", .stiff = true, .mass = true, .make = make, .free = release, .start = start,
   .step = step, .accept = accept, .reject = reject, .dense = dense, .load = load, .back = back,
 };
 const td_family td_family_radau = {
-  .name = "Radau IIA", .stiff = true, .make = make, .free = release, .start = start, .step = step, .accept = accept,
+  .name = "Radau IIA", .stiff = true, .mass = true, .make = make, .free = release, .start = start, .step = step, .accept = accept,
   .reject = reject, .factor = next_factor, .dense = dense, .load = load, .back = back,
 };
 

@@ -1,4 +1,4 @@
-/* Rosenbrock methods: one Jacobian and ∂f/∂t a step, exact and at its start, and one linear system a stage; no
+/* Rosenbrock methods, also for M y' = f: one Jacobian and ∂f/∂t a step, exact and at its start, and one linear system a stage; no
  * iteration that could fail. Since the Jacobian depends on the state, the transpose needs second derivatives of f. */
 #include "solve/rosenbrock.h"
 #include <string.h>
@@ -65,8 +65,11 @@ static td_status stage(td_stepper *s, rosenbrock *x, int i, double h) {
     td_status status = td_implicit_eval(&x->m, s, td_stepper_time(s, d->alpha[i]), y, u);
     if (status) return status;
   }
+  double *sum = vector(x, RHS);
+  memset(sum, 0, n * sizeof *sum);
   for (int j = 0; j < i; j++)
-    if (d->c[i][j] != 0) add(n, u, d->c[i][j] / h, vector(x, U + j));
+    if (d->c[i][j] != 0) add(n, sum, d->c[i][j] / h, vector(x, U + j));
+  add(n, u, 1, td_implicit_mass(&x->m, s, false, sum));
   if (d->d[i] != 0) add(n, u, h * d->d[i], vector(x, FT));
   td_lu_solve(x->m.lu, x->m.pivot, n, false, u);
   return TD_OK;
@@ -174,15 +177,16 @@ static td_status back_stage(td_stepper *s, rosenbrock *x, const td_step_back *b,
   if (status) return status;
   add(n, vector(x, YBAR), 1, ystage);
   add(n, vector(x, WT), h * d->d[i], v);
+  const double *mv = td_implicit_mass(&x->m, s, true, v);
   for (int j = 0; j < i; j++) {
     add(n, vector(x, BARS + j), d->a[i][j], ystage);
-    add(n, vector(x, BARS + j), d->c[i][j] / h, v);
+    add(n, vector(x, BARS + j), d->c[i][j] / h, mv);
   }
   if (b->tbar) *b->tbar += tau;
   if (!b->hbar) return TD_OK;
   double sum = d->alpha[i] * tau + d->d[i] * dot(n, v, vector(x, FT)) +
-               dot(n, v, vector(x, U + i)) / (h * h * d->gamma);
-  for (int j = 0; j < i; j++) sum -= d->c[i][j] / (h * h) * dot(n, v, vector(x, U + j));
+               dot(n, mv, vector(x, U + i)) / (h * h * d->gamma);
+  for (int j = 0; j < i; j++) sum -= d->c[i][j] / (h * h) * dot(n, mv, vector(x, U + j));
   *b->hbar += sum;
   return TD_OK;
 }
@@ -208,6 +212,6 @@ static td_status back(td_stepper *s, td_step_back *b) {
 }
 
 const td_family td_family_rosenbrock = {
-  .name = "Rosenbrock", .stiff = true, .make = make, .free = release, .start = start, .step = step, .accept = accept,
+  .name = "Rosenbrock", .stiff = true, .mass = true, .make = make, .free = release, .start = start, .step = step, .accept = accept,
   .dense = dense, .load = load, .back = back,
 };

@@ -14,7 +14,10 @@ td_status td_stepper_make(td_stepper *s, const td_method *m, const struct td_ode
                           td_step_counts *counts) {
   *s = (td_stepper){.method = m, .o = o, .f = f, .k = td_k(f->dtype), .n = f->numel,
                     .bytes = f->numel * td_dtype_size(f->dtype), .counts = counts, .retry = 0.25, .why = ""};
-  td_status status = m->family->make(s);
+  td_status status = TD_OK;
+  if (o->mass && !m->family->mass)
+    status = td_fail(TD_EARG, "%s: method \"%s\" takes no mass matrix; use rodas5p, radau5 or bdf", f->who, m->name);
+  if (!status) status = m->family->make(s);
   size_t each = (s->bytes + 63) & ~(size_t)63;
   if (!status && !td_size_mul(each + !each, SHARED + s->nvectors, &s->block_bytes)) status = td_last_status();
   if (!status && !(s->block = td_alloc(s->block_bytes))) status = td_last_status();

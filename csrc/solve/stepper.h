@@ -105,6 +105,8 @@ struct td_family {
   const char *name;
   /* Is it made for stiff problems (for hints), and can it only be stepped on a grid of equal steps? */
   bool stiff, equal_steps;
+  /* Does it solve M y' = f (the option mass) too, also with a singular M? */
+  bool mass;
 
   /* Fills s->own and asks for vectors by td_stepper_room. s->method, o, f are set. Fails for what it cannot do. */
   td_status (*make)(td_stepper *s);

@@ -24,7 +24,7 @@ M.defaults = {
   event = options.none, events = options.none, event_points = 10,
   grad = "discrete", max_tangents = 200, checkpoints = 0, memory = 2 ^ 30, params = options.none,
   capture = "auto", keep = 2 ^ 28, jac = options.none, max_order = 0, max_iters = 0, throw = true,
-  batch = false, base = options.none, coupling = 0.999, linear = options.none,
+  batch = false, mass = options.none, base = options.none, coupling = 0.999, linear = options.none,
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
   adjoint_norm = "seminorm",
 }
@@ -174,6 +174,23 @@ local function semilinear_of(l)
   return core.contiguous(core.to(l, "float64"))
 end
 
+-- M of M y' = f as the core takes it: a square matrix, or its diagonal.
+local function mass_of(m, state, grad)
+  if m == nil then return nil end
+  if not is_tensor(m) then m = core.tensor(m, "float64") end
+  local n = state.y0.numel
+  if not (m.ndim == 1 and m.numel == n) and not (m.ndim == 2 and m:size(1) == n and m:size(2) == n) then
+    raise("ode.solve: mass has shape (%s), expected %d numbers or a %d×%d matrix", message.shape(m), n, n, n)
+  end
+  if m.needs_grad then
+    raise("ode.solve: mass counts as a constant, but this tensor needs a gradient; give mass:detach()")
+  end
+  if grad ~= "discrete" and grad ~= "forward" then
+    raise("ode.solve: grad = %q does not go with a mass matrix, use \"discrete\"", tostring(grad))
+  end
+  return core.contiguous(core.to(m, "float64"))
+end
+
 -- ---- Events ----
 
 local event_fields = {
@@ -279,6 +296,7 @@ function M.of(o, f, y0, state, times)
   request.grad = nearest_of("grad", o.grad, gradient_modes)
   check_number("max_tangents", o.max_tangents, 0)
   request.max_tangents, request.family = o.max_tangents, M.methods[request.method].family
+  request.mass = mass_of(o.mass, state, request.grad)
   request.params, request.form = o.params, state.form or "tensors"
   request.slots = o.checkpoints
   request.budget = (o.checkpoints > 0 or o.dense or o.grad == "full") and 0 or o.memory
