@@ -467,7 +467,7 @@ static td_newton_verdict judge(td_newton *w, double norm) {
   if (norm == 0 || (enough && !w->exact)) return TD_NEWTON_CONVERGED;
   if (first) return TD_NEWTON_GO_ON;
   if (w->exact && small && w->rate > 0.3) return TD_NEWTON_CONVERGED;  /* nothing but rounding is left */
-  if (w->rate >= 1) return small ? TD_NEWTON_CONVERGED : TD_NEWTON_DIVERGED;
+  if (w->rate >= 1) return w->usual ? TD_NEWTON_CONVERGED : TD_NEWTON_DIVERGED;  /* rounding again, if it was near */
   if (w->exact && left <= w->floor * 1e-4) return TD_NEWTON_CONVERGED;
   if (w->iteration >= w->most) return small ? TD_NEWTON_CONVERGED : TD_NEWTON_DIVERGED;
   if (!w->exact && left * pow(w->rate, w->most - w->iteration) > w->tolerance) return TD_NEWTON_DIVERGED;
