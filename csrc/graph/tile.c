@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "base/threads.h"
+#include "kernels/forms.h"
 #include "ops/ops.h"
 
 enum {
@@ -415,7 +416,10 @@ td_status td_tiles_run(td_tiles *t) {
   td_status s = want_instances(t, td_threads());
   if (!s) s = want_memory(t);
   if (s) return s;
+  static uint64_t rounds;
   t->failed = TD_OK;
+  td_forms_round = ++rounds;
   td_parallel(t->ntiles, 1, run_some, t);
+  td_forms_round = 0;
   return t->failed ? td_fail(t->failed, "a program's step failed in one of its tiles") : TD_OK;
 }

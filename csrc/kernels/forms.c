@@ -8,6 +8,7 @@ enum { MOST_BYTES = 1 << 29 };  /* of all forms */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static size_t held;
+uint64_t td_forms_round;
 
 static void drop_data(td_form *f) {
   if (f->data) held -= f->bytes;
@@ -27,9 +28,11 @@ static td_form *find(td_form **list, const td_form_key *key) {
 
 /* Counts the use; true when the form is worth keeping. */
 static bool is_wanted(td_form *f, uint32_t version) {
+  bool counts = !td_forms_round || f->round != td_forms_round;
+  f->round = td_forms_round;
   if (f->uses && f->version == version) {
-    f->uses++;
-    return true;
+    f->uses += counts;
+    return f->uses > 1;
   }
   bool again = f->uses > 1;
   f->version = version;

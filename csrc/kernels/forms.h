@@ -27,6 +27,7 @@ struct td_form {
   size_t bytes;
   uint32_t version;     /* of the values that `data` was made from, or will be */
   uint32_t uses;        /* asked for in this version */
+  uint64_t round;       /* when it was last asked for */
   bool made;
 };
 
@@ -35,6 +36,8 @@ struct td_form {
  * again. When it is not `made` the caller fills it and calls td_form_done; until then no other thread goes on here. */
 td_form *td_form_take(const td_forms *forms, const td_form_key *key, size_t bytes);
 void td_form_done(td_form *form, bool made);
+/* Not 0: uses count once while it stays the same, since a program asks for each of its tiles. */
+extern uint64_t td_forms_round;
 /* All forms of a list. */
 void td_forms_free(td_form **list);
 

@@ -61,7 +61,7 @@ static size_t products(size_t h, size_t w, size_t m) {
 static int winograd_tile(const td_conv *g, size_t h, size_t w) {
   if (!is_winograd(g)) return 0;
   size_t bytes = 36 * g->c * g->o * sizeof(real);
-  size_t least = bytes <= 512 << 10 ? LEAST_PIXELS : bytes <= 4 << 20 ? MORE_PIXELS : MOST_PIXELS;
+  size_t least = bytes <= 512 << 10 ? LEAST_PIXELS : bytes <= 16 << 20 ? MORE_PIXELS : MOST_PIXELS;
   if (h * w < least) return 0;
   /* 2×2 is for strips two pixels wide: else 4×4 needs fewer products, and fewer transforms for them */
   size_t by_4 = products(h, w, 4), by_2 = products(h, w, 2);

@@ -61,9 +61,15 @@ static size_t unit_width(const plan *p, size_t unit) {
   return conv_min(2, p->vectors - 2 * unit) * TD_LANES;
 }
 
+/* Elements from a point's weights to the next, in a unit of this width: a line more than they are,
+ * so that the points of a weight do not fall on the same lines of the cache. */
+static size_t point_pitch(const plan *p, size_t width) {
+  return p->depth * width + 64 / sizeof(real);
+}
+
 /* Elements of the weights of `units` whole units. */
 static size_t weights_of(const plan *p, size_t units) {
-  return units * p->points * p->depth * 2 * TD_LANES;
+  return units * p->points * point_pitch(p, 2 * TD_LANES);
 }
 
 /* Cuts few blocks so that all threads have equally much: into shorter ones, or when a block is too
@@ -168,7 +174,7 @@ static real *unit_weights(const plan *p, size_t unit) {
 
 WINO_INLINE void pack_vector(const plan *p, const int m, size_t unit, size_t v) {
   real part[9 * WINO_BLOCK * TD_LANES] __attribute__((aligned(64)));
-  size_t width = unit_width(p, unit), point = p->depth * width;
+  size_t width = unit_width(p, unit), point = point_pitch(p, width);
   real *to = unit_weights(p, unit) + v * TD_LANES;
   for (size_t c0 = 0; c0 < p->depth; c0 += WINO_BLOCK) {
     gather_weights(p, part, c0, (2 * unit + v) * TD_LANES);
@@ -303,7 +309,7 @@ static void run_chunk(const plan *p, size_t u0, size_t u1, size_t first, size_t 
   for (size_t k = 0; k < p->points; k++)
     for (size_t u = u0; u < u1; u++) {
       size_t width = unit_width(p, u);
-      multiply(p, v + k * p->v_pitch, unit_weights(p, u) + k * p->depth * width, width, count,
+      multiply(p, v + k * p->v_pitch, unit_weights(p, u) + k * point_pitch(p, width), width, count,
                products + k * p->m_pitch + (u - u0) * count * 2 * TD_LANES);
     }
   for (size_t t = 0; t < count; t++) {
