@@ -422,6 +422,27 @@ describe("BatchNorm2d", function()
   it("refuses a single position while training", function()
     assert.fails_here(function() nn.BatchNorm2d(2)(tide.ones(1, 1, 1, 2)) end, "has no variance; use eval()")
   end)
+
+  it("does an activation and a sum in its own pass", function()
+    for _, opts in ipairs {double, options_with {affine = false}} do
+      local m, x, r = nn.BatchNorm2d(2, opts), batch(), batch():flip(1)
+      for _, act in ipairs {"relu", "silu", "gelu", "tanh", "sigmoid", "none"} do
+        for _, training in ipairs {true, false} do
+          m:train(training)
+          local function apart(v, w)
+            local y = m(v)
+            return (act == "none" and y or y[act](y)) + w
+          end
+          assert.close(m(x, act, r), apart(x, r), 1e-12)
+          local u, v = x:clone():requires_grad(), x:clone():requires_grad()
+          local weights = tide.generator(3):randn(x.shape, "float64")
+          local g = tide.gradients((m(u, act, r) * weights):sum(), {u})[1]
+          assert.close(g, tide.gradients((apart(v, r) * weights):sum(), {v})[1], 1e-10)
+        end
+      end
+    end
+    assert.fails_here(function() nn.BatchNorm2d(2)(tide.ones(2, 1, 1, 2), "swish") end, "unknown activation \"swish\"")
+  end)
 end)
 
 describe("Dropout", function()

@@ -176,8 +176,8 @@ weight: tensor? | channels
 bias: tensor? | channels
 running_mean: tensor | channels, a buffer
 running_var: tensor | channels, unbiased, a buffer]],
-      note = "Not for a field that a solver calls: its output would depend on the batch, and every "
-        .. "evaluation would move the statistics.",
+      note = "norm(x, \"relu\", add) as for GroupNorm. Not for a field that a solver calls: its output would "
+        .. "depend on the batch, and every evaluation would move the statistics.",
       source = "Ioffe and Szegedy 2015.",
       example = "nn.BatchNorm2d(8)(tide.randn(2, 3, 3, 8)).shape[4] --> 8"},
     {"nn.BatchNorm1d", "channels: integer, opts: table? -> module", "BatchNorm2d, which takes N×C too."},

@@ -63,8 +63,8 @@ function Stem:init(inputs, channels, opts)
 end
 
 function Stem:forward(image)
-  local x = self.norm1(self.conv1(image)):relu()
-  return self.norm2(self.conv2(x)):relu()
+  local x = self.norm1(self.conv1(image), "relu")
+  return self.norm2(self.conv2(x), "relu")
 end
 M.Stem = Stem
 
@@ -82,7 +82,7 @@ function Head:init(channels, classes, opts)
 end
 
 function Head:forward(z)
-  local y = self.norm2(self.conv(self.norm1(z):relu())):relu()
+  local y = self.norm2(self.conv(self.norm1(z, "relu")), "relu")
   return self.linear(y:mean {dims = {2, 3}})
 end
 M.Head = Head

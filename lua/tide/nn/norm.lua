@@ -23,6 +23,15 @@ local function check_channels(self, x)
   end
 end
 
+local activations = {none = 0, relu = 1, silu = 2, gelu = 3, tanh = 4, sigmoid = 5}
+
+-- The number of an activation for the operations.
+local function code_of(self, activation)
+  return activations[activation or "none"] or message.raise(
+    "%s: unknown activation %q, expected none, relu, silu, gelu, tanh or sigmoid", self.class_name,
+    tostring(activation))
+end
+
 local GroupNorm = Module "GroupNorm"
 
 --- nn.GroupNorm(groups, channels, {eps = 1e-5, affine = true, dtype}): each sample's groups of channels get
@@ -36,8 +45,6 @@ function GroupNorm:init(groups, channels, opts)
   affine(self, channels, o)
 end
 
-local activations = {none = 0, relu = 1, silu = 2, gelu = 3, tanh = 4, sigmoid = 5}
-
 --- forward(x, activation, add): with a name ("relu", "silu", "gelu", "tanh", "sigmoid") and a tensor like x, gives
 --- activation(norm(x)) + add in one pass over memory, which keeps nothing but x for its gradient.
 function GroupNorm:forward(x, activation, add)
@@ -45,12 +52,7 @@ function GroupNorm:forward(x, activation, add)
   if not activation and not add then
     return (core.group_norm(x, self.weight, self.bias, self.groups, false, self.eps))
   end
-  local code = activations[activation or "none"]
-  if not code then
-    message.raise("GroupNorm: unknown activation %q, expected none, relu, silu, gelu, tanh or sigmoid",
-      tostring(activation))
-  end
-  local o = {groups = self.groups, activation = code, eps = self.eps}
+  local o = {groups = self.groups, activation = code_of(self, activation), eps = self.eps}
   if self.weight then return (core.group_norm_act(x, self.weight, self.bias, add, o)) end
   return (core.group_norm_act(x, add, o))
 end
@@ -92,17 +94,26 @@ local function move(running, new, momentum, scale)
   running:mul_(1 - momentum):add_(new * (momentum * scale))
 end
 
-function BatchNorm2d:forward(x)
+-- By the statistics that were kept, then the activation and the sum.
+local function by_running(self, x, activation, add)
+  local scale = core.rsqrt(self.running_var + self.eps)
+  if self.weight then scale = scale * self.weight end
+  local shift = self.running_mean * scale
+  local y = core.fma(x, scale, self.bias and self.bias - shift or -shift)
+  if activation and activation ~= "none" then y = core[activation](y) end
+  return add and y + add or y
+end
+
+--- forward(x, activation, add) as for GroupNorm.
+function BatchNorm2d:forward(x, activation, add)
   check_channels(self, x)
-  if not self.training then
-    local scale = core.rsqrt(self.running_var + self.eps)
-    if self.weight then scale = scale * self.weight end
-    local shift = self.running_mean * scale
-    return core.fma(x, scale, self.bias and self.bias - shift or -shift)
-  end
+  local o = {activation = code_of(self, activation), eps = self.eps}
+  if not self.training then return by_running(self, x, activation, add) end
   local rows = x.numel / self.channels
   if rows < 2 then message.raise("BatchNorm2d: one position for each channel has no variance; use eval()") end
-  local y, mean, _, var = core.channel_norm(x, self.weight, self.bias, self.eps)
+  local y, mean, var, _
+  if self.weight then y, mean, _, var = core.channel_norm_act(x, self.weight, self.bias, add, o)
+  else y, mean, _, var = core.channel_norm_act(x, add, o) end
   local was = core.recording(false)
   move(self.running_mean, mean, self.momentum, 1)
   move(self.running_var, var, self.momentum, rows / (rows - 1))
