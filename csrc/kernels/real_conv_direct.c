@@ -26,6 +26,8 @@ enum {
   BAND_BYTES = 768 << 10,   /* of packed input of a task */
   GROUP_PIXELS = 256,       /* of small images that share a sweep's reading of the weights */
   PASS_BYTES = 4 << 20,     /* of packed weights in memory at a time */
+  LIGHT_BYTES = 256 << 10,  /* of packed weights that may be read again for every strip of rows, */
+  STRIP_BYTES = 24 << 10,   /* and of results of a strip */
   MIN_TASK = 1 << 17        /* multiplications below which a thread is not worth waking */
 };
 
@@ -56,6 +58,7 @@ typedef struct {
   size_t plane;                 /* elements of a packed band of one block */
   size_t band;                  /* q rows of a band */
   size_t bands;
+  size_t strip;                 /* rows that all units go over together */
   size_t group;                 /* images of a task; 1 when they are cut into bands */
   size_t phases, units;         /* units of a group */
   size_t vectors;               /* vectors of output channels of a group */
@@ -404,23 +407,39 @@ static void pack_band(const plan *p, real *to, real *line, const real *image, si
 typedef struct {
   real *first;
   size_t row_pitch, col_pitch;
+  bool final;   /* in y: what remains of the epilogue may follow */
 } target;
 
-/* Asks for the memory that the next tile will write: its lines are far apart, and nothing else
- * would fetch them ahead. */
-static inline void expect_tile(const real *y, size_t pixels, size_t pitch, size_t bytes) {
+/* Asks for the memory that the next tile will write, or for what will be added to this one: the lines are far apart,
+ * and nothing else would fetch them ahead. */
+static inline __attribute__((always_inline)) void expect_tile(const real *y, size_t pixels, size_t pitch,
+                                                              size_t bytes, const int writes) {
   for (size_t i = 0; i < pixels; i++, y += pitch)
-    for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)y + at, 1);
+    for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)y + at, writes);
 }
 
-/* One sweep of blocks [b0, b1) of `steps` channels each over rows [0, rows) of a phase. */
+/* Adds what is to be added to rows of a unit, which lie at `to` in y, and activates them. */
+static void finish(const plan *p, target to, size_t rows, size_t channels) {
+  if (!p->e || (!p->e->add && p->e->act == TD_ACT_NONE)) return;
+  const real *add = p->e->add;
+  for (size_t r = 0; r < rows; r++) {
+    real *y = to.first + r * to.row_pitch;
+    TD_K(conv_finish)(y, add ? add + (y - p->y) : NULL, p->out[1], channels, to.col_pitch,
+                      p->e->act);
+  }
+}
+
+/* One sweep of blocks [b0, b1) of `steps` channels each over rows [0, rows) of a phase. The last one finishes each
+ * row while it is in the first-level cache. */
 static void sweep(const plan *p, const phase *f, const unit *e, const real *x, const real *w,
                   const real *init, target to, size_t rows, size_t b0, size_t b1, size_t steps) {
+  bool last = to.final && b1 == p->blocks;
+  const real *add = last && p->e ? p->e->add : NULL;
   size_t cols = f->count[1], tiles = conv_ceil_div(cols, tile_rows(e->v)), width = e->v * TD_LANES;
   tile_job job = {.y_pitch = to.col_pitch, .init = b0 ? NULL : init, .off = f->off + b0 * f->taps,
                   .taps = (b1 - b0) * f->taps, .steps = steps, .x_step = 1,
                   .b = w + (f->rows_before + b0 * BLOCK * f->taps) * width};
-  for (size_t r = 0; r < rows; r++)
+  for (size_t r = 0; r < rows; r++) {
     for (size_t t = 0; t < tiles; t++) {
       size_t c0 = cols * t / tiles, c1 = cols * (t + 1) / tiles;
       job.y = to.first + r * to.row_pitch + c0 * to.col_pitch;
@@ -430,10 +449,13 @@ static void sweep(const plan *p, const phase *f, const unit *e, const real *x, c
         const real *next =
             same_row ? job.y + (c1 - c0) * to.col_pitch : to.first + (r + 1) * to.row_pitch;
         if (same_row || r + 1 < rows)
-          expect_tile(next, conv_ceil_div(cols, tiles), to.col_pitch, e->v * TD_VBYTES);
+          expect_tile(next, conv_ceil_div(cols, tiles), to.col_pitch, e->v * TD_VBYTES, 1);
       }
+      if (add) expect_tile(add + (job.y - p->y), c1 - c0, to.col_pitch, e->v * TD_VBYTES, 0);
       tile_table[e->v / 2][c1 - c0](&job);
     }
+    if (last) finish(p, (target){.first = to.first + r * to.row_pitch, .col_pitch = to.col_pitch}, 1, width);
+  }
 }
 
 /* All channels of a phase, a chunk of blocks at a time. */
@@ -469,17 +491,6 @@ static const real *unit_init(const plan *p, size_t k, const unit *e, size_t n, r
   return sum;
 }
 
-/* Adds what is to be added to rows of a unit, which lie at `to` in y, and activates them. */
-static void finish(const plan *p, target to, size_t rows, size_t channels) {
-  if (!p->e || (!p->e->add && p->e->act == TD_ACT_NONE)) return;
-  const real *add = p->e->add;
-  for (size_t r = 0; r < rows; r++) {
-    real *y = to.first + r * to.row_pitch;
-    TD_K(conv_finish)(y, add ? add + (y - p->y) : NULL, p->out[1], channels, to.col_pitch,
-                      p->e->act);
-  }
-}
-
 /* q rows [q0, q1) of output image n, x being what row q0 reads. */
 static void run_unit(const plan *p, size_t u, const real *x, real *buffer, size_t n, size_t q0,
                      size_t q1) {
@@ -496,13 +507,15 @@ static void run_unit(const plan *p, size_t u, const real *x, real *buffer, size_
                  .col_pitch = p->out_step[1] * p->out_c};
     to.first = image + q0 * to.row_pitch + (f->a[0] * p->out[1] + f->a[1]) * p->out_c +
                k * p->out_cg + out;
-    if (channels == width) run_phase(p, f, e, x, w, init, to, rows);
-    else {
+    if (channels == width) {
+      to.final = true;
+      run_phase(p, f, e, x, w, init, to, rows);
+    } else {
       target part = {.first = buffer, .row_pitch = f->count[1] * width, .col_pitch = width};
       run_phase(p, f, e, x, w, init, part, rows);
       unpack(f, part, to, rows, channels);
+      finish(p, to, rows, channels);
     }
-    finish(p, to, rows, channels);
   }
 }
 
@@ -517,9 +530,11 @@ static void run_item(const plan *p, size_t item, size_t u, size_t end, char *min
   real *line = (real *)(mine + p->local_line), *buffer = (real *)(mine + p->local_buffer);
   for (size_t n = n0; n < n1; n++)
     pack_band(p, x + (n - n0) * packed, line, p->x + n * in_size, u / p->units, q0, q1);
-  for (; u < end; u++)
-    for (size_t n = n0; n < n1; n++)
-      run_unit(p, u, x + (n - n0) * packed, buffer, n, q0, q1);
+  for (size_t q = q0; q < q1; q += p->strip)
+    for (size_t k = u; k < end; k++)
+      for (size_t n = n0; n < n1; n++)
+        run_unit(p, k, x + (n - n0) * packed + (q - q0) * p->in_step[0] * p->row_pitch, buffer, n, q,
+                 conv_min(q1, q + p->strip));
 }
 
 /* Items are the bands of all groups of images. */
@@ -550,7 +565,17 @@ static void choose_pass(plan *p) {
   }
 }
 
+/* What is added is read best in whole rows: then all units follow each other over a few of them, if their weights are
+ * few. */
+static void choose_strip(plan *p) {
+  p->strip = p->band;
+  if (!p->e || !p->e->add || unit_bytes(p, p->vectors) > LIGHT_BYTES) return;
+  size_t row_bytes = p->out[1] * p->out_c * sizeof(real);
+  p->strip = conv_min(p->band, conv_max(1, STRIP_BYTES / row_bytes));
+}
+
 static bool correlate(plan *p) {
+  choose_strip(p);
   if (!prepare(p)) return false;
   size_t items = conv_ceil_div(p->g->n, p->group) * p->bands;
   size_t work = p->group * p->band * p->span_q[1] * p->weight_rows * p->out_cg * p->g->groups /

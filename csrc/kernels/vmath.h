@@ -1,9 +1,10 @@
 /* Mathematics on vectors: every function takes and gives a `vreal`, branch-free, for float and
  * double, whatever the instruction set. NaN, infinities, signed zeros and subnormal numbers behave
- * as in C's <math.h>. Greatest errors seen on any instruction set, in units of the last place, for
- * float and double alike:
- *   sqrt, rounding 0.5   exp, log 1.0   log1p 1.4   softplus, log_sigmoid 1.6   expm1 2.0
- *   sin, cos 2.2   sigmoid 2.3   silu 2.4   tanh 2.5   erf 3.0   gelu 5.7   erfc 6.2
+ * as in C's <math.h>. Greatest errors seen, in units of the last place, for float and double alike:
+ *   sqrt, rounding 0.5   exp, log 1.1   log1p 1.4   softplus, log_sigmoid 1.6   expm1 2.0
+ *   sin, cos 2.2   tanh, sigmoid 2.5   silu 2.6   erf 2.5   erfc 3.9   gelu 4.4
+ * and for floats with AVX-512 (vmath_lookup.h): exp 1.8, tanh 2.0, softplus 3.0, sigmoid, silu 3.6,
+ * erf 2.3, erfc 3.5, gelu 3.9.
  * silu loses digits where its sigmoid is subnormal, and the relative error of gelu_tanh grows with
  * its exponent below -3 (the absolute error stays below one unit of the last place of 1). The
  * slopes (derivatives) are good to 4 units of the last place of 1. The polynomials are minimax fits
@@ -145,6 +146,8 @@ enum { TD_MANT = 52, TD_BIAS = 1023 };
 #define TD_REAL_MIN DBL_MIN
 #define TD_REAL_MAX DBL_MAX
 #endif
+/* Whether tables in registers replace longer polynomials. */
+#define TD_VLOOKUP (TD_VMATH_X86 && TD_KISA == 2 && TD_KREAL == 0)
 #define TD_LOG2E TD_C(1.44269504088896340736)
 #define TD_INF ((real)INFINITY)
 #define TD_NAN ((real)NAN)
@@ -278,6 +281,19 @@ static inline vreal td_vldexp(vreal p, vreal n) {
 #endif
 }
 
+static inline vreal td_vexpm1(vreal y) {
+  vreal x = td_vat_most(td_vat_least(y, TD_C(TD_KREAL ? -45 : -25)), TD_EXP_MAX);
+  vreal n,
+      half = td_vexp_scale(x, -1, &n); /* 2^(n-1), so that the last step overflows, not this one */
+  vreal p = td_vexp_poly((x - n * TD_LN2_HI) - n * TD_LN2_LO);
+  vreal e = (half * p + (half - TD_C(0.5))) * TD_C(2);
+  return td_vselect(td_vabs(y) < TD_REAL_EPS * TD_C(0.25), y, e);
+}
+
+#if TD_VLOOKUP
+#include "kernels/vmath_lookup.h"
+#else
+
 static inline vreal td_vexp(vreal x) {
   x = td_vat_most(td_vat_least(x, TD_EXP_MIN), TD_EXP_MAX);
   vreal n, scale = td_vexp_scale(x, 0, &n);
@@ -311,13 +327,12 @@ static inline vreal td_vexp_neg(vreal x) {
 #endif
 }
 
-static inline vreal td_vexpm1(vreal y) {
-  vreal x = td_vat_most(td_vat_least(y, TD_C(TD_KREAL ? -45 : -25)), TD_EXP_MAX);
-  vreal n,
-      half = td_vexp_scale(x, -1, &n); /* 2^(n-1), so that the last step overflows, not this one */
-  vreal p = td_vexp_poly((x - n * TD_LN2_HI) - n * TD_LN2_LO);
-  vreal e = (half * p + (half - TD_C(0.5))) * TD_C(2);
-  return td_vselect(td_vabs(y) < TD_REAL_EPS * TD_C(0.25), y, e);
+/* exp(-scale·a²) for a >= 0 and a scale that is a power of two; the square is taken in two parts.
+ */
+static inline vreal td_vexp_square(vreal a, real scale) {
+  vreal head =
+      (vreal)((vuint)a & ~(vuint)((vuint){0} + (TD_KREAL ? (td_ubits)0x7ffffff : (td_ubits)0xfff)));
+  return td_vexp_neg2(a * a * -scale, head * head * -scale, (head - a) * (head + a) * scale);
 }
 
 /* tanh(x) = -t/(t + 2) with t = exp(-2|x|) - 1. */
@@ -339,6 +354,8 @@ static inline vreal td_vsigmoid_sum(vreal x, vreal *e) {
   *e = p * scale + scale;
   return *e + TD_EXP_UNSHIFT;
 }
+#endif
+
 static inline vreal td_vsigmoid(vreal x) {
   vreal e, sum = td_vsigmoid_sum(x, &e);
   return TD_EXP_UNSHIFT / sum;
@@ -499,47 +516,52 @@ static inline vreal td_vsin(vreal x) { return td_vselect(x == TD_C(0), x, td_vsi
 static inline vreal td_vcos(vreal x) { return td_vsin_turned(x, 1); }
 
 /* ---- The error function ------------------------------------------------------------------------
- * For z >= 0 erfc(z) = exp(-z²)·t·Q(u) with t = 1/(z + 3), u = (z - 3)·t. */
+ * Around R(a) = exp(a²/2)·Φ(-a), Φ the normal distribution function: with t = 1/(a + 2) and
+ * u = (a - 2)·t it is t·Q(u). erfc(z) = 2·exp(-z²)·R(z·sqrt(2)). */
 
 #define TD_ERF_MAX TD_C(TD_KREAL ? 27.4 : 10.2) /* erfc is zero from here on */
+#define TD_GELU_MAX TD_C(TD_KREAL ? 38.8 : 14.5) /* Φ(-a) is zero from here on */
 
-/* exp(-scale·a²) for a >= 0 and a scale that is a power of two; the square is taken in two parts.
- */
-static inline vreal td_vexp_square(vreal a, real scale) {
-  vreal head =
-      (vreal)((vuint)a & ~(vuint)((vuint){0} + (TD_KREAL ? (td_ubits)0x7ffffff : (td_ubits)0xfff)));
-  return td_vexp_neg2(a * a * -scale, head * head * -scale, (head - a) * (head + a) * scale);
-}
-
-/* exp(z²)·erfc(z) for z >= 0. */
-static inline vreal td_verfcx(vreal z) {
-  vreal t = TD_C(1) / (z + TD_C(3)), u = (z - TD_C(3)) * t;
-#if TD_KREAL == 0
-  vreal q = TD_POLY(u, 1.074006908f, -0.8833944878f, 0.5902282922f, -0.3104659707f, 0.1195291725f,
-                    -0.02684006107f, -0.001227044966f, 0.003080577707f, -0.0004819965762f,
-                    -0.0003247205446f);
+/* R(a) for 0 <= a <= GELU_MAX. */
+static inline vreal td_vmills(vreal a) {
+#if TD_VLOOKUP
+  return td_vpieces(a, td_mills_table);
 #else
-  vreal q = TD_POLY(u, 1.07400690708833971, -0.883394453169883556, 0.590228357104099444,
-                    -0.310467261900573836, 0.119527761287435281, -0.026827234624312246,
-                    -0.00121241663059946211, 0.00303406199909137294, -0.000548309651506812508,
-                    -0.000276777829780941745, 0.000107561211006780433, 0.0000303980698418601232,
-                    -0.000017469403787131366, -4.74883160293509205e-6, 2.76228459004544572e-6,
-                    9.9770506965698363e-7, -4.0272073267329574e-7, -2.31092317929597138e-7,
-                    4.07042544389551644e-8, 4.7436148889082752e-8, 1.89872992692090904e-9,
-                    -5.99419245351838458e-9, -1.40434164304951807e-9);
+  const real c = TD_C(TD_KREAL ? 2 : 1.5);
+  vreal t = TD_C(1) / (a + c), u = (a - c) * t;
+#if TD_KREAL == 0
+  vreal q = TD_POLY(u, 0.6173419999f, -0.1950994764f, -0.05749543922f, 0.01789657866f, 0.01763970105f,
+                    0.003987055129f, -0.002430160811f, -0.00270501433f, -0.001050125404f,
+                    0.0002400860168f, 0.0004712795941f, 0.0001580315175f);
+#else
+  vreal q = TD_POLY(u, 0.672408004892682421, -0.331404442388781026, 0.0287973603453635572,
+                    0.0367183609689204291, -0.000469596834439916222, -0.00672490707806743513,
+                    -0.00195112415942982973, 0.000785118154648839143, 0.000827198920320708017,
+                    0.000206991751284950615, -0.000115692393812921209, -0.00012855201197243003,
+                    -0.0000460590910642347323, 9.68176792355787447e-6, 0.0000217251607490862547,
+                    0.0000125716932862087408, 1.9639861080699468e-6, -2.85868360026016663e-6,
+                    -2.82856071259421352e-6, -1.34238048620712281e-6, -3.61807841008902968e-7,
+                    2.77458998987931063e-7, 7.13792733724995296e-7, 4.55471097283978892e-7,
+                    -1.33922587136521433e-7, -2.58887962693917927e-7, -4.6038652986484996e-8,
+                    4.43657800407108887e-8, 1.5911653311186723e-8);
 #endif
   return t * q;
+#endif
+}
+
+/* erfc(z) for z >= 0. */
+static inline vreal td_verfc_tail(vreal z) {
+  return (td_vexp_square(z, 1) * TD_C(2)) * td_vmills(z * TD_C(1.41421356237309504880));
 }
 
 static inline vreal td_verfc(vreal x) {
-  vreal z = td_vat_most(td_vabs(x), TD_ERF_MAX);
-  vreal tail = td_vexp_square(z, 1) * td_verfcx(z);
+  vreal tail = td_verfc_tail(td_vat_most(td_vabs(x), TD_ERF_MAX));
   return td_vselect(x < TD_C(0), TD_C(2) - tail, tail);
 }
 
+#if !TD_VLOOKUP
 static inline vreal td_verf(vreal x) {
-  vreal z = td_vat_most(td_vabs(x), TD_ERF_MAX), zz = z * z;
-  vreal far = TD_C(1) - td_vexp_square(z, 1) * td_verfcx(z);
+  vreal z = td_vat_most(td_vabs(x), TD_ERF_MAX), zz = z * z, far = TD_C(1) - td_verfc_tail(z);
 #if TD_KREAL == 0
   vreal p = TD_POLY(zz, 0.12837916562f, -0.376126092923f, 0.112828369295f, -0.0267580725346f,
                     0.00471973783577f);
@@ -551,14 +573,12 @@ static inline vreal td_verf(vreal x) {
 #endif
   return td_vcopysign(td_vselect(z < TD_C(0.5), z + z * p, far), x);
 }
-
-#define TD_GELU_MAX \
-  TD_C(TD_KREAL ? 38.8 : 14.5) /* the normal distribution's tail is zero from here on */
+#endif
 
 /* Φ(-a)  for a = |x| cut at GELU_MAX, and exp(-a²/2). */
 static inline vreal td_vnormal_tail(vreal a, vreal *bell) {
   *bell = td_vexp_square(a, TD_C(0.5));
-  return *bell * (td_verfcx(a * TD_C(0.70710678118654752440)) * TD_C(0.5));
+  return *bell * td_vmills(a);
 }
 /* x·Φ(x): the gelu by erf. */
 static inline vreal td_vgelu(vreal x) {
