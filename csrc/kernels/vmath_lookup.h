@@ -2,8 +2,8 @@
  * cheaply as a product is made: what vmath.h says of the functions holds.
  *
  *   exp(x)    x = k·ln2/32 + r: 2^(k/32) comes from a table, and r is so small that a parabola is left
- *   tanh, erf, R(a) = exp(a²/2)·Φ(-a)   polynomials of degree five on 32 intervals of a >= 0, told by the leading bits
- *             of a + 1: eight to an octave of it, up to 15
+ *   tanh, erf, R(a) = exp(a²/2)·Φ(-a)   polynomials of degree five on 32 intervals of a >= 0, told by the
+ *             leading bits of a + 1: eight to an octave of it, up to 15
  *
  * Polynomials interpolate at the intervals' Chebyshev points; those of odd functions have no constant term where they
  * begin at 0, so that small arguments keep their relative precision. */
