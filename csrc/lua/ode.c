@@ -193,7 +193,7 @@ void tdl_ode_push_result(lua_State *L, const td_ode_solution *s) {
 }
 
 static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tensor *times, td_ode_gradient mode,
-                                     tdl_form form) {
+                                     tdl_form form, const td_method *method) {
   td_ode_recorded *r = td_alloc(sizeof *r);
   if (!r) return NULL;
   *r = (td_ode_recorded){.refs = 1, .mode = mode, .nt = times->numel, .nts = times->numel,
@@ -217,6 +217,9 @@ static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tenso
   lua_pop(L, 1);
   lua_getfield(L, 4, "jacobian");
   if (lua_isfunction(L, -1)) tdl_field_set_jacobian(L, r->f->half[1] ? r->f->half[1] : r->f, lua_gettop(L));
+  lua_pop(L, 1);
+  lua_getfield(L, 4, "stages");
+  if (lua_isfunction(L, -1)) tdl_field_set_stages(L, r->f, lua_gettop(L), method->name);
   lua_pop(L, 1);
   for (size_t i = 0; i < r->nts; i++) r->ts[i] = td_tensor_get(times, i * times->stride[0]);
   return r;
@@ -369,7 +372,8 @@ static int core_ode_solve(lua_State *L) {
   int form = luaL_checkoption(L, -1, NULL, forms);
   lua_settop(L, 4);
   counter *backward_calls = tdl_push_counter(L);
-  td_ode_recorded *r = recorded_new(L, y0, times, (td_ode_gradient)mode, (tdl_form)form);
+  td_ode_recorded *r = recorded_new(L, y0, times, (td_ode_gradient)mode, (tdl_form)form,
+                                    forward.method);
   if (!r) tdl_raise(L);
   r->o = forward;
   static const char *const names[2] = {"rtols", "atols"};

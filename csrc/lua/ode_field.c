@@ -7,7 +7,8 @@
 
 typedef struct {
   td_field base;
-  int function, handler, jacobian;  /* registry references */
+  int function, handler, jacobian, stages;  /* registry references */
+  const char *stages_of;  /* the method whose steps `stages` makes */
   lua_State *main;
   td_tensor *last;        /* what the function returned last, and how often it was written then */
   uint32_t last_version;
@@ -21,6 +22,7 @@ static void release(td_field *self) {
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->function);
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->handler);
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->jacobian);
+  luaL_unref(f->main, LUA_REGISTRYINDEX, f->stages);
   td_free(f, sizeof *f);
 }
 
@@ -190,6 +192,47 @@ static td_status table_eval(td_field *self, double t, const void *y, void *dy) {
   }
   lua_settop(L, top);
   return s;
+}
+
+/* ---- A whole explicit step by a function of its own, on plain numbers ---- */
+
+static void push_all(lua_State *L, const double *x, size_t n) {
+  for (size_t i = 0; i < n; i++) lua_pushnumber(L, x[i]);
+}
+/* n numbers from the stack index on. */
+static void take_all(lua_State *L, int index, double *x, size_t n) {
+  for (size_t i = 0; i < n; i++) x[i] = lua_tonumber(L, index + (int)i);
+}
+
+static td_status lua_stages(td_field *self, const td_field_stages *step, bool *done) {
+  lua_field *f = (lua_field *)self;
+  *done = false;
+  if (step->method != f->stages_of) return TD_OK;
+  lua_State *L = tdl_state();
+  int top, count = step->stages - 1, results = (count + 1) * (int)self->numel;
+  td_status s = push_reference(f, L, f->stages, &top);
+  if (s) return s;
+  if (!lua_checkstack(L, 2 * results + count + 8)) return TD_OK;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
+  lua_pushnumber(L, step->h);
+  push_all(L, step->t + 1, (size_t)count);
+  push_all(L, step->y, self->numel);
+  push_all(L, step->k[0], self->numel);
+  s = call_for(L, top, results);
+  if (s) return s;
+  *done = !lua_isnil(L, top + 2);
+  if (*done) take_all(L, top + 2, step->y1, self->numel);
+  for (int i = 1; i <= count && *done; i++) take_all(L, top + 2 + i * (int)self->numel, step->k[i], self->numel);
+  lua_settop(L, top);
+  return TD_OK;
+}
+
+void tdl_field_set_stages(lua_State *L, td_field *f, int index, const char *method) {
+  if (f->free != release) return;
+  lua_pushvalue(L, index);
+  ((lua_field *)f)->stages = luaL_ref(L, LUA_REGISTRYINDEX);
+  ((lua_field *)f)->stages_of = method;
+  f->stages = lua_stages;
 }
 
 /* ---- The Jacobian by a function of its own, on tables of numbers whatever f's form ---- */
@@ -421,7 +464,8 @@ void tdl_open_ode_field(lua_State *L) {
 static td_field *lua_field_new(lua_State *L, int index, tdl_form form) {
   lua_field *f = td_alloc(sizeof *f);
   if (!f) return NULL;
-  *f = (lua_field){.base = {.who = "ode.solve", .free = release}, .main = tdl_main(L), .jacobian = LUA_NOREF};
+  *f = (lua_field){.base = {.who = "ode.solve", .free = release}, .main = tdl_main(L), .jacobian = LUA_NOREF,
+                   .stages = LUA_NOREF};
   lua_pushvalue(L, index);
   f->function = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushcfunction(L, tdl_handler);

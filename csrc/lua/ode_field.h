@@ -16,6 +16,9 @@ td_field *tdl_field_for(lua_State *L, int index, tdl_form form, const td_tensor 
 /* The field's Jacobian is what the Lua function at the index gives: (t, table of numbers) → a table of n·n numbers, row by
  * row, and one of ∂f/∂t or nil. Fields made in C keep their own. */
 void tdl_field_set_jacobian(lua_State *L, td_field *f, int index);
+/* Steps of the explicit method of this name (the pointer of td_methods()) are made by the Lua function at the index, of
+ * lua/tide/ode/stages.lua. */
+void tdl_field_set_stages(lua_State *L, td_field *f, int index, const char *method);
 /* Has the event's function given booleans? */
 bool tdl_event_is_boolean(const td_field *f);
 /* Adds core.ode_example. */

@@ -8,6 +8,18 @@
 #define TD_SOLVE_FIELD_H
 #include "tensor/tensor.h"
 
+/* The stages of one explicit step, for fields that make all of them at once: kᵢ = f(tᵢ, y + h Σⱼ aᵢⱼ kⱼ), i from 1, with
+ * k₀ given. y1 receives the last stage's state. */
+typedef struct {
+  const char *method;       /* its name, the same pointer as in td_methods() */
+  int stages;
+  double h;
+  const double *t;
+  const void *y;
+  void *const *k;
+  void *y1;
+} td_field_stages;
+
 typedef struct td_field td_field;
 struct td_field {
   const char *who;   /* whose messages these are: "ode.solve" */
@@ -18,6 +30,8 @@ struct td_field {
 
   /* dy = f(t, y). dy never overlaps y. A right-hand side that wants a smaller step leaves NaN in dy. */
   td_status (*eval)(td_field *f, double t, const void *y, void *dy);
+  /* *done is false when it makes no such step now: the caller goes stage by stage. May be NULL. */
+  td_status (*stages)(td_field *f, const td_field_stages *step, bool *done);
   /* ybar = wᵀ∂f/∂y; *tbar += wᵀ∂f/∂t unless tbar is NULL; dexternal[i] += wᵀ∂f/∂externals[i], where a NULL entry is
    * zero so far and an entry that is set holds one reference. dexternal itself may be NULL: not wanted. ybar may be w. */
   td_status (*vjp)(td_field *f, double t, const void *y, const void *w, void *ybar, double *tbar,

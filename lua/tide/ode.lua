@@ -14,6 +14,7 @@ local requests = require "tide.ode.request"
 local seconds = require "tide.ode.second"
 local solutions = require "tide.ode.solution"
 local splits = require "tide.ode.split"
+local stages = require "tide.ode.stages"
 local tensors = require "tide.tensor"
 local watch = require "tide.capture.watch"
 
@@ -139,6 +140,9 @@ function M.solve(f, y0, t, opts)
     request.capture = accepts_capture(o.capture, request.halves and field or f, captured)
   end
   request.jacobian = jacobian_of(differentiated, state, o.jac)
+  if not in_c and state.form then
+    request.stages = stages.of(M.methods[request.method], state.y0.numel, state.form)
+  end
   local steps
   if core.recording() and request.grad == "discrete" and not (state.form or in_c or M.methods[request.method].a) then
     request.second, steps = seconds.of(field, state, times:detach(), request)
