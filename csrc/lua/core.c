@@ -16,14 +16,18 @@
 
 static char own_files[256];  /* "@<folder>/tide/": where the chunks of tide's own Lua files come from */
 
+static bool is_own(const lua_Debug *ar) {
+  size_t n = strlen(own_files);
+  return n && strncmp(ar->source, own_files, n) == 0;
+}
+
 /* Pushes "file:line: " of the innermost Lua function that is not tide's own. */
 static void push_where(lua_State *L) {
   lua_Debug ar;
-  size_t own = strlen(own_files);
   for (int level = 1; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
     if (ar.currentline <= 0) continue;
-    if (own && strncmp(ar.source, own_files, own) == 0) continue;
+    if (is_own(&ar)) continue;
     lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
     return;
   }
@@ -46,7 +50,7 @@ int tdl_error(lua_State *L, const char *fmt, ...) {
 static const char callback_error;  /* its address is the registry key of the error that a callback raised */
 
 /* Where a callback's error came from, which its caller's traceback will no longer show: to a message raised in a
- * function that the callback called, the Lua calls between are added. */
+ * function that the callback called, the Lua calls between are added, without tide's own that called the callback. */
 int tdl_handler(lua_State *L) {
   lua_Debug ar;
   static const char heading[] = "\nin a callback:";
@@ -54,6 +58,7 @@ int tdl_handler(lua_State *L) {
   int first = 1, n = 0;
   if (lua_getstack(L, first, &ar) && lua_getinfo(L, "S", &ar) && *ar.what == 'C') first++;  /* error() itself */
   while (lua_getstack(L, first + n, &ar) && lua_getinfo(L, "S", &ar) && *ar.what != 'C') n++;
+  while (n > 0 && lua_getstack(L, first + n - 1, &ar) && lua_getinfo(L, "S", &ar) && is_own(&ar)) n--;
   if (n < 2) return 1;
   lua_settop(L, 1);
   lua_pushstring(L, heading);
