@@ -5,6 +5,7 @@
 #include "graph/tape.h"
 #include "lua/ode.h"
 #include "ops/ops.h"
+#include "solve/band.h"
 #include "solve/captured.h"
 #include "solve/gradient.h"
 #include "solve/path.h"
@@ -385,6 +386,16 @@ static int core_ode_solve(lua_State *L) {
   lua_getfield(L, 4, "mass");
   r->o.mass = td_tensor_retain(tdl_test(L, -1));
   lua_pop(L, 1);
+  size_t starts, columns;
+  const double *start = tdl_ode_array(L, 4, "pattern_start", &starts);
+  const double *column = tdl_ode_array(L, 4, "pattern_column", &columns);
+  if (starts && columns && start[starts - 1] == (double)columns) {
+    r->o.pattern = td_pattern_new(starts - 1, start, column);
+    if (!r->o.pattern) {
+      td_ode_recorded_free(r);
+      tdl_raise(L);
+    }
+  }
   lua_getfield(L, 4, "semilinear");
   r->o.semilinear = td_tensor_retain(tdl_test(L, -1));
   lua_pop(L, 1);

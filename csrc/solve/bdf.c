@@ -65,7 +65,7 @@ static td_status make(td_stepper *s) {
   s->own = x;
   td_stepper_room(s, 1);
   s->most_history = history(s);
-  return td_implicit_make(&x->m, s, ROOM, 0, true);
+  return td_implicit_make(&x->m, s, ROOM, 0, TD_NEEDS_SOLUTIONS);
 }
 
 static void release(td_stepper *s) {

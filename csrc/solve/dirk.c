@@ -52,7 +52,7 @@ static td_status make(td_stepper *s) {
   s->own = x;
   if (split) x->easy.f = s->f->half[0], x->stiff.f = s->f->half[1];
   td_stepper_room(s, 1);
-  return td_implicit_make(&x->m, s, split ? SPLIT_ROOM : ROOM, 0, true);
+  return td_implicit_make(&x->m, s, split ? SPLIT_ROOM : ROOM, 0, TD_NEEDS_SOLUTIONS);
 }
 
 static void release(td_stepper *s) {

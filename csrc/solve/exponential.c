@@ -85,7 +85,7 @@ static td_status make(td_stepper *s) {
   td_stepper_room(s, 5);
   td_status status = take_linear(s, x);
   if (!status && x->d->jacobian) {
-    status = td_implicit_make(&x->m, s, 1, 0, false);
+    status = td_implicit_make(&x->m, s, 1, 0, TD_NEEDS_MATRIX);
     x->linear = x->m.jacobian;
   }
   if (status) return status;

@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "ops/ops.h"
+#include "solve/band.h"
 #include "solve/sweep.h"
 
 static bool is_among(const td_tensor *t, td_tensor *const *list, size_t n) {
@@ -160,6 +161,7 @@ void td_ode_recorded_free(void *recorded) {
   td_field_free(r->f);
   td_tensor_release(r->o.semilinear);
   td_tensor_release(r->o.mass);
+  td_pattern_free(r->o.pattern);
   for (int i = 0; i < 2; i++) td_tensor_release(r->tolerances[i]);
   for (size_t i = 0; i < r->nevents; i++) {
     td_field_free(r->events[i].value);

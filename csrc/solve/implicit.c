@@ -1,6 +1,5 @@
 /* Jacobians, their factorisations, and derivatives of f for implicit families. */
 #include "solve/implicit.h"
-#include <float.h>
 #include <math.h>
 #include <string.h>
 #include "base/alloc.h"
@@ -19,27 +18,32 @@ static char *cut(char **from, size_t bytes) {
 
 enum { DIRECTIONS = 40, CYCLES = 12 };  /* of GMRES: kept at a time, and how often it starts anew */
 
-td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more, bool products) {
+td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more, td_implicit_need need) {
   /* A reverse pass needs the whole matrix; and what was found with less has to be iterated to rounding. */
-  bool shared = products && s->o->blocks > 1 && !s->o->keep;
+  bool shared = need == TD_NEEDS_SOLUTIONS && s->o->blocks > 1 && !s->o->keep;
   size_t n = s->n, d = sizeof(double), side = shared ? n / s->o->blocks : n;
-  bool dense = !(products && side > TD_DENSE_MOST) || s->o->mass;
-  if (!dense) side = n;
-  size_t squares = dense ? 2 * side * side : (DIRECTIONS + 2) * n;
-  *m = (td_implicit){.n = n, .side = side, .exact = s->o->keep || s->o->blocks > 1};
-  if (dense && side > 8000)
-    return td_fail(TD_EARG, "%s: method \"%s\" factors a dense %zu×%zu Jacobian, too large; use kvaerno4, bdf or an explicit method",
-                   s->f->who, s->method->name, n, n);
-  m->block_bytes = (4 * n + squares + vectors * n + more) * d + n * sizeof *m->pivot + 3 * s->bytes + 15 * 64;
+  const td_pattern *pattern = s->o->pattern && s->o->pattern->n == side ? s->o->pattern : NULL;
+  bool banded = pattern && need != TD_NEEDS_MATRIX, whole = banded && s->f->jacobian;
+  bool dense = !banded && (need != TD_NEEDS_SOLUTIONS || side <= TD_DENSE_MOST || s->o->mass);
+  if (!dense && !banded) side = n;
+  size_t matrix = banded ? side * td_band_width(pattern) + (whole ? side * side : 0) : 2 * side * side;
+  size_t values = pattern ? pattern->count : 0, squares = values + (dense || banded ? matrix : (DIRECTIONS + 2) * n);
+  *m = (td_implicit){.n = n, .side = side, .pattern = pattern, .banded = banded,
+                     .exact = s->o->keep || s->o->blocks > 1};
+  if ((dense || whole) && side > 8000)
+    return td_fail(TD_EARG, "%s: method \"%s\" factors a dense %zu×%zu Jacobian, too large; use kvaerno4, bdf or an explicit "
+                   "method, or give jac_sparsity", s->f->who, s->method->name, n, n);
+  m->block_bytes = (4 * n + squares + vectors * n + more) * d + n * sizeof *m->pivot + 3 * s->bytes + 17 * 64;
   char *p = m->block = td_alloc(m->block_bytes);
   if (!p) return td_last_status();
   memset(p, 0, m->block_bytes);
   m->y = (double *)cut(&p, n * d);
   m->scale = (double *)cut(&p, n * d);
-  if (dense) {
-    m->jacobian = (double *)cut(&p, side * side * d);
-    m->lu = (double *)cut(&p, side * side * d);
-  } else {
+  if (values) m->values = (double *)cut(&p, values * d);
+  if (whole) m->whole = (double *)cut(&p, side * side * d);
+  if (dense) m->jacobian = (double *)cut(&p, side * side * d);
+  if (dense || banded) m->lu = (double *)cut(&p, side * (banded ? td_band_width(pattern) : side) * d);
+  else {
     m->at = (double *)cut(&p, n * d);
     m->basis = (double *)cut(&p, (DIRECTIONS + 1) * n * d);
   }
@@ -191,6 +195,62 @@ static td_status by_rows(td_implicit *m, td_stepper *s, double t, double *jacobi
   return status;
 }
 
+/* The rows of group g, from what one reverse pass of their marks gave. */
+static void take_group(const td_pattern *p, size_t g, double *values, td_tensor *row) {
+  for (size_t i = 0; i < p->n; i++)
+    for (size_t k = p->start[i]; p->group[i] == g && k < p->start[i + 1]; k++)
+      values[k] = row ? td_tensor_get(row, p->column[k]) : 0;
+}
+
+/* m->values of the Jacobian at (t, m->state): one reverse pass for each group of rows, over one recorded evaluation where
+ * the field has no vjp of its own. */
+static td_status by_groups(td_implicit *m, td_stepper *s, double t) {
+  const td_pattern *p = m->pattern;
+  td_tensor view = {.dtype = s->f->dtype, .data = m->unit}, row = {.dtype = s->f->dtype, .data = m->slope};
+  size_t mark = td_auto_mark();
+  taped g = {0};
+  td_status status = s->f->vjp ? TD_OK : tape_begin(&g, s, m->state, t, false);
+  td_tensor *w = td_auto(td_tensor_zeros(s->f->dtype, s->f->ndim, s->f->shape));
+  if (!status && !w) status = td_last_status();
+  for (size_t group = 0; group < p->groups && !status; group++) {
+    td_tensor *to = s->f->vjp ? &view : w, *grad = NULL, *flat = NULL;
+    memset(to->data, 0, s->bytes);
+    for (size_t i = 0; i < p->n; i++)
+      if (p->group[i] == group) td_tensor_set(to, i, 1);
+    if (s->f->vjp) status = td_field_vjp(s->f, t, m->state, m->unit, m->slope, NULL, NULL);
+    else if (g.dy->node) status = td_backward(&g.dy, &w, 1, &g.y, 1, &grad, TD_STOP_AT_INPUTS | TD_RETAIN_GRAPH);
+    if (!s->f->vjp) flat = grad ? td_tensor_contiguous(grad) : NULL;
+    if (!status) take_group(p, group, m->values, s->f->vjp ? &row : flat);
+    td_tensor_release(flat);
+    td_tensor_release(grad);
+  }
+  memset(m->unit, 0, s->bytes);
+  td_auto_release(mark);
+  return status;
+}
+
+/* The same by the field's own Jacobian where it has one, with ∂f/∂t and f unless NULL. */
+static td_status sparse_jacobian(td_implicit *m, td_stepper *s, double t, const double *y, double *ft, double *dy) {
+  const td_pattern *p = m->pattern;
+  td_field *f = s->f;
+  s->counts->njev++;
+  td_implicit_narrow(s, y, m->state);
+  td_status status;
+  if (f->jacobian) {
+    status = f->jacobian(f, t, m->state, m->whole, ft);
+    if (f->jacobian_calls) s->counts->nfe++;
+    for (size_t i = 0; i < p->n; i++)
+      for (size_t k = p->start[i]; k < p->start[i + 1]; k++) m->values[k] = m->whole[i * p->n + p->column[k]];
+  } else {
+    status = by_groups(m, s, t);
+    if (!status && ft) {
+      status = td_field_jvp(f, t, m->state, m->unit, 1, m->slope);
+      if (!status) td_implicit_widen(s, m->slope, ft);
+    }
+  }
+  return status || !dy ? status : td_implicit_eval(m, s, t, y, dy);
+}
+
 td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const double *y, double *jacobian, double *ft,
                                double *dy) {
   const td_field *f = s->f;
@@ -201,6 +261,14 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
     if (!status && dy) status = td_implicit_eval(m, s, t, y, dy);
     else if (f->jacobian_calls) s->counts->nfe++;
     return status;
+  }
+  if (m->pattern && !ft) {
+    td_status status = by_groups(m, s, t);
+    const td_pattern *p = m->pattern;
+    memset(jacobian, 0, p->n * p->n * sizeof *jacobian);
+    for (size_t i = 0; i < p->n; i++)
+      for (size_t k = p->start[i]; k < p->start[i + 1]; k++) jacobian[i * p->n + p->column[k]] = m->values[k];
+    return status || !dy ? status : td_implicit_eval(m, s, t, y, dy);
   }
   if (f->record && !f->jvp && !f->vjp) {
     s->counts->nfe++;
@@ -218,8 +286,9 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
 
 td_status td_implicit_refresh(td_implicit *m, td_stepper *s, double *ft) {
   double *dy = s->have_f0 ? NULL : m->fresh;
-  td_status status = ft ? td_implicit_jacobian(m, s, s->first_time, m->y, m->jacobian, ft, dy)
-                        : td_implicit_linearise(m, s, s->first_time, m->y, dy);
+  td_status status = m->banded ? sparse_jacobian(m, s, s->first_time, m->y, ft, dy)
+                     : ft      ? td_implicit_jacobian(m, s, s->first_time, m->y, m->jacobian, ft, dy)
+                               : td_implicit_linearise(m, s, s->first_time, m->y, dy);
   if (status) return status;
   if (dy) td_implicit_narrow(s, dy, s->f0);
   s->have_f0 = m->have_jacobian = m->current = true;
@@ -253,11 +322,40 @@ const double *td_implicit_mass(const td_implicit *m, const td_stepper *s, bool t
   return m->product;
 }
 
+double td_implicit_row_sum(const td_implicit *m, size_t rows) {
+  double most = 0;
+  for (size_t i = 0; i < rows; i++) {
+    double sum = 0;
+    if (m->banded)
+      for (size_t k = m->pattern->start[i]; k < m->pattern->start[i + 1]; k++) sum += fabs(m->values[k]);
+    else
+      for (size_t j = 0; j < m->side; j++) sum += fabs(m->jacobian[i * m->side + j]);
+    if (sum > most) most = sum;
+  }
+  return most;
+}
+
+static bool factor_band(td_implicit *m, const td_stepper *s, double shift) {
+  const td_pattern *p = m->pattern;
+  memset(m->lu, 0, p->n * td_band_width(p) * sizeof *m->lu);
+  for (size_t i = 0; i < p->n; i++) {
+    size_t row = p->place[i];
+    m->lu[td_band_at(p, row, row)] = shift * td_implicit_mass_at(s, i, i);
+    for (size_t k = p->start[i]; k < p->start[i + 1]; k++) m->lu[td_band_at(p, row, p->place[p->column[k]])] -= m->values[k];
+  }
+  return td_band_factor(p, m->lu, m->pivot);
+}
+
 bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift) {
   if (m->shift == shift) return true;
-  if (!m->jacobian) {
+  if (!m->lu) {
     m->shift = shift;
     return true;
+  }
+  if (m->banded) {
+    s->counts->nlu++;
+    m->shift = factor_band(m, s, shift) ? shift : 0;
+    return m->shift != 0;
   }
   size_t n = m->side;
   for (size_t i = 0; i < n * n; i++) m->lu[i] = -m->jacobian[i];
@@ -272,6 +370,7 @@ bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift) {
 
 td_status td_implicit_linearise(td_implicit *m, td_stepper *s, double t, const double *y, double *dy) {
   m->shift = 0;
+  if (m->banded) return sparse_jacobian(m, s, t, y, NULL, dy);
   if (m->jacobian) return td_implicit_jacobian(m, s, t, y, m->jacobian, NULL, dy);
   s->counts->njev++;
   memcpy(m->at, y, m->n * sizeof *y);
@@ -347,10 +446,11 @@ static td_status cycle(td_implicit *m, td_stepper *s, bool transposed, double be
 
 td_status td_implicit_solve(td_implicit *m, td_stepper *s, bool transposed, double residual, double *x) {
   size_t n = m->n;
-  if (m->jacobian) {
-    for (size_t at = 0; at < n; at += m->side) td_lu_solve(m->lu, m->pivot, m->side, transposed, x + at);
-    return TD_OK;
+  for (size_t at = 0; m->lu && at < n; at += m->side) {
+    if (m->banded) td_band_solve(m->pattern, m->lu, m->pivot, transposed, x + at, m->fresh);
+    else td_lu_solve(m->lu, m->pivot, m->side, transposed, x + at);
   }
+  if (m->lu) return TD_OK;
   double *b = m->fresh, *r = m->basis, size = sqrt(dot(n, x, x)), left = size;
   memcpy(b, x, n * sizeof *b);
   memset(x, 0, n * sizeof *x);
@@ -443,75 +543,4 @@ td_status td_implicit_second(td_implicit *m, td_stepper *s, double t, const doub
   if (!status && g.count) status = pull_second(&g, s, ybar, tbar, dexternal);
   td_auto_release(mark);
   return status;
-}
-
-/* ---- Newton's iteration ---- */
-
-td_newton td_newton_begin(const td_implicit *m, const td_stepper *s) {
-  double eps = s->f->dtype == TD_F64 ? DBL_EPSILON : (double)FLT_EPSILON, rtol = fmax(s->o->rtol, eps);
-  td_newton w = {.exact = m->exact, .tolerance = fmin(3e-2, sqrt(rtol)), .floor = 10 * eps / rtol};
-  if (w.floor > w.tolerance) w.tolerance = w.floor;
-  bool fixed = s->o->step_size > 0 || s->o->grid || !s->method->error_order;  /* no smaller step to fall back on */
-  w.most = w.exact || fixed ? 40 : 10;
-  return w;
-}
-
-static td_newton_verdict judge(td_newton *w, double norm) {
-  if (!isfinite(norm)) return TD_NEWTON_NONFINITE;
-  if (++w->iteration > 1) w->rate = norm / w->last;
-  w->last = norm;
-  bool small = norm <= w->floor, first = w->iteration == 1;
-  double left = !first && w->rate < 1 ? w->rate / (1 - w->rate) * norm : INFINITY;
-  bool enough = small || left <= w->tolerance;
-  if (enough && !w->usual) w->usual = w->iteration, w->usual_rate = w->rate;
-  if (norm == 0 || (enough && !w->exact)) return TD_NEWTON_CONVERGED;
-  if (first) return TD_NEWTON_GO_ON;
-  if (w->exact && small && w->rate > 0.3) return TD_NEWTON_CONVERGED;  /* nothing but rounding is left */
-  if (w->rate >= 1) return w->usual ? TD_NEWTON_CONVERGED : TD_NEWTON_DIVERGED;  /* rounding again, if it was near */
-  if (w->exact && left <= w->floor * 1e-4) return TD_NEWTON_CONVERGED;
-  if (w->iteration >= w->most) return small ? TD_NEWTON_CONVERGED : TD_NEWTON_DIVERGED;
-  if (!w->exact && left * pow(w->rate, w->most - w->iteration) > w->tolerance) return TD_NEWTON_DIVERGED;
-  return TD_NEWTON_GO_ON;
-}
-
-/* The tangents' updates: their scale is their own, so nothing is said about steps, only whether they still shrink. */
-static td_newton_verdict judge_further(td_newton *w, double norm) {
-  if (!isfinite(norm)) return TD_NEWTON_NONFINITE;
-  double rate = w->further ? norm / w->further_last : 0;
-  w->further_last = norm;
-  if (norm <= w->floor * 1e-4 || (w->further && norm <= w->tolerance && rate >= 0.9)) return TD_NEWTON_CONVERGED;
-  return ++w->further < 60 ? TD_NEWTON_GO_ON : TD_NEWTON_DIVERGED;
-}
-
-/* Root mean square of `count` vectors' elements from `from` to `to`. */
-static double norm_of(const td_implicit *m, const double *x, int count, size_t from, size_t to) {
-  double sum = 0;
-  for (int k = 0; k < count; k++)
-    for (size_t i = from; i < to; i++) {
-      double e = x[(size_t)k * m->n + i] / m->scale[i];
-      sum += e * e;
-    }
-  return to > from ? sqrt(sum / (double)((to - from) * (size_t)count)) : 0;
-}
-
-td_newton_verdict td_newton_judge(td_newton *w, const td_implicit *m, const td_stepper *s, const double *x, int count) {
-  size_t head = s->o->blocks > 1 ? m->n / s->o->blocks : m->n;
-  td_newton_verdict verdict = w->further ? TD_NEWTON_CONVERGED : judge(w, norm_of(m, x, count, 0, head));
-  if (head == m->n || verdict != TD_NEWTON_CONVERGED) return verdict;
-  return judge_further(w, norm_of(m, x, count, head, m->n));
-}
-
-td_step_result td_newton_failed(td_stepper *s, td_newton_verdict verdict) {
-  if (verdict == TD_NEWTON_NONFINITE) {
-    memset(s->y1, 0xff, s->bytes);  /* NaN in every type */
-    return TD_STEP_DONE;
-  }
-  s->retry = 0.25;
-  s->why = "Newton's iteration diverged";
-  return TD_STEP_REFUSED;
-}
-
-td_status td_newton_lost(const td_stepper *s) {
-  return td_fail(TD_ESOLVE, "%s: Newton's iteration for the step from t=%g did not converge again in the backward pass",
-                 s->f->who, s->t);
 }

@@ -2,6 +2,7 @@
  * the error weights, and pulling cotangents. All vectors are double whatever the state's type; f sees its own type. */
 #ifndef TD_SOLVE_IMPLICIT_H
 #define TD_SOLVE_IMPLICIT_H
+#include "solve/band.h"
 #include "solve/stepper.h"
 
 typedef struct {
@@ -9,6 +10,9 @@ typedef struct {
   double *y;             /* the state at s->t */
   double *scale;         /* atol + rtol·|y| */
   double *jacobian;      /* side×side; ∂f/∂y where it was last asked for; NULL when its products are enough */
+  const td_pattern *pattern;  /* of the Jacobian, when it is known */
+  bool banded;           /* its places are in `values`, without a matrix, and its factors in a band */
+  double *values, *whole;     /* whole: n×n, for fields with a Jacobian of their own */
   double *at, at_time;   /* then: where; solutions come from GMRES */
   double *basis;
   double *lu;            /* of shift·M − jacobian, M the mass matrix or I */
@@ -27,9 +31,11 @@ typedef struct {
 
 enum { TD_DENSE_MOST = 600 };  /* beyond so many elements GMRES takes the place of factors, where the family can */
 
-/* `vectors` doubles vectors and `more` doubles behind them for the family. Free it also after a failure. `products`: the family goes through
- * td_implicit_linearise and td_implicit_solve alone, so large states need no matrix. */
-td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more, bool products);
+/* What a family asks of the Jacobian: its matrix; solutions by td_implicit_solve, and ∂f/∂t with it; or solutions alone,
+ * after td_implicit_linearise, so that large states need no matrix. */
+typedef enum { TD_NEEDS_MATRIX, TD_NEEDS_FACTORS, TD_NEEDS_SOLUTIONS } td_implicit_need;
+/* `vectors` doubles vectors and `more` doubles behind them for the family. Free it also after a failure. */
+td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more, td_implicit_need need);
 void td_implicit_free(td_implicit *m);
 static inline double *td_implicit_vector(const td_implicit *m, size_t i) { return m->vector + i * m->n; }
 
@@ -53,6 +59,8 @@ td_status td_implicit_refresh(td_implicit *m, td_stepper *s, double *ft);
 const double *td_implicit_mass(const td_implicit *m, const td_stepper *s, bool transposed, const double *x);
 /* Entry (i, j) of M; 1 or 0 without one. */
 double td_implicit_mass_at(const td_stepper *s, size_t i, size_t j);
+/* The greatest sum of a row's magnitudes in the Jacobian at hand, over the first `rows`. */
+double td_implicit_row_sum(const td_implicit *m, size_t rows);
 /* m->lu holds shift·M − m->jacobian. False: singular. */
 bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift);
 /* Makes the Jacobian, or what its products need, that of (t, y); *dy, unless NULL, is f there. */

@@ -67,6 +67,7 @@ typedef struct td_ode_options {
   const td_method *base;                  /* of mccallum_foster; NULL: its own choice */
   td_tensor *semilinear;                  /* the linear part for exponential methods, float64 and contiguous; or NULL */
   td_tensor *mass;                        /* M of M y' = f, likewise: n×n, or the n numbers of a diagonal; or NULL */
+  struct td_pattern *pattern;             /* of ∂f/∂y, see band.h; NULL: not known */
   double coupling;                        /* likewise; 0: its own */
   int max_order, max_iters;               /* of families that choose; 0: their own */
 } td_ode_options;

@@ -56,7 +56,7 @@ static td_status make(td_stepper *s) {
     for (int i = 0; i < n; i++) x->b_z[j] += x->k.b[i] * x->k.inverse[i][j];
   s->own = x;
   td_stepper_room(s, 1);
-  td_status status = td_implicit_make(&x->m, s, ROOM, 2 * s->n * s->n, false);
+  td_status status = td_implicit_make(&x->m, s, ROOM, 2 * s->n * s->n, TD_NEEDS_MATRIX);
   if (status) return status;
   x->complex_lu = vector(x, ROOM);
   x->complex_pivot = td_alloc((s->n + 1) * sizeof(size_t));

@@ -3,7 +3,6 @@
 #include "solve/rosenbrock.h"
 #include <string.h>
 #include "base/alloc.h"
-#include "solve/dense.h"
 #include "solve/implicit.h"
 
 /* Vectors of the workspace. */
@@ -24,7 +23,7 @@ static td_status make(td_stepper *s) {
   *x = (rosenbrock){.d = s->method->table};
   s->own = x;
   td_stepper_room(s, 1);
-  return td_implicit_make(&x->m, s, ROOM, 0, false);
+  return td_implicit_make(&x->m, s, ROOM, 0, TD_NEEDS_FACTORS);
 }
 
 static void release(td_stepper *s) {
@@ -34,7 +33,9 @@ static void release(td_stepper *s) {
   td_free(x, sizeof *x);
 }
 
-const double *td_rosenbrock_jacobian(const td_stepper *s) { return ((const rosenbrock *)s->own)->m.jacobian; }
+double td_rosenbrock_row_sum(const td_stepper *s, size_t rows) {
+  return td_implicit_row_sum(&((const rosenbrock *)s->own)->m, rows);
+}
 
 static double *vector(const rosenbrock *x, int i) { return td_implicit_vector(&x->m, (size_t)i); }
 
@@ -71,8 +72,7 @@ static td_status stage(td_stepper *s, rosenbrock *x, int i, double h) {
     if (d->c[i][j] != 0) add(n, sum, d->c[i][j] / h, vector(x, U + j));
   add(n, u, 1, td_implicit_mass(&x->m, s, false, sum));
   if (d->d[i] != 0) add(n, u, h * d->d[i], vector(x, FT));
-  td_lu_solve(x->m.lu, x->m.pivot, n, false, u);
-  return TD_OK;
+  return td_implicit_solve(&x->m, s, false, 0, u);
 }
 
 /* All stages from (t, y). *regular: the matrix could be factored. */
@@ -171,9 +171,9 @@ static td_status back_stage(td_stepper *s, rosenbrock *x, const td_step_back *b,
   const td_rosenbrock *d = x->d;
   size_t n = x->m.n;
   double h = s->end - s->t, tau = 0, *v = vector(x, BARS + i), *ystage = vector(x, W);
-  td_lu_solve(x->m.lu, x->m.pivot, n, true, v);
   double t = i == 0 ? s->first_time : td_stepper_time(s, d->alpha[i]);
-  td_status status = td_implicit_vjp(&x->m, s, t, vector(x, STATES + i), v, ystage, &tau, b->dexternal);
+  td_status status = td_implicit_solve(&x->m, s, true, 0, v);
+  if (!status) status = td_implicit_vjp(&x->m, s, t, vector(x, STATES + i), v, ystage, &tau, b->dexternal);
   if (status) return status;
   add(n, vector(x, YBAR), 1, ystage);
   add(n, vector(x, WT), h * d->d[i], v);

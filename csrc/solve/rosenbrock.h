@@ -19,7 +19,7 @@ typedef struct {
 
 extern const td_family td_family_rosenbrock;
 
-/* ∂f/∂y at the start of the step just made, n×n. */
-const double *td_rosenbrock_jacobian(const td_stepper *s);
+/* The greatest sum of a row's magnitudes in ∂f/∂y at the start of the step just made, over the first `rows`. */
+double td_rosenbrock_row_sum(const td_stepper *s, size_t rows);
 
 #endif

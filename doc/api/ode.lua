@@ -87,6 +87,8 @@ keep: number = 2^28 | bytes that one captured evaluation may keep for its revers
 jac: function? | jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by
   default from the tape, or from dual numbers when f is on plain numbers; of the implicit half where f has two and the
   method takes them apart
+jac_sparsity: tensor|table? | where ∂f/∂y may differ from zero: a matrix of marks, or {lower = l, upper = u}, a band; then
+  few reverse passes find it and its factors stay in a band. Nothing outside may depend
 mass: tensor|table? | M of M y' = f, a matrix or the numbers of a diagonal, constant; rows may be zero (algebraic
   equations, which y0 has to satisfy); for Rosenbrock methods, Radau, Gauss and bdf
 base: string = "tsit5" | of mccallum_foster, any explicit method

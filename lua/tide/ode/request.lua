@@ -24,7 +24,7 @@ M.defaults = {
   event = options.none, events = options.none, event_points = 10,
   grad = "discrete", max_tangents = 200, checkpoints = 0, memory = 2 ^ 30, params = options.none,
   capture = "auto", keep = 2 ^ 28, jac = options.none, max_order = 0, max_iters = 0, throw = true,
-  batch = false, mass = options.none, base = options.none, coupling = 0.999, linear = options.none,
+  batch = false, jac_sparsity = options.none, mass = options.none, base = options.none, coupling = 0.999, linear = options.none,
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
   adjoint_norm = "seminorm",
 }
@@ -191,6 +191,39 @@ local function mass_of(m, state, grad)
   return core.contiguous(core.to(m, "float64"))
 end
 
+-- Where ∂f/∂y may differ from zero, from {lower = l, upper = u} (a band) or a square matrix of marks, as the starts of
+-- rows and the columns in them.
+local function set_pattern(request, pattern, state)
+  if pattern == nil then return end
+  local n, starts, columns = state.y0.numel, {0}, {}
+  if type(pattern) == "table" and (pattern.lower or pattern.upper) then
+    local band = options.check("ode.solve: jac_sparsity", pattern, {lower = 0, upper = 0})
+    check_number("jac_sparsity.lower", band.lower, 0)
+    check_number("jac_sparsity.upper", band.upper, 0)
+    for i = 1, n do
+      for j = math.max(1, i - band.lower), math.min(n, i + band.upper) do columns[#columns + 1] = j - 1 end
+      starts[i + 1] = #columns
+    end
+  else
+    local marks = is_tensor(pattern) and pattern or core.tensor(pattern, "float64")
+    if marks.ndim ~= 2 or marks:size(1) ~= n or marks:size(2) ~= n then
+      raise("ode.solve: jac_sparsity has shape (%s), expected a %d×%d matrix or {lower = l, upper = u}",
+        message.shape(marks), n, n)
+    end
+    for i, row in ipairs(core.to(marks, "float64"):totable()) do
+      for j = 1, n do
+        if row[j] ~= 0 then columns[#columns + 1] = j - 1 end
+      end
+      starts[i + 1] = #columns
+    end
+  end
+  if request.mass and request.mass.ndim == 2 then
+    raise("ode.solve: with jac_sparsity the mass matrix has to be a diagonal, give its %d numbers", n)
+  end
+  if #columns == 0 then raise("ode.solve: jac_sparsity marks nothing") end
+  request.pattern_start, request.pattern_column = core.tensor(starts, "float64"), core.tensor(columns, "float64")
+end
+
 -- ---- Events ----
 
 local event_fields = {
@@ -297,6 +330,7 @@ function M.of(o, f, y0, state, times)
   check_number("max_tangents", o.max_tangents, 0)
   request.max_tangents, request.family = o.max_tangents, M.methods[request.method].family
   request.mass = mass_of(o.mass, state, request.grad)
+  set_pattern(request, o.jac_sparsity, state)
   request.params, request.form = o.params, state.form or "tensors"
   request.slots = o.checkpoints
   request.budget = (o.checkpoints > 0 or o.dense or o.grad == "full") and 0 or o.memory
