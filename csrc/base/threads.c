@@ -338,6 +338,10 @@ int td_threads(void) {
   return n;
 }
 
+int td_threads_free(void) {
+  return atomic_load_explicit(&pool.busy, memory_order_relaxed) ? 1 : td_threads();
+}
+
 /* The pool takes its new size now, or at the next parallel call when it is in use. It is not
  * grown before it is used. */
 void td_threads_set(int n) {

@@ -15,6 +15,9 @@ void td_parallel(size_t n, size_t grain, td_task f, void *ctx);
 
 /* Number of threads: OMP_NUM_THREADS when set, else the processors this process may use. */
 int td_threads(void);
+/* Most pieces that td_parallel would make now: 1 inside a task. For cutting work into even shares,
+ * never for what a result is made of. */
+int td_threads_free(void);
 /* 1 to 64, other numbers are moved to the nearest of these; more than there are processors is
  * allowed. */
 void td_threads_set(int n);

@@ -75,7 +75,7 @@ static size_t weights_of(const plan *p, size_t units) {
 /* Cuts few blocks so that all threads have equally much: into shorter ones, or when a block is too
  * short for that, by output channels. */
 static void share_blocks(plan *p) {
-  size_t threads = (size_t)td_threads(), n = conv_ceil_div(p->tiles.total, p->block);
+  size_t threads = (size_t)td_threads_free(), n = conv_ceil_div(p->tiles.total, p->block);
   size_t more = n < 4 * threads ? conv_round_up(n, threads) : n;
   if (conv_ceil_div(p->tiles.total, more) >= TILE_ROWS_2) n = more;
   p->block = conv_ceil_div(p->tiles.total, n);
