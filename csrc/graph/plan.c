@@ -384,25 +384,7 @@ static td_status perform(td_action *a) {
   }
 }
 
-/* The bases of the slots of a kind. */
-static void bases(const td_plan *p, td_buffer_kind kind, int n, char **to) {
-  const td_slot *s = &p->slot[td_plan_slot(p, kind)];
-  for (int i = 0; i < n; i++) to[i] = s[i].base;
-}
-
-static td_status run_scalar(const td_plan *p) {
-  enum { USUAL = 64 };
-  char *at[3][USUAL];
-  const td_ir *ir = &p->ir;
-  bases(p, TD_BUF_INPUT, ir->ninput, at[0]);
-  bases(p, TD_BUF_OUTPUT, ir->noutput, at[1]);
-  bases(p, TD_BUF_EXTERNAL, ir->nexternal, at[2]);
-  td_scalar_run(p->scalar, at[0], at[1], at[2]);
-  return TD_OK;
-}
-
 td_status td_plan_run(td_plan *p) {
-  if (p->scalar) return run_scalar(p);
   for (int i = 0; i < p->count; i++) {
     td_status s = perform(&p->action[i]);
     if (s) return s;

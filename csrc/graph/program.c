@@ -128,6 +128,7 @@ td_tensor *td_program_external(const td_program *p, int i) { return p->external[
 size_t td_program_memory(const td_program *p) { return p->plan->bytes; }
 int td_program_length(const td_program *p) { return p->plan->ir.nstep; }
 int td_program_numbers(const td_program *p) { return p->plan->scalar ? td_scalar_length(p->plan->scalar) : 0; }
+const struct td_scalar *td_program_scalar(const td_program *p) { return p->plan->scalar; }
 const struct td_plan *td_program_plan(const td_program *p) { return p->plan; }
 
 bool td_program_reads(const td_program *p, int i) {
@@ -205,6 +206,11 @@ static td_status run(td_program *program, void *const *inputs, void *const *outp
 }
 
 td_status td_program_run(td_program *p, void *const *inputs, void *const *outputs) {
+  if (p->plan->scalar) {
+    td_status s = td_program_poll ? td_program_poll() : TD_OK;
+    if (!s) td_scalar_run(p->plan->scalar, inputs, outputs, p->external);
+    return s;
+  }
   return run(p, inputs, outputs, td_plan_run);
 }
 td_status td_program_profile(td_program *p, void *const *inputs, void *const *outputs) {

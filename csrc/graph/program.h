@@ -44,6 +44,8 @@ typedef struct {
 
 int td_program_length(const td_program *p);
 int td_program_numbers(const td_program *p);  /* operations on single numbers that stand for all steps; 0: it runs steps */
+/* That list of operations, NULL when there is none; the program owns it. */
+const struct td_scalar *td_program_scalar(const td_program *p);
 void td_program_describe(const td_program *p, int i, td_program_line *line);
 /* Runs once, measuring each step. */
 td_status td_program_profile(td_program *p, void *const *inputs, void *const *outputs);

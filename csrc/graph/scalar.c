@@ -3,27 +3,9 @@
 #include <math.h>
 #include <string.h>
 #include "ops/ops.h"
-
 enum { MOST_NUMBERS = 1024, MOST_STEPS = 160, MOST_SLOW = 12 };
-
-/* dst = op(a, b, c), places in the list of numbers. CUBE is ours. */
-typedef struct {
-  uint16_t op, dst, a, b, c;
-} instruction;
-enum { CUBE = TD_PW_OP_COUNT };
-
-typedef struct {
-  uint16_t number;
-  uint16_t slot;
-  uint32_t element;
-} link;
-
-struct td_scalar {
-  double *number;       /* constants are in place; the others are written by each run */
-  instruction *step;
-  link *load, *load_external, *store;
-  int nstep, nload, nexternal, nstore;
-};
+enum { CUBE = TD_PW_OP_COUNT };  /* ours */
+enum { CUBE = TD_PW_OP_COUNT };  /* ours */
 
 /* The program being written out. at[b] gives, for each element of buffer b, its place among the numbers, or -1. */
 typedef struct {
@@ -32,7 +14,7 @@ typedef struct {
   double number[MOST_NUMBERS];
   bool constant[MOST_NUMBERS];
   int numbers, nstep, slow;
-  instruction step[MOST_STEPS];
+  td_scalar_step step[MOST_STEPS];
   bool failed;
 } writer;
 
@@ -117,7 +99,7 @@ static int emit(writer *w, int op, int a, int b, int c, int arity) {
     return 0;
   }
   int dst = new_number(w, 0, false);
-  w->step[w->nstep++] = (instruction){(uint16_t)op, (uint16_t)dst, (uint16_t)a, (uint16_t)b, (uint16_t)c};
+  w->step[w->nstep++] = (td_scalar_step){(uint16_t)op, (uint16_t)dst, (uint16_t)a, (uint16_t)b, (uint16_t)c};
   return dst;
 }
 
@@ -292,11 +274,11 @@ static td_status prepare(writer *w) {
   return TD_OK;
 }
 
-/* Drops instructions that lead to no result. */
+/* Drops td_scalar_steps that lead to no result. */
 static void drop_unused(writer *w, bool *used) {
   int n = w->nstep;
   for (int i = n; i-- > 0;) {
-    const instruction *s = &w->step[i];
+    const td_scalar_step *s = &w->step[i];
     if (used[s->dst]) used[s->a] = used[s->b] = used[s->c] = true;
   }
   w->nstep = 0;
@@ -304,7 +286,7 @@ static void drop_unused(writer *w, bool *used) {
     if (used[w->step[i].dst]) w->step[w->nstep++] = w->step[i];
 }
 
-static int links(writer *w, td_buffer_kind kind, const bool *used, link *list) {
+static int links(writer *w, td_buffer_kind kind, const bool *used, td_scalar_link *list) {
   int n = 0;
   for (int i = 0; i < w->ir->nbuffer; i++) {
     const td_buffer *f = &w->ir->buffer[i];
@@ -312,7 +294,10 @@ static int links(writer *w, td_buffer_kind kind, const bool *used, link *list) {
     for (size_t e = 0; e < f->bytes / sizeof(double); e++) {
       int place = w->at[i][e];
       if (place < 0 || (kind != TD_BUF_OUTPUT && !used[place])) continue;
-      list[n++] = (link){(uint16_t)place, (uint16_t)f->slot, (uint32_t)e};
+      td_scalar_link *last = n ? &list[n - 1] : NULL;
+      bool joins = last && last->slot == f->slot && last->number + last->count == place && last->element + last->count == e;
+      if (joins) last->count++;
+      else list[n++] = (td_scalar_link){(uint16_t)place, (uint16_t)f->slot, 1, (uint32_t)e};
     }
   }
   return n;
@@ -322,12 +307,13 @@ static td_status finish(writer *w, td_scalar **out) {
   td_pool *pool = &w->ir->pool;
   static bool used[MOST_NUMBERS];
   td_scalar *s = td_pool_get(pool, sizeof *s);
-  link *room = td_pool_get(pool, 3 * MOST_NUMBERS * sizeof *room);
+  td_scalar_link *room = td_pool_get(pool, 3 * MOST_NUMBERS * sizeof *room);
   if (!s || !room) return td_last_status();
   memset(used, 0, sizeof used);
   s->store = room;
   s->nstore = links(w, TD_BUF_OUTPUT, used, s->store);
-  for (int i = 0; i < s->nstore; i++) used[s->store[i].number] = true;
+  for (int i = 0; i < s->nstore; i++)
+    for (int k = 0; k < s->store[i].count; k++) used[s->store[i].number + k] = true;
   drop_unused(w, used);
   s->load = room + MOST_NUMBERS;
   s->nload = links(w, TD_BUF_INPUT, used, s->load);
@@ -339,6 +325,10 @@ static td_status finish(writer *w, td_scalar **out) {
   memcpy(s->number, w->number, (size_t)w->numbers * sizeof *s->number);
   memcpy(s->step, w->step, (size_t)w->nstep * sizeof *s->step);
   s->nstep = w->nstep;
+  s->numbers = w->numbers;
+  s->constant = td_pool_get(pool, (size_t)(w->numbers + 1) * sizeof *s->constant);
+  if (!s->constant) return td_last_status();
+  memcpy(s->constant, w->constant, (size_t)w->numbers * sizeof *s->constant);
   *out = s;
   return TD_OK;
 }
@@ -353,19 +343,31 @@ td_status td_scalar_make(td_ir *ir, td_scalar **out) {
   return s || w.failed ? s : finish(&w, out);
 }
 
-void td_scalar_run(const td_scalar *s, char *const *in, char *const *out, char *const *external) {
-  double *x = s->number;
-  for (int i = 0; i < s->nload; i++)
-    x[s->load[i].number] = ((const double *)(const void *)in[s->load[i].slot])[s->load[i].element];
-  for (int i = 0; i < s->nexternal; i++)
-    x[s->load_external[i].number] =
-      ((const double *)(const void *)external[s->load_external[i].slot])[s->load_external[i].element];
-  for (int i = 0; i < s->nstep; i++) {
-    const instruction *p = &s->step[i];
+void td_scalar_perform(const td_scalar_step *step, int n, double *x) {
+  for (int i = 0; i < n; i++) {
+    const td_scalar_step *p = &step[i];
     x[p->dst] = compute(p->op, x[p->a], x[p->b], x[p->c]);
   }
-  for (int i = 0; i < s->nstore; i++)
-    ((double *)(void *)out[s->store[i].slot])[s->store[i].element] = x[s->store[i].number];
+}
+
+static void load(double *x, const td_scalar_link *l, const char *base) {
+  const double *from = (const double *)(const void *)base + l->element;
+  for (int k = 0; k < l->count; k++) x[l->number + k] = from[k];
+}
+
+void td_scalar_run(const td_scalar *s, void *const *in, void *const *out, td_tensor *const *external) {
+  double *x = s->number;
+  for (int i = 0; i < s->nload; i++) load(x, &s->load[i], in[s->load[i].slot]);
+  for (int i = 0; i < s->nexternal; i++) {
+    const td_scalar_link *l = &s->load_external[i];
+    load(x, l, external[l->slot]->storage->data);
+  }
+  td_scalar_perform(s->step, s->nstep, x);
+  for (int i = 0; i < s->nstore; i++) {
+    const td_scalar_link *l = &s->store[i];
+    double *to = (double *)out[l->slot] + l->element;
+    for (int k = 0; k < l->count; k++) to[k] = x[l->number + k];
+  }
 }
 
 int td_scalar_length(const td_scalar *s) { return s->nstep; }
