@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 #include "ops/ops.h"
+
 enum { MOST_NUMBERS = 1024, MOST_STEPS = 160, MOST_SLOW = 12 };
-enum { CUBE = TD_PW_OP_COUNT };  /* ours */
 enum { CUBE = TD_PW_OP_COUNT };  /* ours */
 
 /* The program being written out. at[b] gives, for each element of buffer b, its place among the numbers, or -1. */

@@ -7,7 +7,7 @@
 #include "graph/ir.h"
 
 /* dst = op(a, b, c), places in the list of numbers. op: of TD_PW_OPS, or one of scalar.c's own. */
-typedef struct {
+typedef struct td_scalar_step {
   uint16_t op, dst, a, b, c;
 } td_scalar_step;
 

@@ -10,46 +10,15 @@
 #include "solve/captured.h"
 #include <string.h>
 #include "base/alloc.h"
-#include "graph/program.h"
 #include "graph/tape.h"
 #include "ops/ops.h"
-
-/* One evaluation that was kept: the time, and in one block the state (when the reverse pass reads it) and the kept
- * values. */
-typedef struct {
-  const void *y;
-  double t;
-  char *block;
-} kept_slot;
-
-struct td_field_programs {
-  td_program *eval, *forward, *backward, *jvp;
-  bool dynamic;            /* dy depends on something with a gradient */
-  int by_y, by_t;          /* which results of backward these are; -1: none */
-  int *by_external;        /* likewise; nexternals of them */
-  td_tensor **sum;         /* scratch for the cotangents of externals */
-  size_t nexternals;
-  size_t *offset;          /* of each kept value in a slot's block */
-  size_t nkept, block_bytes, keep_most;
-  bool keeps_y;            /* at the block's beginning */
-  bool recomputes;         /* backward computes the forward part itself */
-  struct {                 /* what the field did before */
-    td_status (*eval)(td_field *, double, const void *, void *);
-    td_status (*keep)(td_field *, int, double, const void *, void *);
-    td_status (*pull)(td_field *, int, const void *, void *, double *, td_tensor **);
-    td_status (*vjp)(td_field *, double, const void *, const void *, void *, double *, td_tensor **);
-  } before;
-  kept_slot *slot;
-  int nslot;
-  void **out;              /* room for the results' places */
-  char *scratch;           /* a vector of the state's size, then one number */
-  size_t scratch_bytes;
-};
+#include "solve/programs.h"
 
 /* ---- Freeing ---- */
 
 static void programs_free(struct td_field_programs *p) {
   if (!p) return;
+  td_captured_steps_free(p);
   td_program_release(p->eval);
   td_program_release(p->forward);
   td_program_release(p->backward);
@@ -348,6 +317,7 @@ td_status td_field_capture(td_field *f, bool gradient, size_t keep_most) {
   f->programs = p;
   f->programs_free = programs_free;
   f->eval = captured_eval;
+  td_captured_steps_set(f, gradient);
   if (gradient) {
     f->keep = captured_keep;
     f->pull = captured_pull;
@@ -363,6 +333,8 @@ void td_field_uncapture(td_field *f) {
   f->keep = p->before.keep;
   f->pull = p->before.pull;
   f->vjp = p->before.vjp;
+  f->stages = NULL;
+  f->stages_back = NULL;
   f->programs = NULL;
   programs_free(p);
 }

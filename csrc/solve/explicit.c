@@ -17,6 +17,7 @@ typedef struct {
   int stages, width, end;              /* width: with those of the extension; end: which stage is f(t₁, y₁) */
   row a[TD_MAX_STAGES], b, e, e2;
   double c[TD_MAX_STAGES];
+  double packed[TD_MAX_STAGES * (TD_MAX_STAGES - 1) / 2];  /* the rows of `a`, for the field */
   int known;                           /* stages that are computed in this step, without f1 */
 } explicit;
 
@@ -39,6 +40,7 @@ static td_status make(td_stepper *s) {
   for (int i = 0; i < x->width; i++) {
     x->a[i] = row_of(td_tableau_row(m, i), i);
     x->c[i] = td_tableau_c(m, i);
+    if (i > 0) memcpy(x->packed + i * (i - 1) / 2, td_tableau_row(m, i), (size_t)i * sizeof(double));
   }
   x->b = row_of(m->b, m->stages);
   x->e = row_of(m->e, m->stages);
@@ -71,16 +73,21 @@ static void advance_by(const td_stepper *s, const explicit *x, const row *r, voi
   td_stepper_combine(s, out, s->y, t.count, t.coef, t.x);
 }
 
+/* The step as the field sees it; t and k have room for the stages. */
+static td_field_stages step_of(const td_stepper *s, const explicit *x, double *t, void **k) {
+  for (int i = 0; i < x->stages; i++) {
+    t[i] = i == x->end ? s->last_time : td_stepper_time(s, x->c[i]);
+    k[i] = slope_of(s, x, i);
+  }
+  return (td_field_stages){.method = s->method->name, .stages = x->stages, .a = x->packed, .b = x->m->b,
+                           .h = s->end - s->t, .t = t, .y = s->y, .k = k, .y1 = s->y1};
+}
+
 /* All stages by one call of the field, when it can. */
 static td_status make_at_once(td_stepper *s, explicit *x, bool *done) {
   double t[TD_MAX_STAGES];
   void *k[TD_MAX_STAGES];
-  for (int i = 0; i < x->stages; i++) {
-    t[i] = td_stepper_time(s, x->c[i]);
-    k[i] = slope_of(s, x, i);
-  }
-  td_field_stages all = {.method = s->method->name, .stages = x->stages, .h = s->end - s->t, .t = t, .y = s->y, .k = k,
-                         .y1 = s->y1};
+  td_field_stages all = step_of(s, x, t, k);
   td_status status = s->f->stages(s->f, &all, done);
   if (*done) s->counts->nfe += (uint64_t)x->stages - 1;
   return status;
@@ -256,9 +263,19 @@ static td_status back_stages(td_stepper *s, explicit *x, td_step_back *b, cotang
   return status;
 }
 
+/* The transpose by one call of the field, when it can. */
+static td_status back_at_once(td_stepper *s, explicit *x, td_step_back *b, const bool *needed, bool *done) {
+  double t[TD_MAX_STAGES];
+  void *k[TD_MAX_STAGES];
+  td_field_stages all = step_of(s, x, t, k);
+  td_status status = s->f->stages_back(s->f, &all, b->lambda, b->dexternal, done);
+  for (int i = 0; i < x->stages && *done; i++) s->counts->nfe += needed[i];
+  return status;
+}
+
 static td_status back(td_stepper *s, td_step_back *b) {
   explicit *x = s->own;
-  bool needed[TD_MAX_STAGES] = {false};
+  bool needed[TD_MAX_STAGES] = {false}, done = false;
   double w[TD_MAX_STAGES];
   for (int i = 0; i < x->b.count; i++) needed[x->b.at[i]] = true;
   for (size_t j = 0; j < b->ndense; j++) {
@@ -269,7 +286,10 @@ static td_status back(td_stepper *s, td_step_back *b) {
   }
   mark_needed(x, needed);
   cotangents g;
-  td_status status = cotangents_new(&g, s, x, b->hbar || b->theta_bar);
+  bool plain = !b->ndense && !b->tbar && !b->hbar && b->dexternal;
+  td_status status = plain && s->f->stages_back ? back_at_once(s, x, b, needed, &done) : TD_OK;
+  if (status || done) return status;
+  status = cotangents_new(&g, s, x, b->hbar || b->theta_bar);
   if (!status) status = replay(s, x, needed);
   if (!status) {
     if (b->hbar) *b->hbar += along(s, x, &x->b, b->lambda);

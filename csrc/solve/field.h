@@ -8,11 +8,12 @@
 #define TD_SOLVE_FIELD_H
 #include "tensor/tensor.h"
 
-/* The stages of one explicit step, for fields that make all of them at once: kᵢ = f(tᵢ, y + h Σⱼ aᵢⱼ kⱼ), i from 1, with
- * k₀ given. y1 receives the last stage's state. */
+/* One explicit Runge–Kutta step, for fields that make all its stages at once: kᵢ = f(tᵢ, y + h Σⱼ aᵢⱼ kⱼ) from i = 1
+ * on, with k₀ given. y1 receives the last stage's state. */
 typedef struct {
   const char *method;       /* its name, the same pointer as in td_methods() */
   int stages;
+  const double *a, *b;      /* row i of a, of i numbers, begins at i(i − 1)/2 */
   double h;
   const double *t;
   const void *y;
@@ -32,6 +33,9 @@ struct td_field {
   td_status (*eval)(td_field *f, double t, const void *y, void *dy);
   /* *done is false when it makes no such step now: the caller goes stage by stage. May be NULL. */
   td_status (*stages)(td_field *f, const td_field_stages *step, bool *done);
+  /* The transpose of that step, whose k and y1 mean nothing here: lambda, the cotangent of y + h Σ bᵢ kᵢ, becomes that of
+   * y; dexternal as in vjp, not NULL. May be NULL. */
+  td_status (*stages_back)(td_field *f, const td_field_stages *step, void *lambda, td_tensor **dexternal, bool *done);
   /* ybar = wᵀ∂f/∂y; *tbar += wᵀ∂f/∂t unless tbar is NULL; dexternal[i] += wᵀ∂f/∂externals[i], where a NULL entry is
    * zero so far and an entry that is set holds one reference. dexternal itself may be NULL: not wanted. ybar may be w. */
   td_status (*vjp)(td_field *f, double t, const void *y, const void *w, void *ybar, double *tbar,

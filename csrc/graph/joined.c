@@ -1,0 +1,123 @@
+/* Writing a joined list; running it is scalar.c's loop. */
+#include "graph/joined.h"
+#include <string.h>
+#include "base/alloc.h"
+#include "graph/scalar.h"
+
+enum { MOST_NUMBERS = 16384, MOST_STEPS = 8192 };
+
+void td_joined_free(td_joined *j) {
+  td_free(j->number, (size_t)j->numbers_room * sizeof *j->number);
+  td_free(j->step, (size_t)j->step_room * sizeof *j->step);
+  td_free(j->load, (size_t)j->load_room * sizeof *j->load);
+  *j = (td_joined){0};
+}
+
+/* The array with room for `more` beyond `used`, doubled as needed, at most `most`; else j has failed and it is as it was. */
+static void *grown(td_joined *j, void *array, int used, int more, int *room, int most, size_t size) {
+  if (used + more <= *room) return array;
+  int wanted = *room ? 2 * *room : 128;
+  while (wanted < used + more) wanted *= 2;
+  void *larger = used + more <= most ? td_alloc((size_t)wanted * size) : NULL;
+  j->failed |= !larger;
+  if (!larger) return array;
+  if (used) memcpy(larger, array, (size_t)used * size);
+  td_free(array, (size_t)*room * size);
+  *room = wanted;
+  return larger;
+}
+
+int td_joined_new(td_joined *j, int count, double value) {
+  j->number = grown(j, j->number, j->numbers, count, &j->numbers_room, MOST_NUMBERS, sizeof *j->number);
+  if (j->failed) return 0;
+  for (int i = 0; i < count; i++) j->number[j->numbers + i] = value;
+  j->numbers += count;
+  return j->numbers - count;
+}
+
+static void add_step(td_joined *j, int op, int dst, int a, int b, int c) {
+  j->step = grown(j, j->step, j->nstep, 1, &j->step_room, MOST_STEPS, sizeof *j->step);
+  if (j->failed) return;
+  j->step[j->nstep++] = (td_scalar_step){(uint16_t)op, (uint16_t)dst, (uint16_t)a, (uint16_t)b, (uint16_t)c};
+}
+
+static int result_of(td_joined *j, int op, int a, int b, int c) {
+  int dst = td_joined_new(j, 1, 0);
+  add_step(j, op, dst, a, b, c);
+  return dst;
+}
+
+int td_joined_mul(td_joined *j, int a, int b) { return result_of(j, TD_PW_mul, a, b, a); }
+int td_joined_add(td_joined *j, int a, int b) { return result_of(j, TD_PW_add, a, b, a); }
+int td_joined_fma(td_joined *j, int a, int b, int c) { return result_of(j, TD_PW_fma, a, b, c); }
+
+/* One more value from outside, joined to the last one when it follows it. */
+static void add_load(td_joined *j, td_tensor *of, int number, int count, size_t element) {
+  j->load = grown(j, j->load, j->nload, 1, &j->load_room, MOST_STEPS, sizeof *j->load);
+  if (j->failed) return;
+  j->load[j->nload].of = of;
+  j->load[j->nload].number = number;
+  j->load[j->nload].count = count;
+  j->load[j->nload++].element = element;
+}
+
+/* Where a value from outside was loaded already, or −1. */
+static int loaded(const td_joined *j, const td_tensor *of, size_t element) {
+  for (int i = 0; i < j->nload; i++) {
+    size_t first = j->load[i].element;
+    if (j->load[i].of->storage == of->storage && element >= first && element < first + (size_t)j->load[i].count)
+      return j->load[i].number + (int)(element - first);
+  }
+  return -1;
+}
+
+static void insert_loads(td_joined *j, const td_program *p, const td_scalar *s, int *at) {
+  for (int i = 0; i < s->nexternal; i++) {
+    const td_scalar_link *l = &s->load_external[i];
+    td_tensor *of = td_program_external(p, l->slot);
+    bool known = true;
+    for (int k = 0; k < l->count; k++) {
+      at[l->number + k] = loaded(j, of, l->element + (size_t)k);
+      known = known && at[l->number + k] >= 0;
+    }
+    if (known) continue;
+    int first = td_joined_new(j, l->count, 0);
+    add_load(j, of, first, l->count, l->element);
+    for (int k = 0; k < l->count; k++) at[l->number + k] = first + k;
+  }
+}
+
+void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, int *const *out) {
+  const td_scalar *s = td_program_scalar(p);
+  size_t bytes = (size_t)(s->numbers + 1) * sizeof(int);
+  int *at = td_alloc(bytes);
+  if (!at) {
+    j->failed = true;
+    return;
+  }
+  for (int i = 0; i < s->numbers; i++) at[i] = s->constant[i] ? td_joined_new(j, 1, s->number[i]) : 0;
+  for (int i = 0; i < s->nload; i++) {
+    const td_scalar_link *l = &s->load[i];
+    for (int k = 0; k < l->count; k++) at[l->number + k] = in[l->slot][l->element + (size_t)k];
+  }
+  insert_loads(j, p, s, at);
+  for (int i = 0; i < s->nstep; i++) {
+    const td_scalar_step *o = &s->step[i];
+    at[o->dst] = td_joined_new(j, 1, 0);
+    add_step(j, o->op, at[o->dst], at[o->a], at[o->b], at[o->c]);
+  }
+  for (int i = 0; i < s->nstore; i++) {
+    const td_scalar_link *l = &s->store[i];
+    for (int k = 0; k < l->count; k++) out[l->slot][l->element + (size_t)k] = at[l->number + k];
+  }
+  td_free(at, bytes);
+}
+
+void td_joined_run(const td_joined *j) {
+  double *x = j->number;
+  for (int i = 0; i < j->nload; i++) {
+    const double *from = (const double *)(const void *)j->load[i].of->storage->data + j->load[i].element;
+    for (int k = 0; k < j->load[i].count; k++) x[j->load[i].number + k] = from[k];
+  }
+  td_scalar_perform(j->step, j->nstep, x);
+}

@@ -1,0 +1,34 @@
+/* Tiny programs joined to a larger one: a list of operations on numbers that is written by hand, with programs of scalar.h
+ * inside. A solver's whole step over a few variables becomes one such list. */
+#ifndef TD_GRAPH_JOINED_H
+#define TD_GRAPH_JOINED_H
+#include "graph/program.h"
+
+/* Places in the list are `int`s from 0 on. Writing past the greatest size, or running out of memory, only sets `failed`,
+ * which is asked once at the end. Before td_joined_run the caller writes number[place] of what it made as inputs. */
+typedef struct {
+  double *number;
+  struct td_scalar_step *step;
+  int numbers, nstep, numbers_room, step_room;
+  struct {                  /* values read from outside at every run */
+    td_tensor *of;          /* borrowed: the program that was put in holds it */
+    int number, count;
+    size_t element;
+  } *load;
+  int nload, load_room;
+  bool failed;
+} td_joined;
+
+void td_joined_free(td_joined *j);
+/* The first of `count` new places, all with this value. */
+int td_joined_new(td_joined *j, int count, double value);
+/* The places of a·b and of a·b + c (rounded twice, as elsewhere). */
+int td_joined_mul(td_joined *j, int a, int b);
+int td_joined_fma(td_joined *j, int a, int b, int c);
+int td_joined_add(td_joined *j, int a, int b);
+/* Puts a program of numbers in. in[i][e] is the place of element e of its input i (a NULL list: not read); out[i][e]
+ * receives that of its output i. */
+void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, int *const *out);
+void td_joined_run(const td_joined *j);
+
+#endif

@@ -1,0 +1,352 @@
+/* Whole explicit steps of a captured field of few variables. When its programs are lists of operations on numbers, the
+ * stages' states, their evaluations and, for the transpose, everything that flows back are written into one list, and a
+ * step is one run of it: no kernel calls, no slots, no bookkeeping between the stages. The operations and their order are
+ * those of explicit.c, so the results are the same to the last bit. */
+#include <string.h>
+#include "base/alloc.h"
+#include "graph/scalar.h"
+#include "solve/programs.h"
+#include "solve/tableau.h"
+
+enum { CALLS_BEFORE = 12 };  /* steps stage by stage until a list pays */
+
+/* A list being written. state and slope: places of each stage's elements, `n` a stage; kept: those of what the reverse
+ * pass wants, a list for each stage and kept value. */
+typedef struct {
+  const struct td_field_programs *p;
+  const td_field_stages *step;
+  td_joined_step *to;
+  int n, h_a[TD_MAX_STAGES * (TD_MAX_STAGES - 1) / 2], h_b[TD_MAX_STAGES];
+  int *state, *slope, **kept;
+  int *block;
+  size_t block_bytes;
+  int **lists;
+} writer;
+
+static size_t kept_numbers(const struct td_field_programs *p, size_t i) {
+  return td_program_output(p->forward, (int)(1 + i))->numel / sizeof(double);
+}
+
+/* All room of the writer, in one block. */
+static td_status writer_room(writer *w, bool back) {
+  size_t stages = (size_t)w->step->stages, n = (size_t)w->n, nkept = back ? w->p->nkept : 0, numbers = 0, lists;
+  for (size_t i = 0; i < nkept; i++) numbers += kept_numbers(w->p, i);
+  lists = stages * nkept + nkept + w->p->nexternals + 8;
+  w->block_bytes = (2 * stages * n + stages * numbers) * sizeof(int);
+  w->block = td_alloc(w->block_bytes);
+  w->lists = td_alloc(lists * sizeof *w->lists);
+  if (!w->block || !w->lists) return td_last_status();
+  memset(w->block, 0, w->block_bytes);
+  w->state = w->block;
+  w->slope = w->state + stages * n;
+  w->kept = w->lists;
+  int *at = w->slope + stages * n;
+  for (size_t s = 0; s < stages; s++)
+    for (size_t i = 0; i < nkept; i++, at += kept_numbers(w->p, i - 1)) w->kept[s * nkept + i] = at;
+  return TD_OK;
+}
+
+static void writer_free(writer *w, bool back) {
+  size_t nkept = back ? w->p->nkept : 0;
+  td_free(w->block, w->block_bytes);
+  td_free(w->lists, ((size_t)w->step->stages * nkept + nkept + w->p->nexternals + 8) * sizeof *w->lists);
+}
+
+/* Inputs, and h times the coefficients that are not 0 (place −1: 0). */
+static void write_inputs(writer *w) {
+  td_joined *j = &w->to->list;
+  int stages = w->step->stages;
+  w->to->y = td_joined_new(j, w->n, 0);
+  w->to->h = td_joined_new(j, 1, 0);
+  w->to->t = td_joined_new(j, stages, 0);
+  for (int i = 0; i < stages * (stages - 1) / 2; i++) {
+    double a = w->step->a[i];
+    w->h_a[i] = a != 0 ? td_joined_mul(j, w->to->h, td_joined_new(j, 1, a)) : -1;
+  }
+}
+
+/* y + h Σ aᵢⱼ kⱼ */
+static void write_state(writer *w, int i) {
+  td_joined *j = &w->to->list;
+  int *state = w->state + i * w->n;
+  for (int e = 0; e < w->n; e++) {
+    state[e] = w->to->y + e;
+    for (int s = 0; s < i; s++) {
+      int coef = w->h_a[i * (i - 1) / 2 + s];
+      if (coef >= 0) state[e] = td_joined_fma(j, coef, w->slope[s * w->n + e], state[e]);
+    }
+  }
+}
+
+/* ---- The step ---- */
+
+static void write_forward(writer *w) {
+  td_joined *j = &w->to->list;
+  int stages = w->step->stages, n = w->n;
+  w->to->k = td_joined_new(j, n, 0);
+  for (int e = 0; e < n; e++) w->slope[e] = w->to->k + e;
+  for (int i = 1; i < stages; i++) {
+    int t = w->to->t + i, *out = w->slope + i * n;
+    write_state(w, i);
+    td_joined_insert(j, w->p->eval, (const int *const[]){&t, w->state + i * n}, &out);
+  }
+  memcpy(w->to->result, w->state + (stages - 1) * n, (size_t)n * sizeof(int));
+  memcpy(w->to->result + n, w->slope + n, (size_t)(stages - 1) * (size_t)n * sizeof(int));
+}
+
+/* ---- Its transpose ---- */
+
+/* Which stages the result depends on. */
+static void mark_needed(const td_field_stages *s, bool *needed) {
+  for (int i = s->stages - 1; i >= 0; i--) {
+    needed[i] = needed[i] || s->b[i] != 0;
+    for (int k = 0; k < i && needed[i]; k++) needed[k] = needed[k] || s->a[i * (i - 1) / 2 + k] != 0;
+  }
+}
+
+static void write_replay(writer *w, const bool *needed) {
+  td_joined *j = &w->to->list;
+  size_t nkept = w->p->nkept;
+  for (int i = 0; i < w->step->stages; i++) {
+    if (!needed[i]) continue;
+    int t = w->to->t + i, **out = w->lists + (size_t)w->step->stages * nkept;
+    write_state(w, i);
+    out[0] = w->slope + i * w->n;
+    for (size_t k = 0; k < nkept; k++) out[1 + k] = w->kept[(size_t)i * nkept + k];
+    td_joined_insert(j, w->p->forward, (const int *const[]){&t, w->state + i * w->n}, out);
+  }
+}
+
+/* One stage back: w_i = k̄ᵢ. out: places of backward's results, for all its outputs. */
+static void write_pull(writer *w, int i, const int *bar, int **out, const int **in) {
+  int t = w->to->t + i;
+  in[0] = bar;
+  in[1] = &t;
+  in[2] = w->state + i * w->n;
+  for (size_t k = 0; k < w->p->nkept; k++) in[3 + k] = w->kept[(size_t)i * w->p->nkept + k];
+  td_joined_insert(&w->to->list, w->p->backward, in, out);
+}
+
+/* Room for what one stage gives back. */
+typedef struct {
+  int *block, **out;
+  const int **in;
+  size_t numbers;
+} pulled;
+
+static td_status pulled_new(pulled *g, const writer *w) {
+  int outputs = td_program_outputs(w->p->backward);
+  *g = (pulled){.numbers = 0};
+  for (int i = 0; i < outputs; i++) g->numbers += td_program_output(w->p->backward, i)->numel;
+  g->block = td_alloc(g->numbers * sizeof *g->block);
+  g->out = td_alloc((size_t)(outputs + 1) * sizeof *g->out);
+  g->in = td_alloc((w->p->nkept + 3) * sizeof *g->in);
+  if (!g->block || !g->out || !g->in) return td_last_status();
+  int *at = g->block;
+  for (int i = 0; i < outputs; i++) {
+    g->out[i] = at;
+    at += td_program_output(w->p->backward, i)->numel;
+  }
+  return TD_OK;
+}
+
+static void pulled_free(pulled *g, const writer *w) {
+  td_free(g->block, g->numbers * sizeof *g->block);
+  td_free(g->out, (size_t)(td_program_outputs(w->p->backward) + 1) * sizeof *g->out);
+  td_free(g->in, (w->p->nkept + 3) * sizeof *g->in);
+}
+
+/* What stage i gave back joins lambda, the sums of the externals, and the stages before: k̄ⱼ += h aᵢⱼ ȳ. */
+static void write_spread(writer *w, int i, int **out, int *bar, bool *used) {
+  td_joined *j = &w->to->list;
+  const struct td_field_programs *p = w->p;
+  int n = w->n, *result = w->to->result;
+  for (int e = 0; e < n && p->by_y >= 0; e++) result[e] = td_joined_add(j, result[e], out[p->by_y][e]);
+  for (int s = 0; s < i && p->by_y >= 0; s++) {
+    int coef = w->h_a[i * (i - 1) / 2 + s];
+    if (coef < 0) continue;
+    for (int e = 0; e < n; e++) {
+      int *to = &bar[s * n + e], from = out[p->by_y][e];
+      *to = used[s] ? td_joined_fma(j, coef, from, *to) : td_joined_mul(j, coef, from);
+    }
+    used[s] = true;
+  }
+  int *sum = result + n;
+  for (size_t x = 0; x < p->nexternals; x++) {
+    if (p->by_external[x] < 0) continue;
+    size_t count = td_program_output(p->backward, p->by_external[x])->numel;
+    for (size_t e = 0; e < count; e++) sum[e] = td_joined_add(j, sum[e], out[p->by_external[x]][e]);
+    sum += count;
+  }
+}
+
+static td_status write_back(writer *w) {
+  td_joined *j = &w->to->list;
+  const td_field_stages *step = w->step;
+  int n = w->n;
+  bool needed[TD_MAX_STAGES] = {false}, used[TD_MAX_STAGES] = {false};
+  size_t bytes = (size_t)step->stages * (size_t)n * sizeof(int);
+  int *bar = td_alloc(bytes);
+  pulled g = {0};
+  td_status s = bar ? pulled_new(&g, w) : td_last_status();
+  if (s) return s;
+  memset(bar, 0, bytes);
+  mark_needed(step, needed);
+  w->to->lambda = td_joined_new(j, (int)w->to->nresult, 0);
+  for (size_t i = 0; i < w->to->nresult; i++) w->to->result[i] = w->to->lambda + (int)i;
+  write_replay(w, needed);
+  for (int i = 0; i < step->stages; i++) {
+    if (step->b[i] == 0) continue;
+    int coef = td_joined_mul(j, w->to->h, td_joined_new(j, 1, step->b[i]));
+    for (int e = 0; e < n; e++) bar[i * n + e] = td_joined_mul(j, coef, w->to->lambda + e);
+    used[i] = true;
+  }
+  for (int i = step->stages - 1; i >= 0 && !j->failed; i--) {
+    if (!used[i]) continue;
+    write_pull(w, i, bar + i * n, g.out, g.in);
+    write_spread(w, i, g.out, bar, used);
+  }
+  pulled_free(&g, w);
+  td_free(bar, bytes);
+  return TD_OK;
+}
+
+/* ---- Making them ---- */
+
+static void step_free(td_joined_step *s) {
+  td_joined_free(&s->list);
+  td_free(s->result, s->nresult * sizeof *s->result);
+  *s = (td_joined_step){0};
+}
+
+/* Numbers of the externals' sums. */
+static size_t sum_numbers(const struct td_field_programs *p) {
+  size_t n = 0;
+  for (size_t i = 0; i < p->nexternals; i++)
+    if (p->by_external[i] >= 0) n += td_program_output(p->backward, p->by_external[i])->numel;
+  return n;
+}
+
+/* Writes one of the two; what cannot be written is refused for good. */
+static td_status make(td_field *f, const td_field_stages *step, td_joined_step *to, bool back) {
+  struct td_field_programs *p = f->programs;
+  writer w = {.p = p, .step = step, .to = to, .n = (int)f->numel};
+  to->nresult = back ? f->numel + sum_numbers(p) : (size_t)step->stages * f->numel;
+  to->result = td_alloc(to->nresult * sizeof *to->result);
+  td_status s = to->result ? writer_room(&w, back) : td_last_status();
+  if (!s) write_inputs(&w);
+  if (!s && back) s = write_back(&w);
+  else if (!s) write_forward(&w);
+  writer_free(&w, back);
+  if (!s && to->list.failed) p->steps.refused = true;
+  if (s || to->list.failed) step_free(to);
+  return s;
+}
+
+/* The list for this step when it is there or should be made now. */
+static td_status list_for(td_field *f, const td_field_stages *step, bool back, td_joined_step **list) {
+  td_joined_steps *all = &f->programs->steps;
+  *list = NULL;
+  if (all->method != step->method) {
+    step_free(&all->forward);
+    step_free(&all->back);
+    *all = (td_joined_steps){.method = step->method};
+  }
+  int *calls = back ? &all->back_calls : &all->forward_calls;
+  td_joined_step *one = back ? &all->back : &all->forward;
+  if (all->refused || *calls < CALLS_BEFORE) {
+    *calls += *calls < CALLS_BEFORE;
+    return TD_OK;
+  }
+  if (!one->result) {
+    td_status s = make(f, step, one, back);
+    if (s) return s;
+  }
+  if (one->result) *list = one;
+  return TD_OK;
+}
+
+/* ---- Running ---- */
+
+static void run(const td_joined_step *list, const td_field_stages *step, size_t n) {
+  double *x = list->list.number;
+  x[list->h] = step->h;
+  memcpy(x + list->y, step->y, n * sizeof *x);
+  memcpy(x + list->t, step->t, (size_t)step->stages * sizeof *x);
+  td_joined_run(&list->list);
+}
+
+static void take(const td_joined_step *list, size_t first, double *to, size_t n) {
+  for (size_t i = 0; i < n; i++) to[i] = list->list.number[list->result[first + i]];
+}
+
+static td_status captured_stages(td_field *f, const td_field_stages *step, bool *done) {
+  td_joined_step *list;
+  size_t n = f->numel;
+  td_status s = list_for(f, step, false, &list);
+  *done = !s && list;
+  if (s || !list) return s;
+  if (td_program_poll && (s = td_program_poll())) return s;
+  memcpy(list->list.number + list->k, step->k[0], n * sizeof(double));
+  run(list, step, n);
+  take(list, 0, step->y1, n);
+  for (int i = 1; i < step->stages; i++) take(list, (size_t)i * n, step->k[i], n);
+  return TD_OK;
+}
+
+/* Sums that can be added to where they lie; new ones are zero. */
+static td_status open_sums(td_field *f, td_tensor **dexternal, bool *open) {
+  const struct td_field_programs *p = f->programs;
+  *open = true;
+  for (size_t i = 0; i < p->nexternals && *open; i++) {
+    const td_tensor *like = f->externals[i], *t = dexternal[i];
+    if (p->by_external[i] < 0) continue;
+    if (!t && !(t = dexternal[i] = td_tensor_zeros(like->dtype, like->ndim, like->shape))) return td_last_status();
+    *open = t->refs == 1 && t->storage->refs == 1 && !t->node && t->dtype == TD_F64 && td_tensor_is_contiguous(t);
+  }
+  return TD_OK;
+}
+
+static td_status captured_stages_back(td_field *f, const td_field_stages *step, void *lambda, td_tensor **dexternal,
+                                      bool *done) {
+  const struct td_field_programs *p = f->programs;
+  td_joined_step *list;
+  size_t n = f->numel;
+  td_status s = list_for(f, step, true, &list);
+  bool open = false;
+  *done = false;
+  if (!s && list) s = open_sums(f, dexternal, &open);
+  if (!s && open && td_program_poll) s = td_program_poll();
+  if (s || !open) return s;
+  double *x = list->list.number;
+  size_t at = n;
+  memcpy(x + list->lambda, lambda, n * sizeof *x);
+  for (size_t i = 0; i < p->nexternals; i++) {
+    if (p->by_external[i] < 0) continue;
+    memcpy(x + list->lambda + at, dexternal[i]->data, dexternal[i]->numel * sizeof *x);
+    at += dexternal[i]->numel;
+  }
+  run(list, step, n);
+  take(list, 0, lambda, n);
+  at = n;
+  for (size_t i = 0; i < p->nexternals; i++) {
+    if (p->by_external[i] < 0) continue;
+    take(list, at, (double *)(void *)dexternal[i]->data, dexternal[i]->numel);
+    at += dexternal[i]->numel;
+  }
+  *done = true;
+  return TD_OK;
+}
+
+void td_captured_steps_set(td_field *f, bool gradient) {
+  const struct td_field_programs *p = f->programs;
+  if (f->numel == 0 || !td_program_scalar(p->eval)) return;
+  f->stages = captured_stages;
+  if (gradient && p->dynamic && !p->recomputes && td_program_scalar(p->forward) && td_program_scalar(p->backward))
+    f->stages_back = captured_stages_back;
+}
+
+void td_captured_steps_free(struct td_field_programs *p) {
+  step_free(&p->steps.forward);
+  step_free(&p->steps.back);
+}

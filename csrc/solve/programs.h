@@ -1,0 +1,61 @@
+/* What a captured field has: its programs, evaluations that were kept, and whole steps. For captured.c and
+ * captured_step.c. */
+#ifndef TD_SOLVE_PROGRAMS_H
+#define TD_SOLVE_PROGRAMS_H
+#include "graph/joined.h"
+#include "solve/field.h"
+
+/* An explicit step, or its transpose, as one list of operations on numbers; places of its inputs and results. */
+typedef struct {
+  td_joined list;
+  int y, h, t, k, lambda;   /* the first place of each; k: that of k₀; after lambda come the sums of the externals */
+  int *result;              /* places: of y1 and k₁, k₂ …; or of lambda and the sums of the externals */
+  size_t nresult;
+} td_joined_step;
+
+/* Those of one method. They are written when a solve has made some steps, so that a short one does not pay. */
+typedef struct {
+  const char *method;
+  int forward_calls, back_calls;
+  bool refused;             /* it cannot be written as one list, or is too long */
+  td_joined_step forward, back;
+} td_joined_steps;
+
+/* One evaluation that was kept: the time, and in one block the state (when the reverse pass reads it) and the kept
+ * values. */
+typedef struct {
+  const void *y;
+  double t;
+  char *block;
+} kept_slot;
+
+struct td_field_programs {
+  td_program *eval, *forward, *backward, *jvp;
+  bool dynamic;            /* dy depends on something with a gradient */
+  int by_y, by_t;          /* which results of backward these are; -1: none */
+  int *by_external;        /* likewise; nexternals of them */
+  td_tensor **sum;         /* scratch for the cotangents of externals */
+  size_t nexternals;
+  size_t *offset;          /* of each kept value in a slot's block */
+  size_t nkept, block_bytes, keep_most;
+  bool keeps_y;            /* at the block's beginning */
+  bool recomputes;         /* backward computes the forward part itself */
+  struct {                 /* what the field did before */
+    td_status (*eval)(td_field *, double, const void *, void *);
+    td_status (*keep)(td_field *, int, double, const void *, void *);
+    td_status (*pull)(td_field *, int, const void *, void *, double *, td_tensor **);
+    td_status (*vjp)(td_field *, double, const void *, const void *, void *, double *, td_tensor **);
+  } before;
+  kept_slot *slot;
+  int nslot;
+  void **out;              /* room for the results' places */
+  char *scratch;           /* a vector of the state's size, then one number */
+  size_t scratch_bytes;
+  td_joined_steps steps;   /* captured_step.c */
+};
+
+/* Gives f `stages` and `stages_back` when its programs are lists of operations on numbers. */
+void td_captured_steps_set(td_field *f, bool gradient);
+void td_captured_steps_free(struct td_field_programs *p);
+
+#endif

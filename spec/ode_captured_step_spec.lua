@@ -1,0 +1,85 @@
+-- Steps of captured fields of few variables, which run as one list of operations on numbers: the same as eager ones, forward
+-- and backward, with few steps (before a list is made) and many.
+
+local tide = require "tide"
+require "spec.helper"
+local ode = tide.ode
+
+local function vector(...) return tide.tensor({...}, "float64") end
+
+-- Value and gradients of a solve; the field has products, an external in parts, time, and a sum over elements.
+local function solved(o, t1)
+  local u0, p = vector(1, 1):requires_grad(), vector(1.5, 1, 3, 1):requires_grad()
+  local q = tide.tensor({{-0.1, 0.02}, {-0.02, -0.05}}, "float64"):requires_grad()
+  local function f(t, u)
+    local x, y = u[1], u[2]
+    local xy = x * y
+    return tide.stack({p[1] * x - p[2] * xy, p[4] * xy - p[3] * y + t * 0.01}, 1) + (u:reshape(1, 2):matmul(q)):reshape(2)
+  end
+  local sol = ode.solve(f, u0, {0, 0.6 * t1, t1}, o)
+  sol.ys:square():sum():backward()
+  return sol, {sol.ys:detach(), u0.grad, p.grad, q.grad}
+end
+
+local function with(o, more)
+  local all = {}
+  for k, v in pairs(o) do all[k] = v end
+  for k, v in pairs(more) do all[k] = v end
+  return all
+end
+
+describe("a captured step", function()
+  local names = {}
+  for name, m in pairs(ode.methods) do
+    if m.family == "explicit Runge–Kutta" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    it("of " .. name .. " is the eager one, and so is its gradient", function()
+      local o = {method = name, rtol = 1e-5, step_size = ode.methods[name].error_order == 0 and 0.02 or 0}
+      for _, t1 in ipairs {0.1, 6} do
+        local sol, got = solved(o, t1)
+        local plain, expected = solved(with(o, {capture = false}), t1)
+        assert.is_true(sol.captured)
+        assert.is_false(plain.captured)
+        assert.are.equal(plain.stats.nfe, sol.stats.nfe)
+        assert.are.equal(plain.stats.nfe_b, sol.stats.nfe_b)
+        for i = 1, 4 do assert.close(got[i], expected[i], 1e-9) end
+      end
+      local _, all = solved(o, 6)
+      local _, few = solved(with(o, {checkpoints = 2}), 6)
+      for i = 1, 4 do assert.are.same(all[i]:totable(), few[i]:totable()) end
+    end)
+  end
+
+  it("of one method follows that of another by the same field", function()
+    local p = vector(0.7):requires_grad()
+    local function f(_, y) return p * y * (1 - y) end
+    for _, method in ipairs {"dopri5", "tsit5", "dopri5"} do
+      local sol = ode.solve(f, vector(0.1), {0, 12}, {method = method, rtol = 1e-9})
+      assert.near(1 / (1 + 9 * math.exp(-0.7 * 12)), sol.last:item(), 1e-7)
+    end
+  end)
+
+  it("sees a parameter that was moved between solves", function()
+    local p = vector(1):requires_grad()
+    local function f(_, y) return -p * y end
+    for _, rate in ipairs {1, 0.5, 2} do
+      p.grad = nil
+      tide.no_grad(function() p:fill_(rate) end)
+      local sol = ode.solve(f, vector(1), {0, 3}, {rtol = 1e-10})
+      sol.last:sum():backward()
+      assert.near(math.exp(-3 * rate), sol.last:item(), 1e-8)
+      assert.near(-3 * math.exp(-3 * rate), p.grad:item(), 1e-7)
+    end
+  end)
+
+  it("adds to the gradients that events and earlier steps left", function()
+    local p = vector(2):requires_grad()
+    local sol = ode.solve(function(_, y) return -p * y end, vector(1), {0, 5},
+      {rtol = 1e-10, atol = 1e-12, event = {fn = function(_, y) return y[1] - 0.01 end}})
+    sol.events.t:sum():backward()
+    assert.near(math.log(100) / 2, sol.events.t:item(), 1e-8)
+    assert.near(-math.log(100) / 4, p.grad:item(), 1e-7)
+  end)
+end)
