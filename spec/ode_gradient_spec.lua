@@ -570,6 +570,24 @@ describe("memory", function()
     assert.is_true(many_peak < 1.2 * few_peak)
   end)
 
+  it("of a step without its state is some forty bytes", function()
+    local y0 = tide.ones({1000}, "float64"):requires_grad()
+    local function peak(steps, o)
+      local function work()
+        ode.solve(function(_, y) return -y end, y0, {0, 1}, {method = "rk4", step_size = 1 / steps, grad = o.grad,
+          checkpoints = o.checkpoints}).last:sum():backward()
+      end
+      work()
+      helper.live()
+      local before = tide.memory("reset").live
+      work()
+      return tide.memory().peak - before
+    end
+    for _, o in ipairs {{grad = "backsolve"}, {grad = "discrete", checkpoints = 4}} do
+      assert.is_true(peak(1000, o) - peak(10, o) < 46 * 990)
+    end
+  end)
+
   it("held for the discrete gradient grows by one state a step", function()
     local few, many = held_and_peak("discrete", 20), held_and_peak("discrete", 70)
     assert.close((many - few) / 50, 1, 0.15)  -- blocks come in classes of sizes

@@ -145,6 +145,7 @@ static td_status add_quadrature(void *data, td_stepper *s) {
 static td_status integrate_back(const td_sweep *w, adjoint_field *a, char *flat, double from, double to) {
   td_ode_solution back;
   td_ode_options o = w->r->adjoint;
+  o.unrecorded = true;
   o.norm_count = w->r->seminorm ? (a->path ? 1 : 2) * a->f->numel : 0;
   if (a->gauss) o.watch = add_quadrature, o.watch_data = a;
   td_status s = td_ode_integrate(&a->field, flat, (const double[]){from, to}, 2, &o, &back);

@@ -276,8 +276,8 @@ td_status td_ode_integrate(td_field *f, const void *y0, const double *ts, size_t
   size_t shape[TD_MAX_DIMS] = {nt + (o->nevents > 0)};
   memcpy(shape + 1, f->shape, sizeof(size_t) * (size_t)f->ndim);
   out->stats.t_last = ts[0];
-  out->path = (td_trajectory){.keep = o->keep, .slots = o->slots ? o->slots : SIZE_MAX, .budget = o->budget,
-                              .planned = planned_steps(o, ts, nt)};
+  out->path = (td_trajectory){.unrecorded = o->unrecorded, .keep = o->keep, .slots = o->slots ? o->slots : SIZE_MAX,
+                              .budget = o->budget, .planned = planned_steps(o, ts, nt)};
   out->ys = td_tensor_new(f->dtype, f->ndim + 1, shape);
   if (!out->ys) return td_last_status();
   td_solve v = {.f = f, .o = o, .ts = ts, .nt = nt, .anchor = ts[0], .next_node = 1, .restarted = true,

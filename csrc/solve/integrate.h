@@ -63,6 +63,7 @@ typedef struct td_ode_options {
   const void *first_slope;                /* f(ts[0], y0) when the caller has it, else NULL */
   td_status (*watch)(void *data, td_stepper *s);  /* called at each accepted step, whose extension it may ask; or NULL */
   void *watch_data;
+  bool unrecorded;                        /* nobody asks for the steps taken */
   bool keep_last;                         /* the kept state at the end, to undo the steps from */
   const td_method *base;                  /* of mccallum_foster; NULL: its own choice */
   td_tensor *semilinear;                  /* the linear part for exponential methods, float64 and contiguous; or NULL */

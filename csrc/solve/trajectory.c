@@ -47,7 +47,7 @@ static void forget_state(td_trajectory *p, td_ode_step *step) {
 }
 
 static td_status keep_state(td_trajectory *p, td_ode_step *step, const td_stepper *s) {
-  step->bytes = td_stepper_kept(s) * s->bytes;
+  step->bytes = (td_stepper_kept(s) * s->bytes) & (((uint64_t)1 << 48) - 1);
   step->state = td_alloc(step->bytes + !step->bytes);
   if (!step->state) return td_last_status();
   if (!step->bytes) step->bytes = 1;
@@ -88,7 +88,7 @@ static bool wants_state(td_trajectory *p, size_t bytes) {
 }
 
 static td_status grow(td_trajectory *p) {
-  size_t wanted = p->capacity ? 2 * p->capacity : 64;
+  size_t wanted = p->n < p->planned ? p->planned : p->capacity ? 2 * p->capacity : 64;
   td_ode_step *grown = td_alloc(wanted * sizeof *grown);
   if (!grown) return td_last_status();
   if (p->n) memcpy(grown, p->steps, p->n * sizeof *grown);
@@ -99,6 +99,7 @@ static td_status grow(td_trajectory *p) {
 }
 
 td_status td_trajectory_add(td_trajectory *p, const td_stepper *s, const td_ode_step *like) {
+  if (p->unrecorded) return TD_OK;
   td_status status = p->n == p->capacity ? grow(p) : TD_OK;
   if (status) return status;
   td_ode_step *step = &p->steps[p->n];

@@ -7,12 +7,12 @@
 typedef struct {
   double t, end;
   char *state;        /* y and the method's history at t, or NULL: not kept */
-  size_t bytes;       /* of state */
-  bool restart;       /* history is forgotten here: the first step, after a jump, after an event */
-  bool before_jump;   /* f at the end is taken from before */
-  bool after_jump;    /* f at the start is taken from after */
-  bool pinned;        /* the state was set by an event: kept whatever the budget */
-  bool is_cut;        /* an event inside ended it at `cut`: y at `end` was not used */
+  uint64_t bytes : 48;      /* of state */
+  bool restart : 1;         /* history is forgotten here: the first step, after a jump, after an event */
+  bool before_jump : 1;     /* f at the end is taken from before */
+  bool after_jump : 1;      /* f at the start is taken from after */
+  bool pinned : 1;          /* the state was set by an event: kept whatever the budget */
+  bool is_cut : 1;          /* an event inside ended it at `cut`: y at `end` was not used */
   double cut;
 } td_ode_step;
 
@@ -21,6 +21,7 @@ typedef struct {
   size_t n, capacity;
   char *last;         /* the kept state at the end, or NULL */
   size_t last_bytes;
+  bool unrecorded;    /* not even the steps are wanted */
   bool keep;          /* keep states at all */
   size_t slots;       /* states kept at a time, the first included; SIZE_MAX: no bound */
   size_t budget;      /* bytes of states; turned into slots when the first is kept. 0: no bound */
