@@ -26,10 +26,9 @@ typedef struct {
 } adjoint_field;
 
 static void negate(const td_field *f, char *x, size_t n) {
-  if (f->dtype == TD_F64)
-    for (size_t i = 0; i < n; i++) ((double *)(void *)x)[i] = -((double *)(void *)x)[i];
-  else
-    for (size_t i = 0; i < n; i++) ((float *)(void *)x)[i] = -((float *)(void *)x)[i];
+  const double minus = -1;
+  const void *from = x;
+  td_k(f->dtype)->lincomb(x, NULL, 1, &minus, &from, n);
 }
 
 /* A tensor on part of a flat array's values, copied there; NULL is zero. */

@@ -63,7 +63,10 @@ static td_status captured_keep(td_field *f, int at, double t, const void *y, voi
   if (s) return s;
   slot->y = y;
   slot->t = t;
-  if (p->keeps_y) slot->y = memcpy(slot->block, y, f->numel * td_dtype_size(f->dtype));
+  if (p->keeps_y) {  /* by all threads */
+    td_k(f->dtype)->lincomb(slot->block, y, 0, NULL, NULL, f->numel);
+    slot->y = slot->block;
+  }
   if (p->recomputes || !p->dynamic) return captured_eval(f, t, y, dy);
   p->out[0] = dy;
   for (size_t i = 0; i < p->nkept; i++) p->out[1 + i] = slot->block + p->offset[i];

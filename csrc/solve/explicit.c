@@ -185,17 +185,19 @@ static double entry(const row *r, int at) {
   return 0;
 }
 
-/* k̄ of stage i += h·b[i]·λ + h·Σ a[j][i]·Ȳ of the later stages, in one pass; lambda NULL: without the first. */
-static void gather(const td_stepper *s, const explicit *x, cotangents *g, int i, const void *lambda) {
+/* k̄ of stage i: what it has, h·b[i]·λ (unless lambda is NULL) and h·Σ a[j][i]·Ȳ of the later stages, in one pass to the
+ * stage's state, which nobody needs any more. Where it is; NULL when it is zero. */
+static const void *gather(const td_stepper *s, const explicit *x, const cotangents *g, int i, const void *lambda) {
   double h = s->end - s->t, coef[TD_MAX_STAGES + 1];
   const void *from[TD_MAX_STAGES + 1];
   int count = 0;
   if (lambda && entry(&x->b, i) != 0) coef[count] = h * entry(&x->b, i), from[count++] = lambda;
   for (int j = x->width - 1; j > i; j--)
     if (g->used[j] && entry(&x->a[j], i) != 0) coef[count] = h * entry(&x->a[j], i), from[count++] = g->bar[j];
-  if (count == 0) return;
-  td_stepper_combine(s, g->bar[i], g->used[i] ? g->bar[i] : NULL, count, coef, from);
-  g->used[i] = true;
+  const void *before = g->used[i] ? g->bar[i] : NULL;
+  if (count == 0) return before;
+  td_stepper_combine(s, stage_state(s, x), before, count, coef, from);
+  return stage_state(s, x);
 }
 
 /* Σ row[i] k[i]·w */
@@ -249,10 +251,11 @@ static td_status back_stages(td_stepper *s, explicit *x, td_step_back *b, cotang
   int count = 0;
   td_status status = TD_OK;
   for (int i = x->width - 1; i >= 0 && !status; i--) {
-    gather(s, x, g, i, lambda);
-    if (!g->used[i]) continue;
+    const void *kbar = gather(s, x, g, i, lambda);
+    if (!kbar) continue;
+    g->used[i] = true;
     double tbar = 0;
-    status = td_field_pull(s->f, i, g->bar[i], g->bar[i], b->tbar ? &tbar : NULL, b->dexternal);
+    status = td_field_pull(s->f, i, kbar, g->bar[i], b->tbar ? &tbar : NULL, b->dexternal);
     if (status) break;
     ones[count] = 1;
     from[count++] = g->bar[i];
