@@ -35,21 +35,31 @@ int td_joined_new(td_joined *j, int count, double value) {
   return j->numbers - count;
 }
 
-static void add_step(td_joined *j, int op, int dst, int a, int b, int c) {
+static void add_step(td_joined *j, int op, int dst, int a, int b, int c, int n) {
   j->step = grown(j, j->step, j->nstep, 1, &j->step_room, MOST_STEPS, sizeof *j->step);
   if (j->failed) return;
-  j->step[j->nstep++] = (td_scalar_step){(uint16_t)op, (uint16_t)dst, (uint16_t)a, (uint16_t)b, (uint16_t)c};
+  j->step[j->nstep++] = (td_scalar_step){(uint16_t)op, (uint16_t)dst, (uint16_t)a, (uint16_t)b, (uint16_t)c, (uint16_t)n};
 }
 
-static int result_of(td_joined *j, int op, int a, int b, int c) {
+void td_joined_copy(td_joined *j, int from, int to) { add_step(j, TD_PW_copy, to, from, from, from, 1); }
+
+int td_joined_add(td_joined *j, int a, int b) {
   int dst = td_joined_new(j, 1, 0);
-  add_step(j, op, dst, a, b, c);
+  add_step(j, TD_PW_add, dst, a, b, a, 1);
   return dst;
 }
 
-int td_joined_mul(td_joined *j, int a, int b) { return result_of(j, TD_PW_mul, a, b, a); }
-int td_joined_add(td_joined *j, int a, int b) { return result_of(j, TD_PW_add, a, b, a); }
-int td_joined_fma(td_joined *j, int a, int b, int c) { return result_of(j, TD_PW_fma, a, b, c); }
+int td_joined_scale(td_joined *j, int factor, int first, int n) {
+  int dst = td_joined_new(j, n, 0);
+  add_step(j, TD_SCALAR_SCALE, dst, factor, first, factor, n);
+  return dst;
+}
+
+int td_joined_dot(td_joined *j, int base, int coef, int x, int n) {
+  int dst = td_joined_new(j, 1, 0);
+  add_step(j, TD_SCALAR_DOT, dst, coef, x, base, n);
+  return dst;
+}
 
 /* One more value from outside, joined to the last one when it follows it. */
 static void add_load(td_joined *j, td_tensor *of, int number, int count, size_t element) {
@@ -87,6 +97,27 @@ static void insert_loads(td_joined *j, const td_program *p, const td_scalar *s, 
   }
 }
 
+/* Results go at once where they should be, when an operation makes them that nobody else has a place for. */
+static void place_results(const td_scalar *s, int *const *out, int *at) {
+  for (int i = 0; i < s->nstep; i++) at[s->step[i].dst] = -1;
+  for (int i = 0; i < s->nstore; i++) {
+    const td_scalar_link *l = &s->store[i];
+    for (int k = 0; k < l->count; k++)
+      if (at[l->number + k] == -1) at[l->number + k] = out[l->slot][l->element + (size_t)k];
+  }
+}
+
+static void give_results(td_joined *j, const td_scalar *s, int *const *out, const int *at) {
+  for (int i = 0; i < s->nstore; i++) {
+    const td_scalar_link *l = &s->store[i];
+    for (int k = 0; k < l->count; k++) {
+      int *place = &out[l->slot][l->element + (size_t)k], from = at[l->number + k];
+      if (*place < 0) *place = from;
+      else if (*place != from) td_joined_copy(j, from, *place);
+    }
+  }
+}
+
 void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, int *const *out) {
   const td_scalar *s = td_program_scalar(p);
   size_t bytes = (size_t)(s->numbers + 1) * sizeof(int);
@@ -101,15 +132,13 @@ void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, i
     for (int k = 0; k < l->count; k++) at[l->number + k] = in[l->slot][l->element + (size_t)k];
   }
   insert_loads(j, p, s, at);
+  place_results(s, out, at);
   for (int i = 0; i < s->nstep; i++) {
     const td_scalar_step *o = &s->step[i];
-    at[o->dst] = td_joined_new(j, 1, 0);
-    add_step(j, o->op, at[o->dst], at[o->a], at[o->b], at[o->c]);
+    if (at[o->dst] < 0) at[o->dst] = td_joined_new(j, 1, 0);
+    add_step(j, o->op, at[o->dst], at[o->a], at[o->b], at[o->c], 1);
   }
-  for (int i = 0; i < s->nstore; i++) {
-    const td_scalar_link *l = &s->store[i];
-    for (int k = 0; k < l->count; k++) out[l->slot][l->element + (size_t)k] = at[l->number + k];
-  }
+  give_results(j, s, out, at);
   td_free(at, bytes);
 }
 

@@ -22,12 +22,15 @@ typedef struct {
 void td_joined_free(td_joined *j);
 /* The first of `count` new places, all with this value. */
 int td_joined_new(td_joined *j, int count, double value);
-/* The places of a·b and of a·b + c (rounded twice, as elsewhere). */
-int td_joined_mul(td_joined *j, int a, int b);
-int td_joined_fma(td_joined *j, int a, int b, int c);
+void td_joined_copy(td_joined *j, int from, int to);
+/* The place of a + b. */
 int td_joined_add(td_joined *j, int a, int b);
-/* Puts a program of numbers in. in[i][e] is the place of element e of its input i (a NULL list: not read); out[i][e]
- * receives that of its output i. */
+/* The first place of `factor` times the n numbers from `first` on. */
+int td_joined_scale(td_joined *j, int factor, int first, int n);
+/* The place of base + Σ coef[i] x[i], over n numbers in a row each, added one after the other. */
+int td_joined_dot(td_joined *j, int base, int coef, int x, int n);
+/* Puts a program of numbers in. in[i][e] is the place of element e of its input i. out[i][e] is where element e of its
+ * output i should be, or −1 for a place of its choice, and receives where it is. */
 void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, int *const *out);
 void td_joined_run(const td_joined *j);
 

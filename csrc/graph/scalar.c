@@ -5,7 +5,6 @@
 #include "ops/ops.h"
 
 enum { MOST_NUMBERS = 1024, MOST_STEPS = 160, MOST_SLOW = 12 };
-enum { CUBE = TD_PW_OP_COUNT };  /* ours */
 
 /* The program being written out. at[b] gives, for each element of buffer b, its place among the numbers, or -1. */
 typedef struct {
@@ -53,7 +52,7 @@ static inline __attribute__((always_inline)) double compute(int op, double a, do
     case TD_PW_neg: return -a;
     case TD_PW_abs: return fabs(a);
     case TD_PW_square: return a * a;
-    case CUBE: return a * a * a;
+    case TD_SCALAR_CUBE: return a * a * a;
     case TD_PW_sqrt: return sqrt(a);
     case TD_PW_reciprocal: return 1 / a;
     case TD_PW_relu: return a < 0 ? 0 : a;
@@ -89,7 +88,7 @@ static int emit(writer *w, int op, int a, int b, int c, int arity) {
   if (op == TD_PW_mul && is_constant(w, a, 1)) return b;
   if ((op == TD_PW_mul || op == TD_PW_div) && is_constant(w, b, 1)) return a;
   if (op == TD_PW_pow && is_constant(w, b, 2)) op = TD_PW_square;
-  if (op == TD_PW_pow && is_constant(w, b, 3)) op = CUBE;
+  if (op == TD_PW_pow && is_constant(w, b, 3)) op = TD_SCALAR_CUBE;
   if (w->failed) return 0;
   bool known = w->constant[a] && (arity < 2 || w->constant[b]) && (arity < 3 || w->constant[c]);
   if (known) return new_number(w, compute(op, w->number[a], w->number[b], w->number[c]), true);
@@ -99,7 +98,7 @@ static int emit(writer *w, int op, int a, int b, int c, int arity) {
     return 0;
   }
   int dst = new_number(w, 0, false);
-  w->step[w->nstep++] = (td_scalar_step){(uint16_t)op, (uint16_t)dst, (uint16_t)a, (uint16_t)b, (uint16_t)c};
+  w->step[w->nstep++] = (td_scalar_step){(uint16_t)op, (uint16_t)dst, (uint16_t)a, (uint16_t)b, (uint16_t)c, 1};
   return dst;
 }
 
@@ -343,10 +342,19 @@ td_status td_scalar_make(td_ir *ir, td_scalar **out) {
   return s || w.failed ? s : finish(&w, out);
 }
 
+static double dot(const double *a, const double *b, int n, double sum) {
+  for (int i = 0; i < n; i++) sum += a[i] * b[i];
+  return sum;
+}
+
 void td_scalar_perform(const td_scalar_step *step, int n, double *x) {
-  for (int i = 0; i < n; i++) {
-    const td_scalar_step *p = &step[i];
-    x[p->dst] = compute(p->op, x[p->a], x[p->b], x[p->c]);
+  for (const td_scalar_step *p = step, *end = step + n; p < end; p++) {
+    if (p->op == TD_SCALAR_DOT)
+      x[p->dst] = dot(x + p->a, x + p->b, p->n, x[p->c]);
+    else if (p->op == TD_SCALAR_SCALE)
+      for (int i = 0; i < p->n; i++) x[p->dst + i] = x[p->a] * x[p->b + i];
+    else
+      x[p->dst] = compute(p->op, x[p->a], x[p->b], x[p->c]);
   }
 }
 

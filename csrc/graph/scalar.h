@@ -6,10 +6,15 @@
 #define TD_GRAPH_SCALAR_H
 #include "graph/ir.h"
 
-/* dst = op(a, b, c), places in the list of numbers. op: of TD_PW_OPS, or one of scalar.c's own. */
+/* dst = op(a, b, c), places in the list of numbers. op: of TD_PW_OPS, or one of these over n numbers in a row. */
 typedef struct td_scalar_step {
-  uint16_t op, dst, a, b, c;
+  uint16_t op, dst, a, b, c, n;
 } td_scalar_step;
+enum {
+  TD_SCALAR_CUBE = TD_PW_OP_COUNT,
+  TD_SCALAR_SCALE,  /* dst … = a · (b …) */
+  TD_SCALAR_DOT     /* dst = c + Σ (a …)(b …), added one after the other */
+};
 
 /* `count` elements of a slot, from `element` on, are the numbers from `number` on. */
 typedef struct {

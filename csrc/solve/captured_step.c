@@ -10,14 +10,15 @@
 
 enum { CALLS_BEFORE = 12 };  /* steps stage by stage until a list pays */
 
-/* A list being written. state and slope: places of each stage's elements, `n` a stage; kept: those of what the reverse
- * pass wants, a list for each stage and kept value. */
+/* A list being written. state: places of each stage's elements, n a stage; slope: the first of those of each element's
+ * slopes, a stage after the other; kept: places of what the reverse pass wants, a list for each stage and kept value. */
 typedef struct {
   const struct td_field_programs *p;
   const td_field_stages *step;
   td_joined_step *to;
-  int n, h_a[TD_MAX_STAGES * (TD_MAX_STAGES - 1) / 2], h_b[TD_MAX_STAGES];
-  int *state, *slope, **kept;
+  int n, h_a;               /* h_a: the first place of h·a, packed */
+  int slope;
+  int *state, **kept;
   int *block;
   size_t block_bytes;
   int **lists;
@@ -32,15 +33,14 @@ static td_status writer_room(writer *w, bool back) {
   size_t stages = (size_t)w->step->stages, n = (size_t)w->n, nkept = back ? w->p->nkept : 0, numbers = 0, lists;
   for (size_t i = 0; i < nkept; i++) numbers += kept_numbers(w->p, i);
   lists = stages * nkept + nkept + w->p->nexternals + 8;
-  w->block_bytes = (2 * stages * n + stages * numbers) * sizeof(int);
+  w->block_bytes = (stages * n + stages * numbers) * sizeof(int);
   w->block = td_alloc(w->block_bytes);
   w->lists = td_alloc(lists * sizeof *w->lists);
   if (!w->block || !w->lists) return td_last_status();
-  memset(w->block, 0, w->block_bytes);
+  memset(w->block, -1, w->block_bytes);
   w->state = w->block;
-  w->slope = w->state + stages * n;
   w->kept = w->lists;
-  int *at = w->slope + stages * n;
+  int *at = w->state + stages * n;
   for (size_t s = 0; s < stages; s++)
     for (size_t i = 0; i < nkept; i++, at += kept_numbers(w->p, i - 1)) w->kept[s * nkept + i] = at;
   return TD_OK;
@@ -52,46 +52,55 @@ static void writer_free(writer *w, bool back) {
   td_free(w->lists, ((size_t)w->step->stages * nkept + nkept + w->p->nexternals + 8) * sizeof *w->lists);
 }
 
-/* Inputs, and h times the coefficients that are not 0 (place −1: 0). */
+/* Inputs, and h times the coefficients. */
 static void write_inputs(writer *w) {
   td_joined *j = &w->to->list;
-  int stages = w->step->stages;
+  int stages = w->step->stages, count = stages * (stages - 1) / 2, a = td_joined_new(j, count, 0);
+  if (!j->failed) memcpy(j->number + a, w->step->a, (size_t)count * sizeof(double));
   w->to->y = td_joined_new(j, w->n, 0);
   w->to->h = td_joined_new(j, 1, 0);
   w->to->t = td_joined_new(j, stages, 0);
-  for (int i = 0; i < stages * (stages - 1) / 2; i++) {
-    double a = w->step->a[i];
-    w->h_a[i] = a != 0 ? td_joined_mul(j, w->to->h, td_joined_new(j, 1, a)) : -1;
+  w->slope = td_joined_new(j, stages * w->n, 0);
+  w->h_a = td_joined_scale(j, w->to->h, a, count);
+}
+
+/* base + Σ coef[i] x[i] over the i < n whose weight is not 0 and which are used (NULL: all are). */
+static int write_sum(td_joined *j, int base, int coef, int x, int n, const double *weight, const bool *used) {
+  for (int i = 0; i < n;) {
+    int first = i;
+    while (i < n && weight[i] != 0 && (!used || used[i])) i++;
+    if (i > first) base = td_joined_dot(j, base, coef + first, x + first, i - first);
+    else i++;
   }
+  return base;
 }
 
 /* y + h Σ aᵢⱼ kⱼ */
 static void write_state(writer *w, int i) {
-  td_joined *j = &w->to->list;
-  int *state = w->state + i * w->n;
-  for (int e = 0; e < w->n; e++) {
-    state[e] = w->to->y + e;
-    for (int s = 0; s < i; s++) {
-      int coef = w->h_a[i * (i - 1) / 2 + s];
-      if (coef >= 0) state[e] = td_joined_fma(j, coef, w->slope[s * w->n + e], state[e]);
-    }
-  }
+  int row = i * (i - 1) / 2;
+  for (int e = 0; e < w->n; e++)
+    w->state[i * w->n + e] = write_sum(&w->to->list, w->to->y + e, w->h_a + row, w->slope + e * w->step->stages, i,
+                                       w->step->a + row, NULL);
+}
+
+/* The places of stage i's slope. */
+static void slope_places(const writer *w, int i, int *to) {
+  for (int e = 0; e < w->n; e++) to[e] = w->slope + e * w->step->stages + i;
 }
 
 /* ---- The step ---- */
 
 static void write_forward(writer *w) {
   td_joined *j = &w->to->list;
-  int stages = w->step->stages, n = w->n;
-  w->to->k = td_joined_new(j, n, 0);
-  for (int e = 0; e < n; e++) w->slope[e] = w->to->k + e;
+  int stages = w->step->stages, n = w->n, *result = w->to->result;
+  w->to->k = w->slope;
   for (int i = 1; i < stages; i++) {
-    int t = w->to->t + i, *out = w->slope + i * n;
+    int t = w->to->t + i, *out = result + i * n;
     write_state(w, i);
+    slope_places(w, i, out);
     td_joined_insert(j, w->p->eval, (const int *const[]){&t, w->state + i * n}, &out);
   }
-  memcpy(w->to->result, w->state + (stages - 1) * n, (size_t)n * sizeof(int));
-  memcpy(w->to->result + n, w->slope + n, (size_t)(stages - 1) * (size_t)n * sizeof(int));
+  memcpy(result, w->state + (stages - 1) * n, (size_t)n * sizeof(int));
 }
 
 /* ---- Its transpose ---- */
@@ -104,14 +113,15 @@ static void mark_needed(const td_field_stages *s, bool *needed) {
   }
 }
 
-static void write_replay(writer *w, const bool *needed) {
+static void write_replay(writer *w, const bool *needed, int *slope) {
   td_joined *j = &w->to->list;
   size_t nkept = w->p->nkept;
   for (int i = 0; i < w->step->stages; i++) {
     if (!needed[i]) continue;
     int t = w->to->t + i, **out = w->lists + (size_t)w->step->stages * nkept;
     write_state(w, i);
-    out[0] = w->slope + i * w->n;
+    slope_places(w, i, slope);
+    out[0] = slope;
     for (size_t k = 0; k < nkept; k++) out[1 + k] = w->kept[(size_t)i * nkept + k];
     td_joined_insert(j, w->p->forward, (const int *const[]){&t, w->state + i * w->n}, out);
   }
@@ -156,59 +166,82 @@ static void pulled_free(pulled *g, const writer *w) {
   td_free(g->in, (w->p->nkept + 3) * sizeof *g->in);
 }
 
-/* What stage i gave back joins lambda, the sums of the externals, and the stages before: k̄ⱼ += h aᵢⱼ ȳ. */
-static void write_spread(writer *w, int i, int **out, int *bar, bool *used) {
+/* What flows back. Of each element, places in a row of λ and of Ȳ of the last stage, of the one before, and so on to the
+ * first; weights in the same order. */
+typedef struct {
+  int z, one;
+  bool used[TD_MAX_STAGES + 1];  /* which of the row are there */
+  double weight[TD_MAX_STAGES + 1];
+  int *bar, *slope;              /* room for places of n elements each */
+} flow;
+
+/* k̄ of stage i = h·bᵢ·λ + h·Σ aⱼᵢ Ȳⱼ over the later stages j, last first. False: nothing reaches it. */
+static bool write_gather(writer *w, flow *g, int i) {
+  td_joined *j = &w->to->list;
+  int stages = w->step->stages, count = stages - i, zero = td_joined_new(j, 1, 0);
+  bool any = false;
+  for (int k = 0; k < count; k++) {
+    int from = stages - k;
+    g->weight[k] = k == 0 ? w->step->b[i] : w->step->a[from * (from - 1) / 2 + i];
+    any = any || (g->used[k] && g->weight[k] != 0);
+  }
+  if (!any) return false;
+  int weights = td_joined_new(j, count, 0);
+  if (!j->failed) memcpy(j->number + weights, g->weight, (size_t)count * sizeof(double));
+  int coef = td_joined_scale(j, w->to->h, weights, count);
+  for (int e = 0; e < w->n; e++)
+    g->bar[e] = write_sum(j, zero, coef, g->z + e * (stages + 1), count, g->weight, g->used);
+  return true;
+}
+
+/* Stage i back: Ȳ takes its place in the rows, cotangents of the externals join their sums. */
+static void write_stage_back(writer *w, flow *g, const pulled *from, int i) {
   td_joined *j = &w->to->list;
   const struct td_field_programs *p = w->p;
-  int n = w->n, *result = w->to->result;
-  for (int e = 0; e < n && p->by_y >= 0; e++) result[e] = td_joined_add(j, result[e], out[p->by_y][e]);
-  for (int s = 0; s < i && p->by_y >= 0; s++) {
-    int coef = w->h_a[i * (i - 1) / 2 + s];
-    if (coef < 0) continue;
-    for (int e = 0; e < n; e++) {
-      int *to = &bar[s * n + e], from = out[p->by_y][e];
-      *to = used[s] ? td_joined_fma(j, coef, from, *to) : td_joined_mul(j, coef, from);
-    }
-    used[s] = true;
-  }
-  int *sum = result + n;
+  int stages = w->step->stages, at = stages - i;
+  memset(from->block, -1, from->numbers * sizeof *from->block);
+  for (int e = 0; e < w->n && p->by_y >= 0; e++) from->out[p->by_y][e] = g->z + e * (stages + 1) + at;
+  write_pull(w, i, g->bar, from->out, from->in);
+  g->used[at] = p->by_y >= 0;
+  int *sum = w->to->result + w->n;
   for (size_t x = 0; x < p->nexternals; x++) {
     if (p->by_external[x] < 0) continue;
     size_t count = td_program_output(p->backward, p->by_external[x])->numel;
-    for (size_t e = 0; e < count; e++) sum[e] = td_joined_add(j, sum[e], out[p->by_external[x]][e]);
+    for (size_t e = 0; e < count; e++) sum[e] = td_joined_add(j, sum[e], from->out[p->by_external[x]][e]);
     sum += count;
   }
 }
 
-static td_status write_back(writer *w) {
+static void write_flow(writer *w, flow *g, const pulled *from) {
   td_joined *j = &w->to->list;
-  const td_field_stages *step = w->step;
-  int n = w->n;
-  bool needed[TD_MAX_STAGES] = {false}, used[TD_MAX_STAGES] = {false};
-  size_t bytes = (size_t)step->stages * (size_t)n * sizeof(int);
-  int *bar = td_alloc(bytes);
-  pulled g = {0};
-  td_status s = bar ? pulled_new(&g, w) : td_last_status();
-  if (s) return s;
-  memset(bar, 0, bytes);
-  mark_needed(step, needed);
+  int n = w->n, stages = w->step->stages, sums = (int)w->to->nresult - n;
+  bool needed[TD_MAX_STAGES] = {false};
+  mark_needed(w->step, needed);
   w->to->lambda = td_joined_new(j, (int)w->to->nresult, 0);
-  for (size_t i = 0; i < w->to->nresult; i++) w->to->result[i] = w->to->lambda + (int)i;
-  write_replay(w, needed);
-  for (int i = 0; i < step->stages; i++) {
-    if (step->b[i] == 0) continue;
-    int coef = td_joined_mul(j, w->to->h, td_joined_new(j, 1, step->b[i]));
-    for (int e = 0; e < n; e++) bar[i * n + e] = td_joined_mul(j, coef, w->to->lambda + e);
-    used[i] = true;
-  }
-  for (int i = step->stages - 1; i >= 0 && !j->failed; i--) {
-    if (!used[i]) continue;
-    write_pull(w, i, bar + i * n, g.out, g.in);
-    write_spread(w, i, g.out, bar, used);
-  }
-  pulled_free(&g, w);
-  td_free(bar, bytes);
-  return TD_OK;
+  g->z = td_joined_new(j, n * (stages + 1), 0);
+  g->one = td_joined_new(j, stages + 1, 1);
+  g->used[0] = true;
+  for (int i = 0; i < sums; i++) w->to->result[n + i] = w->to->lambda + n + i;
+  for (int e = 0; e < n; e++) td_joined_copy(j, w->to->lambda + e, g->z + e * (stages + 1));
+  write_replay(w, needed, g->slope);
+  for (int i = stages - 1; i >= 0 && !j->failed; i--)
+    if (write_gather(w, g, i)) write_stage_back(w, g, from, i);
+  for (int k = 0; k <= stages; k++) g->weight[k] = 1;
+  for (int e = 0; e < n; e++)
+    w->to->result[e] = write_sum(j, w->to->lambda + e, g->one + 1, g->z + e * (stages + 1) + 1, stages, g->weight + 1,
+                                 g->used + 1);
+}
+
+static td_status write_back(writer *w) {
+  size_t bytes = 2 * (size_t)w->n * sizeof(int);
+  flow g = {.bar = td_alloc(bytes)};
+  pulled from = {0};
+  td_status s = g.bar ? pulled_new(&from, w) : td_last_status();
+  g.slope = g.bar + w->n;
+  if (!s) write_flow(w, &g, &from);
+  pulled_free(&from, w);
+  td_free(g.bar, bytes);
+  return s;
 }
 
 /* ---- Making them ---- */
@@ -287,7 +320,8 @@ static td_status captured_stages(td_field *f, const td_field_stages *step, bool 
   *done = !s && list;
   if (s || !list) return s;
   if (td_program_poll && (s = td_program_poll())) return s;
-  memcpy(list->list.number + list->k, step->k[0], n * sizeof(double));
+  for (size_t e = 0; e < n; e++)
+    list->list.number[list->k + (int)e * step->stages] = ((const double *)step->k[0])[e];
   run(list, step, n);
   take(list, 0, step->y1, n);
   for (int i = 1; i < step->stages; i++) take(list, (size_t)i * n, step->k[i], n);

@@ -8,7 +8,7 @@
 /* An explicit step, or its transpose, as one list of operations on numbers; places of its inputs and results. */
 typedef struct {
   td_joined list;
-  int y, h, t, k, lambda;   /* the first place of each; k: that of k₀; after lambda come the sums of the externals */
+  int y, h, t, k, lambda;   /* the first place of each; k: of k₀, as many places apart as there are stages; after lambda come the sums of the externals */
   int *result;              /* places: of y1 and k₁, k₂ …; or of lambda and the sums of the externals */
   size_t nresult;
 } td_joined_step;
