@@ -394,6 +394,43 @@ end)
 
 -- ---- Reports and refusals ----
 
+describe("DPM-Solver-fast", function()
+  local s = Schedule "linear"
+  local function run(steps, final)
+    return sample(denoiser(s), start, {schedule = s, sampler = "dpm_solver_fast", steps = steps, spacing = "logsnr",
+      final = final or "none"})
+  end
+
+  it("spends `steps` evaluations on steps of order 3, the last ones of less", function()
+    for n, steps in pairs {[1] = 1, [2] = 1, [3] = 2, [4] = 2, [5] = 2, [6] = 3, [20] = 7, [21] = 8, [22] = 8} do
+      local out = run(n)
+      assert.are.equal(n, out.stats.nfe)
+      assert.are.equal(steps, out.stats.steps)
+    end
+    assert.are.equal(12, run(12, "zero").stats.nfe)
+    assert.are.equal(13, run(14, "zero").stats.nfe)  -- a last step of order 2 cannot go to σ = 0
+  end)
+
+  it("takes those orders from the noisy end on", function()
+    local out = run(6)
+    local ratios = {}
+    for i, node in ipairs(out.nodes) do ratios[i] = node.ratio end
+    local x = start
+    for i, order in ipairs {3, 2, 1} do
+      x = sample(denoiser(s), x, {schedule = s, sampler = "dpm_solver_" .. order, final = "none",
+        sigmas = {ratios[i], ratios[i + 1]}}).x0
+    end
+    assert.close(out.x0, x, 1e-12)
+  end)
+
+  it("is close where the same evaluations of DDIM are not", function()
+    local exact = run(900).x0
+    local ddim = sample(denoiser(s), start, {schedule = s, sampler = "ddim", steps = 21, spacing = "logsnr",
+      final = "none"}).x0
+    assert.is_true(worst(run(21).x0, exact) < 0.2 * worst(ddim, exact))
+  end)
+end)
+
 describe("a sample", function()
   local s = Schedule "linear"
   it("reports its steps, states and statistics", function()
@@ -452,6 +489,8 @@ describe("bad input is refused:", function()
   refuses("guidance that is a word", {"guidance is a string"}, with {guidance = "strong"})
   refuses("an unknown prediction", {"unknown prediction \"noise\""}, with {prediction = "noise"})
   refuses("a flow sampler on another schedule", {"needs a flow schedule"}, with {sampler = "flow_euler"})
+  refuses("points where a sampler sets its own", {"dpm_solver_fast places its own points, timesteps"},
+    with {sampler = "dpm_solver_fast", timesteps = {900, 500}})
   refuses("a strength of 0", {"strength is 0"}, with {strength = 0})
   refuses("to invert what cannot be", {"cannot be inverted", "bdia"}, function()
     sample(model, start:requires_grad(), {grad = "reversible"})
@@ -480,9 +519,12 @@ describe("bad input is refused:", function()
   end)
 
   it("an error of the model's own is passed on", function()
-    local ok, message = pcall(sample, function() error("mine", 0) end, start, {schedule = s})
+    local function inner() error("mine", 0) end
+    local function fails(x) inner() return x end
+    local ok, message = pcall(sample, fails, start, {schedule = s})
     assert.is_false(ok)
-    assert.is_truthy(message:find "^mine\n")
+    assert.is_truthy(message:find "^mine\nin a callback:.*in inner")
+    assert.are.equal("mine", select(2, pcall(sample, inner, start, {schedule = s})))
     assert.is_true(tide.is_grad_enabled())
     assert.is_true(helper.live() >= 0)
   end)

@@ -40,6 +40,15 @@ TINY = {
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=10,
         attention_head_dim=(2, 4, 8), transformer_layers_per_block=(1, 2, 1), use_linear_projection=True,
         mid_block_scale_factor=1.5, act_fn="gelu", num_class_embeds=3)),
+    "fourier": ("UNet2DModel", dict(
+        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 16), layers_per_block=1,
+        norm_num_groups=4, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=8, time_embedding_type="fourier")),
+    "fourier_condition": ("UNet2DConditionModel", dict(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
+        norm_num_groups=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=12, attention_head_dim=2,
+        time_embedding_type="fourier")),
     "dit": ("DiTTransformer2DModel", dict(
         sample_size=8, patch_size=2, in_channels=3, out_channels=3, num_layers=2, num_attention_heads=2,
         attention_head_dim=8, num_embeds_ada_norm=4, norm_num_groups=4)),

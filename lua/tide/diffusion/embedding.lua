@@ -5,6 +5,7 @@ local core = require "tide.core"
 local message = require "tide.message"
 local layers = require "tide.nn.layers"
 local Module = require("tide.nn.module").Module
+local random = require "tide.random"
 local is_tensor = require("tide.tensor").is_tensor
 
 local M = {}
@@ -54,6 +55,25 @@ end
 
 function Timesteps:describe() return ("%d"):format(self.width) end
 
+local GaussianFourierProjection = Module "GaussianFourierProjection"
+
+--- Sines, then cosines (or the other way round) of 2π·w_k·t, or of log t, for `width` frequencies w drawn once from
+--- N(0, scale²) and not trained. Tancik et al. 2020, as Song et al. 2021 use it.
+function GaussianFourierProjection:init(width, o)
+  self.weight = core.mul((o.generator or random.default_generator()):randn({width}, o.dtype), o.scale)
+  self.log, self.flip = o.log, o.flip
+end
+
+function GaussianFourierProjection:forward(t)
+  local x = core.reshape(self.log and core.log(t) or t, -1, 1)
+  local angles = x * (core.reshape(self.weight, 1, -1) * (2 * math.pi))
+  local first, second = core.sin(angles), core.cos(angles)
+  if self.flip then first, second = second, first end
+  return core.cat({first, second}, 2)
+end
+
+function GaussianFourierProjection:describe() return ("%d"):format(2 * self.weight.numel) end
+
 local TimestepEmbedding = Module "TimestepEmbedding"
 
 --- Linear, activation, linear: from the positions to the vector that the blocks read.
@@ -66,6 +86,7 @@ end
 function TimestepEmbedding:forward(x) return self.linear_2(self._act(self.linear_1(x))) end
 
 M.Timesteps, M.TimestepEmbedding = Timesteps, TimestepEmbedding
+M.GaussianFourierProjection = GaussianFourierProjection
 
 -- ---- Classes ----
 

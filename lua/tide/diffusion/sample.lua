@@ -212,9 +212,15 @@ local function cut(nodes, strength)
   return skip == 0 and nodes or {unpack(nodes, skip + 1)}
 end
 
-local function grid_options(o)
+-- A sampler may make fewer steps of the number asked for, each of several evaluations.
+local function grid_options(o, sampler)
   local given = {}
   for name in pairs(grid.known) do given[name] = o[name] end
+  if sampler.intervals then
+    local list = o.timesteps and "timesteps" or o.sigmas and "sigmas"
+    if list then raise("diffusion.sample: %s places its own points, %s is for other samplers", sampler.name, list) end
+    if type(o.steps) == "number" and o.steps >= 1 and o.steps % 1 == 0 then given.steps = sampler.intervals(o.steps) end
+  end
   return given
 end
 
@@ -260,12 +266,12 @@ function M.sample(model, x, opts)
   local o, own = checked(opts)
   check_start(x)
   local schedule = schedules.Schedule(o.schedule)
-  local nodes = cut(grid.nodes(schedule, grid_options(o), "diffusion.sample"), o.strength)
+  local sampler, settings = samplers.options("diffusion.sample", o.sampler, own)
+  local nodes = cut(grid.nodes(schedule, grid_options(o, sampler), "diffusion.sample"), o.strength)
   local denoiser, on = denoiser_of(programmed(model), schedule, o)
   local calls = on and 2 or 1
-  local sampler, settings = samplers.options("diffusion.sample", o.sampler, own)
   if sampler.solve then return by_solver(sampler, settings, schedule, nodes, x, denoiser, calls, o) end
-  local plan = samplers.plan(sampler, settings, nodes, schedule)
+  local plan = samplers.plan(sampler, settings, nodes, schedule, o.steps)
   check_growth(plan, x, o)
   local stats = {nfe = plan.evaluations, calls = plan.evaluations * calls, nfe_b = 0, bytes_kept = 0,
     steps = #nodes - 1}

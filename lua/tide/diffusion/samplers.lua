@@ -1,5 +1,5 @@
 -- The samplers by name. A sampler is {name, source, order, form, known options, build = function(plan, options)};
--- build writes the steps into a plan. The files of samplers/ hold them by family.
+-- build writes the steps into a plan; intervals(steps), where there is one, says how many there are. The files of samplers/ hold them by family.
 
 local message = require "tide.message"
 local options = require "tide.options"
@@ -34,11 +34,11 @@ function M.options(fname, name, given)
   return s, options.check(("%s: sampler %s"):format(fname, name), given, s.options or {})
 end
 
---- The plan of a sampler with its options over the points `nodes`.
-function M.plan(sampler, o, nodes, schedule)
+--- The plan of a sampler with its options over the points `nodes`; `budget`, the steps that were asked for.
+function M.plan(sampler, o, nodes, schedule, budget)
   local form = schedule.kind == "flow" and "flow" or sampler.form or "epsilon"
   local plan = Plan.new(nodes, form)
-  plan.schedule, plan.sampler, plan.options = schedule, sampler, o
+  plan.schedule, plan.sampler, plan.options, plan.budget = schedule, sampler, o, budget
   return plan:finish(sampler.build(plan, o))
 end
 

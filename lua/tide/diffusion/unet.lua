@@ -22,14 +22,11 @@ local none = options.none
 
 -- ---- What both share ----
 
--- What diffusers offers and both networks here do not.
-local fixed_of_both = {time_embedding_type = "positional"}
-
 local defaults_of_both = {
   sample_size = none, in_channels = 3, out_channels = 3, center_input_sample = false, flip_sin_to_cos = true,
   freq_shift = 0, time_embedding_dim = none, downsample_padding = 1, dropout = 0, act_fn = "silu",
   norm_num_groups = 32, norm_eps = 1e-5, mid_block_scale_factor = 1, resnet_time_scale_shift = "default",
-  layers_per_block = 2, class_embed_type = none, num_class_embeds = none,
+  layers_per_block = 2, class_embed_type = none, num_class_embeds = none, time_embedding_type = "positional",
 }
 
 local function with(base, more)
@@ -56,6 +53,18 @@ local function settings_of(name, o)
   }
 end
 
+-- The times' positions and how many numbers they are. fourier: settings of the random frequencies.
+local function time_positions(name, o, s, fourier)
+  local c = s.channels[1]
+  if o.time_embedding_type == "positional" then
+    return embedding.Timesteps(c, o.flip_sin_to_cos, o.freq_shift), c
+  elseif o.time_embedding_type ~= "fourier" then
+    raise("%s: time_embedding_type is %s, expected \"positional\" or \"fourier\"", name,
+      tostring(o.time_embedding_type))
+  end
+  return embedding.GaussianFourierProjection(fourier.width, with(fourier, blocks.weights(s))), 2 * fourier.width
+end
+
 -- The embedding of a condition that is added to the time's.
 local function class_embedding(name, o, s)
   local kind = o.class_embed_type or false
@@ -69,14 +78,16 @@ local function class_embedding(name, o, s)
   end
 end
 
--- Builds the network's parts. stages: for each kind of stage {attention = f or nil, resample}; layers, for each.
+-- Builds the network's parts. stages: for each kind of stage {attention = f or nil, resample}; layers, for each;
+-- fourier, the settings of such an embedding of times.
 local function build(self, name, o, s, stages)
   local channels, n = s.channels, #s.channels
   local c = channels[1]
   self.config, self._settings = o, s
   self.conv_in = blocks.conv(config.whole(name, "in_channels", o.in_channels), c, 3, s, {padding = 1})
-  self.time_proj = embedding.Timesteps(c, o.flip_sin_to_cos, o.freq_shift)
-  self.time_embedding = embedding.TimestepEmbedding(c, s.time, s.act, blocks.weights(s))
+  local width
+  self.time_proj, width = time_positions(name, o, s, stages.fourier)
+  self.time_embedding = embedding.TimestepEmbedding(width, s.time, s.act, blocks.weights(s))
   self.class_embedding = class_embedding(name, o, s)
   self.down_blocks, self.up_blocks = {}, {}
   for i = 1, n do
@@ -177,7 +188,7 @@ end
 --- UNet2DModel(config): see doc/api/diffusion_networks.lua.
 function UNet2DModel:init(given)
   local name = "UNet2DModel"
-  local o, flags = config.check(name, given, defaults_2d, fixed_of_both)
+  local o, flags = config.check(name, given, defaults_2d, {})
   self._flags = flags
   local s = settings_of(name, o)
   local n = #s.channels
@@ -186,6 +197,7 @@ function UNet2DModel:init(given)
   end
   local function attend(channels) return attention(channels) end
   local stages = {
+    fourier = {width = s.channels[1], scale = 16, log = true},
     layers = config.each(name, "layers_per_block", config.whole(name, "layers_per_block", o.layers_per_block), n),
     down = config.kinds(name, "down_block_types", o.down_block_types, n, {
       DownBlock2D = {resample = "conv"}, ResnetDownsampleBlock2D = {resample = "resnet"},
@@ -213,7 +225,9 @@ end
 
 function UNet2DModel:forward(x, t, condition)
   check_image(self, x)
-  return run(self, x, vector_of(self, x, t, condition))
+  local y = run(self, x, vector_of(self, x, t, condition))
+  if self.config.time_embedding_type ~= "fourier" then return y end
+  return y / core.reshape(embedding.times(self.class_name, t, x.dtype), -1, 1, 1, 1)  -- the score, of noise σ = t
 end
 
 -- ---- UNet2DConditionModel ----
@@ -230,7 +244,7 @@ local defaults_condition = with(defaults_of_both, {
   use_linear_projection = false, upcast_attention = false,
 })
 
-local fixed_condition = with(fixed_of_both, {
+local fixed_condition = {
   only_cross_attention = false, reverse_transformer_layers_per_block = none, encoder_hid_dim = none,
   encoder_hid_dim_type = none, num_attention_heads = none, dual_cross_attention = false,
   addition_embed_type = none, addition_time_embed_dim = none, resnet_skip_time_act = false,
@@ -238,7 +252,7 @@ local fixed_condition = with(fixed_of_both, {
   time_cond_proj_dim = none, conv_in_kernel = 3, conv_out_kernel = 3,
   projection_class_embeddings_input_dim = none, attention_type = "default", class_embeddings_concat = false,
   mid_block_only_cross_attention = none, cross_attention_norm = none, addition_embed_type_num_heads = 64,
-})
+}
 
 -- The stages of a list of names; every stage's attention has its own heads, depth and context.
 local function condition_stages(name, what, list, n, attention_of, with_attention, without, resnet)
@@ -260,6 +274,7 @@ function UNet2DConditionModel:init(given)
   self._flags = flags
   local s = settings_of(name, o)
   local n = #s.channels
+  if o.time_embedding_type == "fourier" then s.time = o.time_embedding_dim or 2 * s.channels[1] end
   local heads = config.each(name, "attention_head_dim", o.attention_head_dim, n)
   local depths = config.each(name, "transformer_layers_per_block", o.transformer_layers_per_block, n)
   local contexts = config.each(name, "cross_attention_dim", o.cross_attention_dim, n)
@@ -272,6 +287,7 @@ function UNet2DConditionModel:init(given)
   local function on_the_way_down(i) return maker(i, s) end
   local function on_the_way_up(i) return maker(n + 1 - i, s) end
   local stages = {
+    fourier = {width = math.floor(s.time / 2), scale = 1, flip = o.flip_sin_to_cos},
     layers = config.each(name, "layers_per_block", o.layers_per_block, n),
     down = condition_stages(name, "down_block_types", o.down_block_types, n, on_the_way_down,
       "CrossAttnDownBlock2D", "DownBlock2D", "ResnetDownsampleBlock2D"),

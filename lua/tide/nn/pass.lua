@@ -4,6 +4,8 @@
 -- function: its dropout masks belong to the pass and not to the call. A pass is a table from a layer to what
 -- the layer drew.
 
+local core = require "tide.core"
+
 local M = {}
 
 local current  -- the pass under way, or nil
@@ -29,7 +31,7 @@ function M.hold(f)
     local before = current
     if before == pass then return f(...) end
     current = pass
-    return finish(before, pcall(f, ...))
+    return finish(before, pcall(core.with_recording, core.recording(), f, ...))  -- it notes where an error began
   end
 end
 

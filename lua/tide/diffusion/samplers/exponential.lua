@@ -27,6 +27,23 @@ for order = 1, 3 do
   }
 end
 
+-- A budget of n evaluations as steps of order 3, the last one or two of less.
+local function fast_intervals(n) return math.floor(n / 3) + 1 end
+
+local function fast_order(n, left)
+  local rest = n % 3
+  if rest > 0 then return left == 0 and rest or 3 end
+  return math.min(left + 1, 3)
+end
+
+-- `steps` is the number of evaluations. Where only the last points are walked on (strength), their orders stay.
+M.dpm_solver_fast = {
+  source = "Lu et al. 2022, DPM-Solver, section 3.4", order = 3, intervals = fast_intervals,
+  build = steps.walk(function(plan, x, s, t, i)
+    return steps.single(plan, x, s, t, fast_order(plan.budget, #plan.nodes - 1 - i))
+  end),
+}
+
 -- The reverse SDE in noise form, first order.
 M.dpm_solver_1_sde = {
   source = "Lu et al. 2022, DPM-Solver++, equation 18", order = 1,
