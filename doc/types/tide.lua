@@ -3064,7 +3064,7 @@ function tide.diffusion.sample(model, x_T, opts) end
 ---@return tide.Tensor
 function Sample:reconstruct() end
 
----The samplers by name: {name, source, order, options}. The options are given to diffusion.sample with their defaults here. ddim, dpm_solver_1/2/3, dpm_solver_1_sde, dpmpp_1/2s/2m/3m, dpmpp_2m_sde, dpmpp_3m_sde, deis, lms, plms, unip, unipc, euler, heun, dpm2, euler_a, dpm2_a, dpmpp_2s_a, flow_euler, flow_midpoint, flow_heun; reversible: bdia, o_belm, edict, mf; "ode": AdjointDPM's form with any method of tide.ode.
+---The samplers by name: {name, source, order, options}. The options are given to diffusion.sample with their defaults here. ddim, dpm_solver_1/2/3, dpm_solver_fast, dpm_solver_1_sde, dpmpp_1/2s/2m/3m, dpmpp_2m_sde, dpmpp_3m_sde, deis, lms, plms, unip, unipc, euler, heun, dpm2, euler_a, dpm2_a, dpmpp_2s_a, flow_euler, flow_midpoint, flow_heun; reversible: bdia, o_belm, edict, mf; "ode": AdjointDPM's form with any method of tide.ode.
 tide.diffusion.samplers = {}
 
 ---@class tide.diffusion.optimise.options
