@@ -662,6 +662,7 @@ describe("a program's convolutions, whose weights are prepared once", function()
       end,
       function() net:load_state_dict(state) end,
       function() tide.precision "strict" end,
+      function() tide.precision "bfloat16" end,
       function() tide.precision "fast" end,
     }
     for i, change in ipairs(changes) do

@@ -181,7 +181,84 @@ describe("precision", function()
     assert.are.equal("strict", tide.precision "strict")
     assert.are.equal("strict", tide.precision())
     assert.are.equal("fast", tide.precision "fast")
-    assert.fails_here(function() tide.precision "exact" end, "precision", "\"exact\"", "\"fast\" or \"strict\"")
+    assert.fails_here(function() tide.precision "exact" end, "precision", "\"exact\"", "\"fast\", \"strict\" or \"bfloat16\"")
     assert.fails_here(function() tide.precision(3) end, "precision", "3")
+  end)
+end)
+
+-- Operands rounded to eight bits (Veltkamp's splitting), and sums in double precision, against what every instruction set
+-- makes of them. The tolerance is that of sums in float32.
+describe("precision bfloat16", function()
+  local body = [[
+    local tide = require "tide"
+    local g = tide.generator(3)
+    local function round(x)
+      local c = x * (2 ^ 16 + 1)
+      return c - (c - x)
+    end
+    local function check(name, f, a, b)
+      tide.precision "bfloat16"
+      local got = f(a, b):double()
+      tide.precision "strict"
+      local want = f(round(a):double(), round(b):double())
+      local full, scale = f(a:double(), b:double()), want:abs():max():item()
+      local off, effect = (got - want):abs():max():item() / scale, (want - full):abs():max():item() / scale
+      if not (off < 2e-6 and effect > 2e-4) then io.write(name, " ", off, " ", effect, "\n") end
+    end
+    for _, s in ipairs {{64, 64, 3, 1, 1}, {3, 40, 3, 1, 1}, {1, 8, 5, 1, 1}, {20, 3, 3, 1, 1}, {33, 17, 1, 1, 1},
+        {24, 36, 3, 2, 4}, {7, 9, 3, 2, 1}} do
+      local c, o, k, stride, groups = unpack(s)
+      local p = {padding = (k - 1) / 2, stride = stride, groups = groups, height = 11, width = 9,
+        kernel_height = k, kernel_width = k}
+      local x, w = g:randn {2, 11, 9, c}, g:randn {k, k, c / groups, o}
+      local dy = x:conv2d(w, {padding = p.padding, stride = stride, groups = groups})
+      local shape = table.concat(s, " ")
+      check("conv2d " .. shape, function(a, b)
+        return a:conv2d(b, {padding = p.padding, stride = stride, groups = groups})
+      end, x, w)
+      check("input gradient " .. shape, function(a, b)
+        return a:conv2d_input_grad(b, {padding = p.padding, stride = stride, groups = groups, height = 11, width = 9})
+      end, dy, w)
+      check("weight gradient " .. shape, function(a, b)
+        return a:conv2d_weight_grad(b, {padding = p.padding, stride = stride, groups = groups, kernel_height = k,
+          kernel_width = k})
+      end, x, dy)
+    end
+    for _, s in ipairs {{40, 50, 60}, {131, 77, 813}, {30, 30, 401}} do
+      local a, b = g:randn {s[1], s[3]}, g:randn {s[3], s[2]}
+      check("product", function(u, v) return u:matmul(v) end, a, b)
+      check("product of transposed ones", function(u, v) return u:t():matmul(v:t()) end, a:t():contiguous(),
+        b:t():contiguous())
+    end
+    -- ties go to even, infinities and NaN stay
+    tide.precision "bfloat16"
+    local odd = {1 + 2 ^ -8, 1 + 3 * 2 ^ -8, 1 / 0, 0 / 0, 3.4e38, -2 ^ -100}
+    local wide = tide.zeros(6, 64, 64)
+    for i, v in ipairs(odd) do wide[{i, 1, 1}] = v end
+    local got = wide:matmul(tide.eye(64))
+    local want = {1, 1 + 2 ^ -6, 1 / 0, 0 / 0, 1 / 0, -2 ^ -100}
+    for i, v in ipairs(want) do
+      local y = got[{i, 1, 1}]:item()
+      if not (y == v or y ~= y and v ~= v) then io.write("rounds ", odd[i], " to ", y, "\n") end
+    end
+  ]]
+  it("rounds operands and sums in float32, with every instruction set", function()
+    for _, isa in ipairs {"base", "avx2", "avx512"} do
+      local out, status = helper.child(body, {TIDE_ISA = isa})
+      assert.are.same({"", 0}, {out, status}, isa)
+    end
+  end)
+
+  it("leaves float64 as it is, and samples alone", function()
+    local g = tide.generator(5)
+    local x, w = g:randn {5, 9, 9, 16}, g:randn {3, 3, 16, 20}
+    local double = x:double():conv2d(w:double(), {padding = 1})
+    tide.precision "bfloat16"
+    local same, all = x:double():conv2d(w:double(), {padding = 1}), x:conv2d(w, {padding = 1})
+    for i = 1, 5 do
+      assert.are.equal(all:narrow(1, i, 1):tobytes(), x:narrow(1, i, 1):conv2d(w, {padding = 1}):tobytes())
+    end
+    tide.precision "fast"
+    assert.are.equal(double:tobytes(), same:tobytes())
   end)
 end)

@@ -63,3 +63,17 @@ td_isa td_cpu_isa(void) {
 const char *td_isa_name(td_isa isa) {
   return (unsigned)isa < TD_ISA_COUNT ? isa_name[isa] : "unknown";
 }
+
+bool td_cpu_has_bf16(void) {
+#if defined(__x86_64__)
+  static int known = -1;
+  int has = __atomic_load_n(&known, __ATOMIC_RELAXED);
+  if (has < 0) {
+    has = __builtin_cpu_supports("avx512bf16") != 0;
+    __atomic_store_n(&known, has, __ATOMIC_RELAXED);
+  }
+  return has;
+#else
+  return false;
+#endif
+}

@@ -30,9 +30,12 @@ static td_conv flatten(const td_conv *g) {
   return f;
 }
 
+/* Whether operands are rounded to bfloat16. */
+static bool rounds(void) { return TD_KREAL == 0 && td_k_precision == TD_BFLOAT16; }
+
 /* Whether `to` channels are too few to fill vectors, and `from` enough. */
 static bool is_few(const td_conv *g, size_t from, size_t to) {
-  return g->groups == 1 && to <= CONV_FEW && g->kh * g->kw <= CONV_FEW_TAPS &&
+  return !rounds() && g->groups == 1 && to <= CONV_FEW && g->kh * g->kw <= CONV_FEW_TAPS &&
          from >= (size_t)2 * TD_LANES;
 }
 
@@ -46,7 +49,7 @@ enum {
 
 /* Whether Winograd's way can be taken at all, and for channels enough. */
 static bool is_winograd(const td_conv *g) {
-  return td_k_precision != TD_STRICT && g->kh == 3 && g->kw == 3 && g->groups == 1 &&
+  return td_k_precision != TD_STRICT && !rounds() && g->kh == 3 && g->kw == 3 && g->groups == 1 &&
          g->stride[0] == 1 && g->stride[1] == 1 && g->dilation[0] == 1 && g->dilation[1] == 1 &&
          conv_min(g->c, g->o) >= LEAST_CHANNELS;
 }

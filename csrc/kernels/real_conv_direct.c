@@ -19,6 +19,7 @@
 #include "kernels/real_conv.h"
 
 enum { BLOCK = 16, TILE_PITCH = BLOCK };
+#define TILE_PAIRS
 #include "kernels/real_tile.h"
 
 enum {
@@ -48,11 +49,13 @@ typedef struct {
 typedef struct {
   const td_conv *g;
   bool transposed, fold;
+  td_term term;
   size_t in[2], in_c, in_cg;    /* height and width, channels, channels of a group */
   size_t out[2], out_c, out_cg;
   size_t in_step[2], out_step[2];
   ptrdiff_t lo[2], hi[2];       /* least and greatest delta */
-  size_t depth, blocks;         /* channels of a packed pixel, in blocks of BLOCK */
+  size_t channels;              /* that a packed pixel holds */
+  size_t depth, blocks;         /* and its elements, channels or pairs of them, in blocks of BLOCK */
   size_t span_q[2];             /* most q in a phase */
   size_t phase_cols, row_pitch; /* packed columns of one remainder; elements of a packed row */
   size_t plane;                 /* elements of a packed band of one block */
@@ -158,7 +161,9 @@ static void describe(plan *p, const td_conv *g, bool transposed) {
   }
   p->fold = p->in_cg <= 4 && g->kw > 1 && g->dilation[1] == 1 && p->out_step[0] == 1 &&
             p->out_step[1] == 1;
-  p->depth = p->fold ? p->in_cg * g->kw : p->in_cg;
+  p->term = td_term_now();
+  p->channels = p->fold ? p->in_cg * g->kw : p->in_cg;
+  p->depth = p->term == TD_BY_ELEMENT ? p->channels : conv_ceil_div(p->channels, 2);
   p->blocks = conv_ceil_div(p->depth, BLOCK);
   size_t span = (p->span_q[1] - 1) * p->in_step[1] + (size_t)(p->hi[1] - p->lo[1]) + 1;
   p->phase_cols = p->fold ? p->span_q[1] : conv_ceil_div(span, p->in_step[1]);
@@ -166,7 +171,7 @@ static void describe(plan *p, const td_conv *g, bool transposed) {
   choose_band(p);
   p->plane = band_input_rows(p, p->band) * p->row_pitch;
   p->vectors = conv_ceil_div(p->out_cg, TD_LANES);
-  p->weight_rows = g->kh * g->kw * p->in_cg;
+  p->weight_rows = g->kh * (p->fold ? 1 : g->kw) * p->depth;
 }
 
 /* ---- Tables ---------------------------------------------------------------------------------- */
@@ -241,7 +246,7 @@ static size_t unit_bytes(const plan *p, size_t v) { return p->weight_rows * v * 
 
 static td_form *take_form(const plan *p, size_t bytes) {
   const td_conv *g = p->g;
-  td_form_key key = {.operand = p->w, .way = p->transposed,
+  td_form_key key = {.operand = p->w, .way = p->transposed + 2u * (p->term != TD_BY_ELEMENT),
                      .size = {sizeof(real), g->h, g->w, g->c, g->kh, g->kw, g->o, g->groups,
                               g->stride[0], g->stride[1], g->pad[0], g->pad[1], g->dilation[0],
                               g->dilation[1]}};
@@ -263,7 +268,7 @@ static bool prepare(plan *p) {
   if (!p->form) p->shared += conv_align(conv_min(all, conv_max(PASS_BYTES, unit_bytes(p, 4))));
   p->local_line = p->group * conv_align(p->blocks * p->plane * sizeof(real));
   p->local_buffer = p->local_line;
-  size_t line = (p->span_q[1] * p->in_step[1] + g->kw) * p->in_cg + BLOCK;
+  size_t line = (p->span_q[1] * p->in_step[1] + g->kw) * p->in_cg + 2 * BLOCK;
   if (p->fold) p->local_buffer += conv_align(line * sizeof(real));
   p->local = p->local_buffer + conv_align(p->band * p->span_q[1] * 4 * TD_VBYTES);
   p->base = td_scratch(p->shared + p->local);
@@ -293,7 +298,7 @@ static size_t packed_row(const plan *p, const phase *f, size_t t, size_t c) {
 }
 
 /* to[0..width) = the weights of packed channel c of a tap towards channels out.. of group k. */
-static void pack_row(const plan *p, real *to, size_t width, size_t k, size_t out, size_t tap,
+static void pack_channel(const plan *p, real *to, size_t width, size_t k, size_t out, size_t tap,
                      size_t c) {
   const td_conv *g = p->g;
   if (p->fold) {  /* slots ascend with delta, taps of the transposed kernel descend */
@@ -310,6 +315,19 @@ static void pack_row(const plan *p, real *to, size_t width, size_t k, size_t out
     for (size_t i = 0; i < n; i++) to[i] = from[i];
   }
   for (size_t i = n; i < width; i++) to[i] = 0;
+}
+
+/* The same for packed element c: a channel or a pair. */
+static void pack_row(const plan *p, real *to, size_t width, size_t k, size_t out, size_t tap,
+                     size_t c) {
+  if (p->term == TD_BY_ELEMENT) {
+    pack_channel(p, to, width, k, out, tap, c);
+    return;
+  }
+  real high[4 * TD_LANES] = {0};
+  pack_channel(p, to, width, k, out, tap, 2 * c);
+  if (2 * c + 1 < p->channels) pack_channel(p, high, width, k, out, tap, 2 * c + 1);
+  for (size_t i = 0; i < width; i++) to[i] = td_make_pair(to[i], high[i]);
 }
 
 /* Where the packed weights of unit u (counted over all groups) begin. */
@@ -338,12 +356,22 @@ static void pack_units(void *ctx, size_t begin, size_t end) {
 
 /* ---- Packing input --------------------------------------------------------------------------- */
 
+/* All channels of a pixel as pairs of bfloat16, in blocks. */
+static void pack_pixel_of_pairs(const plan *p, real *to, const real *pixel) {
+  for (size_t c = 0; c < p->channels; c += 2 * BLOCK, to += p->plane)
+    td_pack_pairs(to, pixel + c, conv_min(2 * BLOCK, p->channels - c));
+}
+
 /* to[b·plane + i·BLOCK + c] = pixel[b·BLOCK + c]: all channels of one pixel, or zeros when it is
  * NULL. */
 static inline void pack_pixel(const plan *p, real *to, const real *pixel) {
   size_t full = p->depth / BLOCK, rest = p->depth % BLOCK;
   if (!pixel) {
     for (size_t b = 0; b < p->blocks; b++, to += p->plane) memset(to, 0, BLOCK * sizeof(real));
+    return;
+  }
+  if (p->term != TD_BY_ELEMENT) {
+    pack_pixel_of_pairs(p, to, pixel);
     return;
   }
   for (size_t b = 0; b < full; b++, to += p->plane, pixel += BLOCK)
@@ -368,11 +396,15 @@ static void pack_row_of_pixels(const plan *p, real *to, const real *row) {
  * sees. */
 static void pack_folded(const plan *p, real *to, real *line, const real *row) {
   size_t step = p->in_step[1], span = (p->span_q[1] - 1) * step + p->g->kw, cg = p->in_cg;
-  memset(line, 0, (span * cg + BLOCK) * sizeof(real));
+  memset(line, 0, (span * cg + 2 * BLOCK) * sizeof(real));
   for (size_t i = 0; i < span; i++) {
     ptrdiff_t col = (ptrdiff_t)i + p->lo[1];
     if (col < 0 || col >= (ptrdiff_t)p->in[1]) continue;
     for (size_t c = 0; c < cg; c++) line[i * cg + c] = row[(size_t)col * p->in_c + c];
+  }
+  if (p->term != TD_BY_ELEMENT) {
+    for (size_t q = 0; q < p->phase_cols; q++) pack_pixel_of_pairs(p, to + q * BLOCK, line + q * step * cg);
+    return;
   }
   for (size_t b = 0; b < p->blocks; b++)
     for (size_t q = 0; q < p->phase_cols; q++)
@@ -435,6 +467,7 @@ static void sweep(const plan *p, const phase *f, const unit *e, const real *x, c
                   const real *init, target to, size_t rows, size_t b0, size_t b1, size_t steps) {
   bool last = to.final && b1 == p->blocks;
   const real *add = last && p->e ? p->e->add : NULL;
+  tile_fns *of_term = tiles_of(p->term);
   size_t cols = f->count[1], tiles = conv_ceil_div(cols, tile_rows(e->v)), width = e->v * TD_LANES;
   tile_job job = {.y_pitch = to.col_pitch, .init = b0 ? NULL : init, .off = f->off + b0 * f->taps,
                   .taps = (b1 - b0) * f->taps, .steps = steps, .x_step = 1,
@@ -452,7 +485,7 @@ static void sweep(const plan *p, const phase *f, const unit *e, const real *x, c
           expect_tile(next, conv_ceil_div(cols, tiles), to.col_pitch, e->v * TD_VBYTES, 1);
       }
       if (add) expect_tile(add + (job.y - p->y), c1 - c0, to.col_pitch, e->v * TD_VBYTES, 0);
-      tile_table[e->v / 2][c1 - c0](&job);
+      (*of_term)[e->v / 2][c1 - c0](&job);
     }
     if (last) finish(p, (target){.first = to.first + r * to.row_pitch, .col_pitch = to.col_pitch}, 1, width);
   }

@@ -35,6 +35,7 @@ typedef struct {
   size_t panels, panel;        /* panels of a group, vectors of a panel */
   size_t kernel_items;         /* kh when kernel rows are items, else 1 */
   size_t fold;                 /* taps of a kernel row that are rows of one tile: kw or 1 */
+  bool rounded;                /* to bfloat16, while packing */
   bool in_place;               /* the sums are dw itself: one part, and full vectors */
   size_t sum_pitch, sum_size;  /* elements of a row of sums and of a part */
   size_t slab, strip;          /* output rows of which x, and of which dy, is packed at a time */
@@ -93,6 +94,7 @@ static void describe(plan *p, const td_conv *g) {
   p->fold = g->dilation[1] == 1 ? g->kw : 1;
   p->sum_pitch = g->groups * p->vectors * TD_LANES;
   p->sum_size = g->kh * g->kw * p->cg * p->sum_pitch;
+  p->rounded = td_term_now() != TD_BY_ELEMENT;
   choose_items(p);
   p->in_place = p->parts == 1 && p->sum_pitch == g->o;
   p->cols = (g->ow - 1) * g->stride[1] + (g->kw - 1) * g->dilation[1] + 1;
@@ -171,6 +173,10 @@ static void pack_dy(const plan *p, const item *e, real *to, const real *from, si
     }
 }
 
+static void round_all(real *x, size_t n) {
+  for (size_t i = 0; i < n; i++) x[i] = td_round_bfloat16(x[i]);
+}
+
 /* Adds the products of a strip to the sums of kernel row i: job has the strip's dy and offsets. */
 static void add_strip(const plan *p, const item *e, tile_job *job, const real *x, size_t i,
                       size_t v0, size_t v) {
@@ -197,6 +203,7 @@ static void add_slab(const plan *p, const item *e, const real *x, const size_t *
   for (size_t s = 0; s < rows; s += p->strip) {
     size_t count = conv_min(p->strip, rows - s), pixels = count * g->ow;
     pack_dy(p, e, dy, p->dy + (row + s) * g->ow * g->o + e->k * p->og + e->v0 * TD_LANES, pixels);
+    if (p->rounded) round_all(dy, pixels * (e->v1 - e->v0) * TD_LANES);
     for (size_t v0 = e->v0, v; v0 < e->v1; v0 += v) {
       v = tile_width(p->fold * p->cg, e->v1 - v0);
       tile_job job = {.y_pitch = p->sum_pitch, .off = off + s, .taps = count, .steps = g->ow,
@@ -226,6 +233,7 @@ static void gather_x(const plan *p, const item *e, real *packed, size_t *off, si
     for (size_t i = 0; i < count; i++) off[r + i] = at + i * g->stride[0] * pitch;
     at += seen_rows(p, count) * pitch;
   }
+  if (p->rounded) round_all(packed, at);
 }
 
 static void run_item(const plan *p, size_t index, char *mine) {

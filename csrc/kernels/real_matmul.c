@@ -1,22 +1,20 @@
-/* Products of matrices, one or a batch. Large ones are cut into panels that OpenBLAS multiplies,
- * each on one thread. Small and thin ones, where packing and the call cost more than the product,
- * are done here without packing:
+/* Products of matrices, one or a batch. Large ones are packed (real_gemm.c). Small and thin ones, where packing costs
+ * more than it gives, are done here without it:
  *
  *   tile     sums of a few rows and vectors of columns stay in registers; rows of op(b) are read
  *            as they lie
  *   dot      op(a)'s rows times op(b)'s columns, both along k, for few rows or columns
  *   swapped  the transposed product by tiles, for few columns of a transposed a
  *
- * Which way is taken, and where OpenBLAS' panels lie, depends on the shapes alone; and in the other
- * ways an element's sum is made in the same order however the work is cut. So the number of threads
- * never shows in the result. */
+ * Which way is taken depends on the shapes alone, and an element's sum is made in the same order however the
+ * work is cut. So the number of threads never shows in the result. */
 #include "kernels/isa.h"
-#include <cblas.h>
-#include <limits.h>
 #include "kernels/real_product.h"
+#include "kernels/real_gemm.h"
 
 enum {
   SMALL_WORK = 32 * 32 * 32,  /* multiplications up to which OpenBLAS costs too much */
+  FLAT = 24,                  /* rows of c that do not pay for packing op(b) */
   THIN = 4,                   /* rows or columns of c up to which reading is all that counts */
   SHORT = 4,                  /* sums of fewer terms are not worth a turn of the result */
   THIN_STEPS = 16,            /* rows of op(b) that a thin product reads side by side */
@@ -69,11 +67,23 @@ static void run_thin_tiles(const product *p) {
   }
 }
 
+/* Sums are cut as in large products, so that a row of c is the same there. */
+static void run_chunks(const product *p) {
+  product q = *p;
+  for (size_t l = 0, chunk = gemm_chunk(p->k); l < p->k; l += chunk) {
+    q.a = p->a + l * p->a_col;
+    q.b = p->b + l * p->b_row;
+    q.k = p->k - l < chunk ? p->k - l : chunk;
+    q.beta = l ? 1 : p->beta;
+    run_tiles(&q);
+  }
+}
+
 /* op(b) is packed when its rows are not contiguous. */
 static void by_tiles(const product *p) {
   if (p->b_col == 1) {
     if (p->m <= THIN && p->k > 2 * THIN_STEPS && p->n > 4 * WIDTH * TD_LANES) run_thin_tiles(p);
-    else run_tiles(p);
+    else run_chunks(p);
     return;
   }
   size_t pitch = (p->n + TD_LANES - 1) / TD_LANES * TD_LANES;
@@ -87,7 +97,7 @@ static void by_tiles(const product *p) {
   q.b = rows;
   q.b_row = pitch;
   q.b_col = 1;
-  run_tiles(&q);
+  run_chunks(&q);
 }
 
 /* ---- Dots ------------------------------------------------------------------------------------ */
@@ -200,33 +210,9 @@ static void by_swapped_tiles(const product *p) {
     }
 }
 
-/* ---- OpenBLAS -------------------------------------------------------------------------------- */
-
-static size_t greater(size_t a, size_t b) { return a > b ? a : b; }
-
-static void by_blas(const product *p) {
-  CBLAS_TRANSPOSE ta = p->a_col == 1 ? CblasNoTrans : CblasTrans,
-                  tb = p->b_col == 1 ? CblasNoTrans : CblasTrans;
-  /* a matrix of one row or column may have a distance of rows that BLAS finds too short */
-  blasint lda = (blasint)(p->a_col == 1 ? greater(p->a_row, p->k) : greater(p->a_col, p->m));
-  blasint ldb = (blasint)(p->b_col == 1 ? greater(p->b_row, p->n) : greater(p->b_col, p->k));
-#if TD_KREAL == 0
-  cblas_sgemm(CblasRowMajor, ta, tb, (blasint)p->m, (blasint)p->n, (blasint)p->k, p->alpha, p->a,
-              lda, p->b, ldb, p->beta, p->c, (blasint)p->c_row);
-#else
-  cblas_dgemm(CblasRowMajor, ta, tb, (blasint)p->m, (blasint)p->n, (blasint)p->k, p->alpha, p->a,
-              lda, p->b, ldb, p->beta, p->c, (blasint)p->c_row);
-#endif
-}
-
-static bool fits_blas(const product *p) {
-  return p->k < INT_MAX && p->a_row < INT_MAX && p->a_col < INT_MAX && p->b_row < INT_MAX &&
-         p->b_col < INT_MAX && p->c_row < INT_MAX;
-}
-
 /* ---- The kernel ------------------------------------------------------------------------------ */
 
-typedef enum { BY_TILES, BY_DOTS, BY_SWAPPED_TILES, BY_BLAS } way;
+typedef enum { BY_TILES, BY_DOTS, BY_SWAPPED_TILES, BY_GEMM } way;
 
 typedef struct {
   product p;                          /* the first of the batch */
@@ -242,24 +228,21 @@ static way choose_way(const product *p) {
     if (p->k >= 2 * TD_LANES) return BY_DOTS;
   }
   if (p->m <= THIN && p->b_col != 1 && p->k >= 2 * TD_LANES) return BY_DOTS;
-  if (p->m <= THIN || work <= SMALL_WORK || !fits_blas(p)) return BY_TILES;
-  return BY_BLAS;
+  if (p->m <= THIN || work <= SMALL_WORK || (p->m <= FLAT && p->b_col == 1 && td_term_now() == TD_BY_ELEMENT))
+    return BY_TILES;
+  return BY_GEMM;
 }
 
 static size_t panels_of(size_t size, size_t edge) {
   return size < edge ? 1 : (size + edge / 2) / edge;
 }
 
-/* Cuts a product into panels. OpenBLAS packs op(b) anew for each: so c is cut into whole rows,
- * which are few, and into columns only when the rows give too little to share. Thin products are
- * cut along their length. */
+/* Cuts a product into panels; thin ones along their length. */
 static void choose_panels(call *e) {
   const product *p = &e->p;
   e->row_panels = e->column_panels = 1;
-  if (e->way == BY_BLAS) {
-    e->row_panels = panels_of(p->m, p->m < 512 ? 128 : 256);
-    if (e->row_panels < 4) e->column_panels = panels_of(p->n, e->row_panels == 1 ? 256 : 512);
-  } else if (e->way == BY_TILES) {
+  if (e->way == BY_GEMM) return;  /* it shares itself out */
+  if (e->way == BY_TILES) {
     e->column_panels = panels_of(p->n, 1024);
     if (p->m > THIN) e->row_panels = panels_of(p->m, 256);
   } else {
@@ -272,7 +255,7 @@ static void run_product(way w, const product *p) {
   if (w == BY_TILES) by_tiles(p);
   else if (w == BY_DOTS) by_dots(p);
   else if (w == BY_SWAPPED_TILES) by_swapped_tiles(p);
-  else by_blas(p);
+  else if (!TD_K(gemm)(p)) run_plain(p);
 }
 
 static void run_panel(const call *e, size_t item) {
@@ -323,8 +306,9 @@ void TD_K(matmul)(void *c, const void *a, const void *b, size_t m, size_t n, siz
   e.way = choose_way(&e.p);
   choose_panels(&e);
   size_t items = batch * e.row_panels * e.column_panels;
-  if (items == 1) {
-    run_product(e.way, &e.p);
+  /* few large products each keep all threads busy, one after the other */
+  if (items == 1 || (e.way == BY_GEMM && items < 4 * (size_t)td_threads())) {
+    run_panels(&e, 0, items);
     return;
   }
   double work = (double)e.p.m * (double)n * (double)k / (double)(e.row_panels * e.column_panels);

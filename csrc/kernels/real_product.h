@@ -1,7 +1,9 @@
 /* The register tile under products: sums of a few rows and vectors of columns stay in registers
- * while rows of b are read as they lie. Include it after isa.h. */
+ * while rows of b are read as they lie. Include it after isa.h; with PRODUCT_PAIRS defined there are tiles of pairs of
+ * bfloat16 as well. */
 #ifndef TD_KERNELS_REAL_PRODUCT_H
 #define TD_KERNELS_REAL_PRODUCT_H
+#include "kernels/real_pair.h"
 #include "kernels/vmath.h"
 
 /* c[i·c_row + j] = alpha·Σ a[i·a_row + l·a_col]·b[l·b_row + j·b_col] + beta·c[i·c_row + j], for
@@ -20,10 +22,12 @@ enum { ROWS = 6, WIDTH = 4 };
 enum { ROWS = 6, WIDTH = 2 };
 #endif
 
+enum { LONG_SUM = 64 };
+
 /* P rows × V vectors of c, from its corner on; b_col is 1. Only `last` elements of the last vector
  * exist, or all (0). */
-static inline __attribute__((always_inline)) void tile_body(const int P, const int V,
-                                                            const product *q, size_t last) {
+static inline __attribute__((always_inline)) void tile_body(const td_term term, const int P,
+                                                            const int V, const product *q, size_t last) {
   vreal sum[ROWS][WIDTH];
   const real *a = q->a, *b = q->b;
   const size_t a_row = q->a_row, a_col = q->a_col, b_row = q->b_row;
@@ -32,6 +36,9 @@ static inline __attribute__((always_inline)) void tile_body(const int P, const i
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) sum[p][v] = (vreal){0};
   }
+  if (q->k >= LONG_SUM)  /* long enough for c's rows to arrive meanwhile */
+    for (int p = 0; p < P; p++)
+      for (int v = 0; v < V; v++) __builtin_prefetch(q->c + (size_t)p * q->c_row + v * TD_LANES, 1);
   for (size_t l = q->k; l; l--) {
     vreal bv[WIDTH];
 #pragma GCC unroll 4
@@ -42,7 +49,7 @@ static inline __attribute__((always_inline)) void tile_body(const int P, const i
     for (int p = 0; p < P; p++) {
       vreal x = td_splat(a[(size_t)p * a_row]);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; v++) sum[p][v] += x * bv[v];
+      for (int v = 0; v < V; v++) sum[p][v] = td_add_term(term, sum[p][v], x, bv[v]);
     }
     a += a_col;
     b += b_row;
@@ -66,34 +73,39 @@ static inline __attribute__((always_inline)) void tile_body(const int P, const i
 }
 
 typedef void (*tile_fn)(const product *, size_t);
-#define TILE(P, V)                                                                               \
-  static void whole_##P##_##V(const product *q, size_t last) {                                   \
+#define TILE(term, P, V)                                                                         \
+  static void whole_##term##_##P##_##V(const product *q, size_t last) {                          \
     (void)last;                                                                                  \
-    tile_body(P, V, q, 0);                                                                       \
+    tile_body(term, P, V, q, 0);                                                                 \
   }                                                                                              \
-  static void part_##P##_##V(const product *q, size_t last) { tile_body(P, V, q, last); }
-#define TILES(V) TILE(1, V) TILE(2, V) TILE(3, V) TILE(4, V) TILE(5, V) TILE(6, V)
+  static void part_##term##_##P##_##V(const product *q, size_t last) { tile_body(term, P, V, q, last); }
+#define OF_WIDTH(term, V)                                                                        \
+  TILE(term, 1, V) TILE(term, 2, V) TILE(term, 3, V) TILE(term, 4, V) TILE(term, 5, V) TILE(term, 6, V)
 #define ROW(name, V)                                                                             \
   {name##_1_##V, name##_2_##V, name##_3_##V, name##_4_##V, name##_5_##V, name##_6_##V}
-TILES(1)
-TILES(2)
 #if TD_KISA == 2
-TILES(3)
-TILES(4)
+#define OF_TERM(term) OF_WIDTH(term, 1) OF_WIDTH(term, 2) OF_WIDTH(term, 3) OF_WIDTH(term, 4)
+#define ROWS_OF(name) {ROW(name, 1), ROW(name, 2), ROW(name, 3), ROW(name, 4)}
+#else
+#define OF_TERM(term) OF_WIDTH(term, 1) OF_WIDTH(term, 2)
+#define ROWS_OF(name) {ROW(name, 1), ROW(name, 2)}
 #endif
 /* [is the last vector a part?][vectors - 1][rows - 1] */
-static const tile_fn tile_table[2][WIDTH][ROWS] = {
-#if TD_KISA == 2
-  {ROW(whole, 1), ROW(whole, 2), ROW(whole, 3), ROW(whole, 4)},
-  {ROW(part, 1), ROW(part, 2), ROW(part, 3), ROW(part, 4)},
-#else
-  {ROW(whole, 1), ROW(whole, 2)},
-  {ROW(part, 1), ROW(part, 2)},
+typedef const tile_fn tile_fns[2][WIDTH][ROWS];
+#define TILES(term)                                                                              \
+  OF_TERM(term)                                                                                  \
+  static tile_fns tiles_##term = {ROWS_OF(whole_##term), ROWS_OF(part_##term)};
+
+TILES(TD_BY_ELEMENT)
+#if TD_HAS_PAIRS && defined(PRODUCT_PAIRS)
+TILES(TD_BY_PAIR)
+#if TD_HAS_PAIRS_X86
+TILES(TD_BY_PAIR_X86)
 #endif
-};
+#endif
 
 /* The whole product, b_col = 1. */
-static void run_tiles(const product *p) {
+static inline void run_tile_fns(tile_fns *fns, const product *p) {
   size_t tiles = (p->m + ROWS - 1) / ROWS;
   product q = *p;
   for (size_t j = 0; j < p->n; j += WIDTH * TD_LANES) {
@@ -104,13 +116,33 @@ static void run_tiles(const product *p) {
       size_t i0 = p->m * t / tiles, i1 = p->m * (t + 1) / tiles;
       q.a = p->a + i0 * p->a_row;
       q.c = p->c + i0 * p->c_row + j;
-      tile_table[last > 0][v - 1][i1 - i0 - 1](&q, last);
+      (*fns)[last > 0][v - 1][i1 - i0 - 1](&q, last);
     }
   }
 }
 
+#ifdef PRODUCT_PAIRS
+static void run_term_tiles(td_term term, const product *p) {
+  (void)term;
+#if TD_HAS_PAIRS_X86
+  if (term == TD_BY_PAIR_X86) run_tile_fns(&tiles_TD_BY_PAIR_X86, p);
+  else
+#endif
+#if TD_HAS_PAIRS
+  if (term != TD_BY_ELEMENT) run_tile_fns(&tiles_TD_BY_PAIR, p);
+  else
+#endif
+    run_tile_fns(&tiles_TD_BY_ELEMENT, p);
+}
+#else
+static inline void run_tiles(const product *p) { run_tile_fns(&tiles_TD_BY_ELEMENT, p); }
+#endif
+
 #undef TILE
 #undef TILES
 #undef ROW
+#undef ROWS_OF
+#undef OF_WIDTH
+#undef OF_TERM
 
 #endif

@@ -3,12 +3,13 @@
  * the caller's affair: in a convolution the rows are pixels and the vectors output channels; in its
  * weight gradient the rows are input channels. Include it after isa.h, with TILE_PITCH defined as
  * the constant distance of two rows in x, which lets every broadcast be one load with a constant
- * displacement.
+ * displacement; and TILE_PAIRS, to have tiles of pairs of bfloat16 as well.
  *
  * Sums of one output element are always made in the same order, whatever P and V are, so the way a
  * caller cuts its work into tiles never shows in the result. */
 #ifndef TD_KERNELS_REAL_TILE_H
 #define TD_KERNELS_REAL_TILE_H
+#include "kernels/real_pair.h"
 
 typedef struct {
   real *y;             /* P rows of V vectors, rows `y_pitch` elements apart */
@@ -32,8 +33,8 @@ enum { TILE_ROWS_1 = 12, TILE_ROWS_2 = 6, TILE_ROWS_4 = 2 };
 
 /* The loops over P and V must unroll completely, the first one too: a loop that is left would index
  * the sums and so keep them in memory. */
-static inline __attribute__((always_inline)) void tile_body(const int P, const int V,
-                                                            const tile_job *j) {
+static inline __attribute__((always_inline)) void tile_body(const td_term term, const int P,
+                                                            const int V, const tile_job *j) {
   vreal sum[TILE_ROWS_1][4];
   const real *b = j->b;
   real *const y = j->y;
@@ -62,7 +63,7 @@ static inline __attribute__((always_inline)) void tile_body(const int P, const i
       for (int p = 0; p < P; p++) {
         vreal a = td_splat(x[p * TILE_PITCH]);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) sum[p][v] += a * bv[v];
+        for (int v = 0; v < V; v++) sum[p][v] = td_add_term(term, sum[p][v], a, bv[v]);
       }
       x += x_step;
       b += V * TD_LANES;
@@ -77,36 +78,58 @@ static inline __attribute__((always_inline)) void tile_body(const int P, const i
   }
 }
 
-#define TILE(P, V) static void tile_##P##_##V(const tile_job *j) { tile_body(P, V, j); }
-TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
-TILE(7, 1) TILE(8, 1) TILE(9, 1) TILE(10, 1) TILE(11, 1) TILE(12, 1)
-TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
-TILE(1, 4) TILE(2, 4)
+#define TILE(term, P, V) static void tile_##term##_##P##_##V(const tile_job *j) { tile_body(term, P, V, j); }
+#define NAME(term, P, V) tile_##term##_##P##_##V,
+#define EACH_6(X, term, V) X(term, 1, V) X(term, 2, V) X(term, 3, V) X(term, 4, V) X(term, 5, V) X(term, 6, V)
+#define TO_12(X, term, V) X(term, 7, V) X(term, 8, V) X(term, 9, V) X(term, 10, V) X(term, 11, V) X(term, 12, V)
 #if TD_KISA == 2
-TILE(13, 1) TILE(14, 1) TILE(15, 1) TILE(16, 1) TILE(17, 1) TILE(18, 1) TILE(19, 1) TILE(20, 1)
-TILE(21, 1) TILE(22, 1) TILE(23, 1) TILE(24, 1) TILE(25, 1) TILE(26, 1) TILE(27, 1) TILE(28, 1)
-TILE(7, 2) TILE(8, 2) TILE(9, 2) TILE(10, 2) TILE(11, 2) TILE(12, 2) TILE(13, 2) TILE(14, 2)
-TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
-#endif
-#undef TILE
-
-/* tile_table[V/2][P] */
-static const tile_fn tile_table[3][TILE_ROWS_1 + 1] = {
-#if TD_KISA == 2
-  {NULL,      tile_1_1,  tile_2_1,  tile_3_1,  tile_4_1,  tile_5_1,  tile_6_1,  tile_7_1,
-   tile_8_1,  tile_9_1,  tile_10_1, tile_11_1, tile_12_1, tile_13_1, tile_14_1, tile_15_1,
-   tile_16_1, tile_17_1, tile_18_1, tile_19_1, tile_20_1, tile_21_1, tile_22_1, tile_23_1,
-   tile_24_1, tile_25_1, tile_26_1, tile_27_1, tile_28_1},
-  {NULL,      tile_1_2,  tile_2_2,  tile_3_2,  tile_4_2,  tile_5_2,  tile_6_2,  tile_7_2,
-   tile_8_2,  tile_9_2,  tile_10_2, tile_11_2, tile_12_2, tile_13_2, tile_14_2},
-  {NULL, tile_1_4, tile_2_4, tile_3_4, tile_4_4, tile_5_4, tile_6_4},
+#define EACH_1(X, term) EACH_6(X, term, 1) TO_12(X, term, 1) X(term, 13, 1) X(term, 14, 1) X(term, 15, 1)            \
+  X(term, 16, 1) X(term, 17, 1) X(term, 18, 1) X(term, 19, 1) X(term, 20, 1) X(term, 21, 1) X(term, 22, 1)          \
+  X(term, 23, 1) X(term, 24, 1) X(term, 25, 1) X(term, 26, 1) X(term, 27, 1) X(term, 28, 1)
+#define EACH_2(X, term) EACH_6(X, term, 2) TO_12(X, term, 2) X(term, 13, 2) X(term, 14, 2)
+#define EACH_4(X, term) EACH_6(X, term, 4)
 #else
-  {NULL, tile_1_1, tile_2_1, tile_3_1, tile_4_1, tile_5_1, tile_6_1,
-   tile_7_1, tile_8_1, tile_9_1, tile_10_1, tile_11_1, tile_12_1},
-  {NULL, tile_1_2, tile_2_2, tile_3_2, tile_4_2, tile_5_2, tile_6_2},
-  {NULL, tile_1_4, tile_2_4},
+#define EACH_1(X, term) EACH_6(X, term, 1) TO_12(X, term, 1)
+#define EACH_2(X, term) EACH_6(X, term, 2)
+#define EACH_4(X, term) X(term, 1, 4) X(term, 2, 4)
 #endif
-};
+/* tiles of a term: [V/2][P] */
+typedef const tile_fn tile_fns[3][TILE_ROWS_1 + 1];
+#define TILES(term)                                                  \
+  EACH_1(TILE, term) EACH_2(TILE, term) EACH_4(TILE, term)           \
+  static tile_fns tiles_##term = {                                   \
+    {NULL, EACH_1(NAME, term)}, {NULL, EACH_2(NAME, term)}, {NULL, EACH_4(NAME, term)}};
+
+TILES(TD_BY_ELEMENT)
+#define tile_table tiles_TD_BY_ELEMENT
+#if TD_HAS_PAIRS && defined(TILE_PAIRS)
+TILES(TD_BY_PAIR)
+#if TD_HAS_PAIRS_X86
+TILES(TD_BY_PAIR_X86)
+#endif
+#endif
+
+#ifdef TILE_PAIRS
+static inline tile_fns *tiles_of(td_term term) {
+#if TD_HAS_PAIRS_X86
+  if (term == TD_BY_PAIR_X86) return &tiles_TD_BY_PAIR_X86;
+#endif
+#if TD_HAS_PAIRS
+  if (term != TD_BY_ELEMENT) return &tiles_TD_BY_PAIR;
+#endif
+  (void)term;
+  return &tiles_TD_BY_ELEMENT;
+}
+#endif
+
+#undef TILE
+#undef NAME
+#undef EACH_6
+#undef TO_12
+#undef EACH_1
+#undef EACH_2
+#undef EACH_4
+#undef TILES
 
 static inline size_t tile_rows(size_t v) {
   return v == 1 ? TILE_ROWS_1 : v == 2 ? TILE_ROWS_2 : TILE_ROWS_4;

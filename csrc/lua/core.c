@@ -227,12 +227,13 @@ static int core_threads(lua_State *L) {
 
 /* precision(mode?) → mode */
 static int core_precision(lua_State *L) {
-  static const char *const modes[] = {[TD_FAST] = "fast", [TD_STRICT] = "strict", NULL};
+  static const char *const modes[] = {[TD_FAST] = "fast", [TD_STRICT] = "strict",
+                                      [TD_BFLOAT16] = "bfloat16", NULL};
   if (!lua_isnoneornil(L, 1)) {
     const char *mode = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : NULL;
     int i = 0;
     while (modes[i] && (!mode || strcmp(modes[i], mode) != 0)) i++;
-    if (!modes[i]) tdl_error(L, "precision: %s, expected \"fast\" or \"strict\"", tdl_describe(L, 1));
+    if (!modes[i]) tdl_error(L, "precision: %s, expected \"fast\", \"strict\" or \"bfloat16\"", tdl_describe(L, 1));
     td_k_precision = (td_precision)i;
   }
   lua_pushstring(L, modes[td_k_precision]);

@@ -62,6 +62,20 @@ for _, dtype in ipairs {"float32", "float64"} do
   case(named "conv2d_weight_grad", function()
     return images:conv2d_weight_grad(dy, {padding = 1, kernel_height = 3, kernel_width = 3})
   end)
+  local function rounded(f)
+    return function()
+      tide.precision "bfloat16"
+      local y = f()
+      tide.precision "fast"
+      return y
+    end
+  end
+  case(named "bfloat16 conv2d", rounded(function() return images:conv2d(weight, {padding = 1}) end))
+  case(named "bfloat16 conv2d_weight_grad", rounded(function()
+    return images:conv2d_weight_grad(dy, {padding = 1, kernel_height = 3, kernel_width = 3})
+  end))
+  case(named "bfloat16 matmul", rounded(function() return x:matmul(y:t()) end))
+  case(named "matmul of long sums", function() return randn(70, 1500):t():matmul(randn(70, 130)) end)
   case(named "max_pool2d", function() return images:max_pool2d(2) end)
   case(named "avg_pool2d", function() return images:avg_pool2d(3, {stride = 2, padding = 1}) end)
   case(named "upsample_bilinear", function() return images:upsample_bilinear({40, 50}) end)
