@@ -181,13 +181,14 @@ describe("precision", function()
     assert.are.equal("strict", tide.precision "strict")
     assert.are.equal("strict", tide.precision())
     assert.are.equal("fast", tide.precision "fast")
-    assert.fails_here(function() tide.precision "exact" end, "precision", "\"exact\"", "\"fast\", \"strict\" or \"bfloat16\"")
+    assert.fails_here(function() tide.precision "exact" end, "precision", "\"exact\"",
+      "\"fast\", \"strict\" or \"bfloat16\"")
     assert.fails_here(function() tide.precision(3) end, "precision", "3")
   end)
 end)
 
--- Operands rounded to eight bits (Veltkamp's splitting), and sums in double precision, against what every instruction set
--- makes of them. The tolerance is that of sums in float32.
+-- Operands rounded to eight bits (Veltkamp's splitting), and sums in double precision, against what every
+-- instruction set makes of them. The tolerance is that of sums in float32.
 describe("precision bfloat16", function()
   local body = [[
     local tide = require "tide"

@@ -117,7 +117,8 @@ static void run_rows(const gemm *e, real *packed, size_t i0, size_t rows, size_t
 static void run_blocks(void *ctx, size_t begin, size_t end) {
   const gemm *e = ctx;
   real few[ROWS * PITCH];
-  real *mine = e->owner == td_thread_index() ? e->b + e->panels * PANEL * GEMM_CHUNK : td_scratch(PACKED_A * sizeof(real));
+  bool owner = e->owner == td_thread_index();
+  real *mine = owner ? e->b + e->panels * PANEL * GEMM_CHUNK : td_scratch(PACKED_A * sizeof(real));
   size_t step = mine ? MAX_ROWS : ROWS;
   for (size_t item = begin; item < end; item++) {
     size_t row = item / e->column_blocks, column = item % e->column_blocks;

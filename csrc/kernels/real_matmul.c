@@ -13,8 +13,9 @@
 #include "kernels/real_gemm.h"
 
 enum {
-  SMALL_WORK = 32 * 32 * 32,  /* multiplications up to which OpenBLAS costs too much */
-  FLAT = 24,                  /* rows of c that do not pay for packing op(b) */
+  SMALL_WORK = 32 * 32 * 32,  /* multiplications up to which packing costs too much */
+  FLAT = 24,                  /* rows of c that do not pay for packing op(b), */
+  NEAR_BYTES = 40 << 10,      /* and op(b) that is as near unpacked */
   THIN = 4,                   /* rows or columns of c up to which reading is all that counts */
   SHORT = 4,                  /* sums of fewer terms are not worth a turn of the result */
   THIN_STEPS = 16,            /* rows of op(b) that a thin product reads side by side */
@@ -228,8 +229,9 @@ static way choose_way(const product *p) {
     if (p->k >= 2 * TD_LANES) return BY_DOTS;
   }
   if (p->m <= THIN && p->b_col != 1 && p->k >= 2 * TD_LANES) return BY_DOTS;
-  if (p->m <= THIN || work <= SMALL_WORK || (p->m <= FLAT && p->b_col == 1 && td_term_now() == TD_BY_ELEMENT))
-    return BY_TILES;
+  if (p->m <= THIN || work <= SMALL_WORK) return BY_TILES;
+  bool near = p->m <= FLAT || p->k * p->n * sizeof(real) <= NEAR_BYTES;
+  if (p->b_col == 1 && near && td_term_now() == TD_BY_ELEMENT) return BY_TILES;
   return BY_GEMM;
 }
 

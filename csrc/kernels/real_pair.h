@@ -1,7 +1,7 @@
 /* Products of numbers rounded to bfloat16, the upper half of a float: an element of an operand then holds a pair of
- * them, the even one below, and a multiply-add of two such elements adds both products in float32. Processors
- * with AVX512-BF16 have an instruction for it; the others take the halves apart. The two differ in how the sum of a pair is
- * rounded and in subnormal numbers, which the instruction takes for zero. */
+ * them, the even one below, and a multiply-add of two such elements adds both products in float32.
+ * Processors with AVX512-BF16 have an instruction for it; the others take the halves apart. The two differ in how the
+ * sum of a pair is rounded and in subnormal numbers, which the instruction takes for zero. */
 #ifndef TD_KERNELS_REAL_PAIR_H
 #define TD_KERNELS_REAL_PAIR_H
 #include "base/cpu.h"

@@ -3834,7 +3834,7 @@ function tide.memory(what) end
 ---@return integer
 function tide.threads(n) end
 
----"fast" or "strict", the mode as it is now; with a mode, sets it. "fast", the default, lets 3×3 convolutions of stride 1 and their gradients use Winograd's filtering where that is quicker, which rounds a little more: about 2e-6 of the largest element instead of 1e-6 in float32. "strict" always sums the products that define a convolution.
+---"fast", "strict" or "bfloat16", the mode as it is now; with a mode, sets it. "fast", the default, lets 3×3 convolutions of stride 1 and their gradients use Winograd's filtering where that is quicker, which rounds a little more: about 2e-6 of the largest element instead of 1e-6 in float32. "strict" always sums the products that define a convolution. "bfloat16" rounds the float32 operands of convolutions, of their gradients and of products of more than 32³ multiplications to bfloat16 (eight bits, ties to even, a relative error of 2^-9 each) and sums in float32, by the processor's instruction for that (AVX512-BF16) where there is one: results then differ from those elsewhere by the rounding of float32 sums, and subnormal operands count as 0. Depthwise and thin products, attention and float64 stay as they are.
 ---@param mode? string
 ---@return string
 function tide.precision(mode) end
