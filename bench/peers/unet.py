@@ -2,8 +2,8 @@
 32×32 images.
 
 Cases: train, one training step at batch 32 (noise, prediction, mean square error, backward, Adam); infer, the
-prediction for one image without gradients; sample, the gradient of a metric of a 20-step DDIM sample with respect to
-the initial noise, batch 4, the weights fixed.
+prediction for one image without gradients; sample, the gradient of a metric of a DDIM sample of --steps with respect
+to the initial noise, batch 4, the weights fixed.
 --layout nchw or channels_last; --memory full, or checkpoint to recompute each network call of `sample`.
 --prepare DIR writes the network as a diffusers folder, from which both sides read it.
 """
@@ -11,7 +11,7 @@ import os
 
 from side import difference, measure, options, report, torch_with
 
-args = options(__doc__, layout="nchw", memory="full", prepare="")
+args = options(__doc__, layout="nchw", memory="full", prepare="", steps=20)
 torch = torch_with(args.threads)
 from diffusers import UNet2DModel  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 memory_format = torch.channels_last if args.layout == "channels_last" else torch.contiguous_format
-STEPS, TRAINED = 20, 1000
+TRAINED = 1000
 
 
 def prepare(folder):
@@ -75,7 +75,7 @@ def infer(model):
 def sample(model):
     model.requires_grad_(False)
     bar = alphas_bar()
-    times = list(range(TRAINED - TRAINED // STEPS, -1, -TRAINED // STEPS))
+    times = list(range(TRAINED - TRAINED // args.steps, -1, -TRAINED // args.steps))
     start = torch.randn(4, 3, 32, 32).contiguous(memory_format=memory_format)
 
     def predict(x, t):
