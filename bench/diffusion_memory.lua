@@ -88,7 +88,7 @@ for _, side in ipairs(sides) do
       io.stdout:flush()
     end
   end
-  axes:line(xs, ys, {label = side.name, marker = "circle"})
+  axes:line(xs, ys, {label = side.name, marker = "o"})
 end
 assert(figure:save(o.out))
 os.execute(("rm -r '%s'"):format(exchange))
