@@ -4,7 +4,7 @@
 
 local core = require "tide.core"
 
-local least = 32e6  -- bytes of garbage that are not worth a collection
+local least = 2e6  -- bytes of garbage that are not worth a collection
 
 --- A function to be called after each evaluation.
 return function()
