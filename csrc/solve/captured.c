@@ -235,6 +235,7 @@ static td_status make_pair(capture *c, struct td_field_programs *p, const td_sto
   in[0] = c->w, in[1] = c->t, in[2] = c->y;
   p->recomputes = p->block_bytes > p->keep_most;
   if (p->recomputes) {
+    td_program_release(p->backward);
     p->backward = td_program_new(&c->trace, 0, c->trace.count, in, 3, out, nout);
     td_free(p->offset, (p->nkept + 1) * sizeof *p->offset);
     p->offset = NULL;
@@ -243,13 +244,14 @@ static td_status make_pair(capture *c, struct td_field_programs *p, const td_sto
     p->block_bytes = (c->y->storage->bytes + 63) & ~(size_t)63;
     return p->backward ? TD_OK : td_last_status();
   }
-  p->backward = td_program_new(&c->trace, c->forward, c->trace.count - c->forward, in, (int)(3 + kept->count), out, nout);
+  if (!p->backward)
+    p->backward = td_program_new(&c->trace, c->forward, c->trace.count - c->forward, in, (int)(3 + kept->count), out, nout);
   in[2] = c->dy;
   p->forward = td_program_new(&c->trace, 0, c->forward, (td_tensor *[]){c->t, c->y}, 2, in + 2, (int)(1 + kept->count));
   return p->backward && p->forward ? TD_OK : td_last_status();
 }
 
-/* Drops from the list what a first plan of the reverse pass does not read. */
+/* Drops from the list what a first plan of the reverse pass does not read; when it reads all, that is the plan. */
 static td_status keep_what_is_read(capture *c, struct td_field_programs *p, td_storage_list *kept, td_tensor **list) {
   td_tensor **in = list, **out = list + kept->count + 4;
   int nout = list_results(c, p, out);
@@ -263,9 +265,10 @@ static td_status keep_what_is_read(capture *c, struct td_field_programs *p, td_s
   size_t n = 0;
   for (size_t i = 0; i < kept->count; i++)
     if (td_program_reads(first, (int)(3 + i))) kept->item[n++] = kept->item[i];
-  kept->count = n;
   p->keeps_y = td_program_reads(first, 2);
-  td_program_release(first);
+  if (n == kept->count) p->backward = first;
+  else td_program_release(first);
+  kept->count = n;
   return TD_OK;
 }
 

@@ -56,7 +56,7 @@ static void writer_free(writer *w, bool back) {
 static void write_inputs(writer *w) {
   td_joined *j = &w->to->list;
   int stages = w->step->stages, count = stages * (stages - 1) / 2, a = td_joined_new(j, count, 0);
-  if (!j->failed) memcpy(j->number + a, w->step->a, (size_t)count * sizeof(double));
+  if (count && !j->failed) memcpy(j->number + a, w->step->a, (size_t)count * sizeof(double));
   w->to->y = td_joined_new(j, w->n, 0);
   w->to->h = td_joined_new(j, 1, 0);
   w->to->t = td_joined_new(j, stages, 0);
@@ -314,9 +314,9 @@ static void take(const td_joined_step *list, size_t first, double *to, size_t n)
 }
 
 static td_status captured_stages(td_field *f, const td_field_stages *step, bool *done) {
-  td_joined_step *list;
+  td_joined_step *list = NULL;
   size_t n = f->numel;
-  td_status s = list_for(f, step, false, &list);
+  td_status s = step->stages > 1 ? list_for(f, step, false, &list) : TD_OK;  /* one stage: nothing is left to do */
   *done = !s && list;
   if (s || !list) return s;
   if (td_program_poll && (s = td_program_poll())) return s;
