@@ -10,7 +10,8 @@
 #include "kernels/vmath.h"
 
 enum {
-  SUMS = 12,              /* sums in registers: SUMS / results pixels of a tile */
+  SUMS = TD_KISA == 2 ? 24 : 12,  /* sums in registers */
+  MOST_PIXELS = 12,               /* of a tile; more would often go beyond a row's end */
   MIN_TASK = 1 << 16      /* multiplications below which a thread is not worth waking */
 };
 
@@ -29,7 +30,7 @@ typedef struct {
 
 /* A tap as a tile sees it. */
 typedef struct {
-  const real *pixel[SUMS];
+  const real *pixel[MOST_PIXELS];
   const real *w;          /* out_c rows of depth */
 } tap;
 
@@ -57,7 +58,7 @@ static inline real fold(vreal v) {
   static void tile_##R(const tap *t, size_t taps, size_t c, size_t depth, real *to) {             \
     vreal sum[R][P];                                                                              \
     _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) {                                         \
-      _Pragma("GCC unroll 12") for (int p = 0; p < P; p++) sum[r][p] = (vreal){0};                \
+      _Pragma("GCC unroll 24") for (int p = 0; p < P; p++) sum[r][p] = (vreal){0};                \
     }                                                                                             \
     size_t full = c / TD_LANES * TD_LANES;                                                        \
     for (; taps; taps--, t++) {                                                                   \
@@ -65,26 +66,26 @@ static inline real fold(vreal v) {
         vreal w[R];                                                                               \
         _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)                                       \
           w[r] = td_load(t->w + (size_t)r * depth + i);                                           \
-        _Pragma("GCC unroll 12") for (int p = 0; p < P; p++) {                                    \
+        _Pragma("GCC unroll 24") for (int p = 0; p < P; p++) {                                    \
           vreal x = td_load(t->pixel[p] + i);                                                     \
           _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) sum[r][p] += x * w[r];              \
         }                                                                                         \
       }                                                                                           \
       if (full == c) continue;                                                                    \
-      _Pragma("GCC unroll 12") for (int p = 0; p < P; p++) {                                      \
+      _Pragma("GCC unroll 24") for (int p = 0; p < P; p++) {                                      \
         vreal x = td_load_part(t->pixel[p] + full, c - full);                                     \
         _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)                                       \
           sum[r][p] += x * td_load(t->w + (size_t)r * depth + full);                              \
       }                                                                                           \
     }                                                                                             \
-    _Pragma("GCC unroll 12") for (int p = 0; p < P; p++) {                                        \
+    _Pragma("GCC unroll 24") for (int p = 0; p < P; p++) {                                        \
       _Pragma("GCC unroll 4") for (int r = 0; r < R; r++) to[p * R + r] = fold(sum[r][p]);        \
     }                                                                                             \
   }
-TILE(1, 12)
-TILE(2, 6)
-TILE(3, 4)
-TILE(4, 3)
+TILE(1, MOST_PIXELS)
+TILE(2, SUMS / 2)
+TILE(3, SUMS / 3)
+TILE(4, SUMS / 4)
 #undef TILE
 static void (*const tile_table[CONV_FEW])(const tap *, size_t, size_t, size_t, real *) = {
   tile_1, tile_2, tile_3, tile_4};
@@ -181,7 +182,7 @@ static bool correlate(plan *p, const td_conv *g, const real *w) {
     p->out_step[i] = p->transposed ? g->stride[i] : 1;
   }
   p->depth = conv_round_up(p->in_c, TD_LANES);
-  p->pixels = SUMS / p->out_c;
+  p->pixels = conv_min(MOST_PIXELS, SUMS / p->out_c);
   p->zeros = td_scratch((p->depth + g->kh * g->kw * p->out_c * p->depth) * sizeof(real));
   if (!p->zeros) return false;
   p->w = p->zeros + p->depth;
