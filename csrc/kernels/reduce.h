@@ -78,7 +78,11 @@ TD_INLINE td_num td_fold_lanes(td_fold op, td_vnum v) {
 TD_INLINE td_num td_fold_block_op(td_fold op, const td_num *x, size_t n) {
   td_num total = td_fold_first(op);
   size_t i = 0;
-  if (n >= TD_LANES) {
+  if (n >= TD_LANES && n < 8 * TD_LANES) {  /* one of the eight is enough: the others would stay neutral */
+    td_vnum a = td_fold_first(op) - (td_vnum){0};
+    for (; i + TD_LANES <= n; i += TD_LANES) a = td_fold_vjoin(op, a, td_fold_vterm(op, x + i));
+    total = td_fold_lanes(op, a);
+  } else if (n >= TD_LANES) {
     td_vnum a[8];
     for (int k = 0; k < 8; k++) a[k] = td_fold_first(op) - (td_vnum){0};
     for (; i + 8 * TD_LANES <= n; i += 8 * TD_LANES) {
