@@ -128,3 +128,42 @@ describe("jac_sparsity", function()
     assert.fails_here(with(tide.zeros(3, 3)), "marks nothing")
   end)
 end)
+
+describe("preconditioner", function()
+  local m = 700
+  local stiffness = tide.linspace(1, 1e5, m, "float64")
+  local function f(t, u) return -(u * stiffness) + u:flip(1) * 0.5 + t:cos() end
+  local u0 = tide.ones(m, "float64")
+
+  it("saves GMRES its products, for the same solution", function()
+    for _, method in ipairs {"kvaerno4", "bdf"} do
+      local calls = 0
+      local function products(preconditioner)
+        local vjps = 0
+        local counted = function(t, u)
+          if tide.is_grad_enabled() then vjps = vjps + 1 end
+          return f(t, u)
+        end
+        local sol = ode.solve(counted, u0, {0, 1}, {method = method, rtol = 1e-6, atol = 1e-8, capture = false,
+          preconditioner = preconditioner})
+        return sol.last, vjps
+      end
+      local plain, many = products()
+      local last, few = products(function(r, t, y, shift)
+        calls = calls + 1
+        assert.are.same({m}, y.shape)
+        assert.is_true(type(t) == "number" and shift > 0)
+        return r / (stiffness + shift)
+      end)
+      assert.close(last, plain, 1e-6)
+      assert.is_true(calls > 0 and few < many / 2, ("%s: %d evaluations instead of %d"):format(method, few, many))
+    end
+  end)
+
+  it("has to be a function that gives something like the state", function()
+    assert.fails_here(function() ode.solve(f, u0, {0, 1}, {method = "bdf", preconditioner = 3}) end,
+      "preconditioner is a number, expected a function")
+    assert.fails_here(function() ode.solve(f, u0, {0, 1}, {method = "bdf", preconditioner = function() return 3 end}) end,
+      "the preconditioner gave the number 3")
+  end)
+end)

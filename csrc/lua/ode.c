@@ -386,6 +386,10 @@ static int core_ode_solve(lua_State *L) {
   lua_getfield(L, 4, "mass");
   r->o.mass = td_tensor_retain(tdl_test(L, -1));
   lua_pop(L, 1);
+  if (tdl_ode_read_preconditioner(L, r->f, r)) {
+    td_ode_recorded_free(r);
+    tdl_raise(L);
+  }
   size_t starts, columns;
   const double *start = tdl_ode_array(L, 4, "pattern_start", &starts);
   const double *column = tdl_ode_array(L, 4, "pattern_column", &columns);

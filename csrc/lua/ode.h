@@ -39,6 +39,8 @@ void tdl_ode_forget_arrays(td_ode_options *o);
 td_status tdl_ode_read_events(lua_State *L, tdl_form form, const td_tensor *y0, td_event **events, size_t *count);
 /* The option second of the table at index 4, a function; nothing when there is none. */
 td_status tdl_ode_read_second(lua_State *L, td_ode_second *second);
+/* The option preconditioner of the table at index 4, a function, into r->o. */
+td_status tdl_ode_read_preconditioner(lua_State *L, const td_field *f, td_ode_recorded *r);
 /* Status, statistics and the grid, as a table. */
 void tdl_ode_push_result(lua_State *L, const td_ode_solution *s);
 void tdl_open_ode_batch(lua_State *L);

@@ -162,6 +162,7 @@ void td_ode_recorded_free(void *recorded) {
   td_tensor_release(r->o.semilinear);
   td_tensor_release(r->o.mass);
   td_pattern_free(r->o.pattern);
+  if (r->precondition_free) r->precondition_free(r->o.precondition_data);
   for (int i = 0; i < 2; i++) td_tensor_release(r->tolerances[i]);
   for (size_t i = 0; i < r->nevents; i++) {
     td_field_free(r->events[i].value);

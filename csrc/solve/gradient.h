@@ -40,6 +40,7 @@ typedef struct {
   size_t nevents;
   bool nodes;                 /* the saved values are those of all steps: ts are the nodes of the grid */
   td_ode_second second;       /* or nothing */
+  void (*precondition_free)(void *data);  /* gives o.precondition_data back; or NULL */
   uint32_t *versions;         /* of f's externals, and of ys at the end */
   size_t nversions;
   uint64_t *nfe_backward;     /* shared with the result's statistics: evaluations of the reverse pass, and steps made */

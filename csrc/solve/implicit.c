@@ -27,13 +27,13 @@ td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t
   bool dense = !banded && (need != TD_NEEDS_SOLUTIONS || side <= TD_DENSE_MOST || s->o->mass);
   if (!dense && !banded) side = n;
   size_t matrix = banded ? side * td_band_width(pattern) + (whole ? side * side : 0) : 2 * side * side;
-  size_t values = pattern ? pattern->count : 0, squares = values + (dense || banded ? matrix : (DIRECTIONS + 2) * n);
+  size_t values = pattern ? pattern->count : 0, squares = values + (dense || banded ? matrix : (DIRECTIONS + 3) * n);
   *m = (td_implicit){.n = n, .side = side, .pattern = pattern, .banded = banded,
                      .exact = s->o->keep || s->o->blocks > 1};
   if ((dense || whole) && side > 8000)
     return td_fail(TD_EARG, "%s: method \"%s\" factors a dense %zu×%zu Jacobian, too large; use kvaerno4, bdf or an explicit "
                    "method, or give jac_sparsity", s->f->who, s->method->name, n, n);
-  m->block_bytes = (4 * n + squares + vectors * n + more) * d + n * sizeof *m->pivot + 3 * s->bytes + 17 * 64;
+  m->block_bytes = (4 * n + squares + vectors * n + more) * d + n * sizeof *m->pivot + 3 * s->bytes + 18 * 64;
   char *p = m->block = td_alloc(m->block_bytes);
   if (!p) return td_last_status();
   memset(p, 0, m->block_bytes);
@@ -46,6 +46,7 @@ td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t
   else {
     m->at = (double *)cut(&p, n * d);
     m->basis = (double *)cut(&p, (DIRECTIONS + 1) * n * d);
+    m->room = (double *)cut(&p, n * d);
   }
   m->pivot = (size_t *)cut(&p, n * sizeof *m->pivot);
   m->state = cut(&p, s->bytes);
@@ -403,6 +404,19 @@ static td_status product(td_implicit *m, td_stepper *s, bool transposed, const d
   return status;
 }
 
+/* out = P v, P near the inverse of the matrix, or v itself without one; there is none for the transpose. */
+static td_status precondition(td_implicit *m, td_stepper *s, bool transposed, const double *v, double *out) {
+  if (transposed || !s->o->precondition) {
+    memcpy(out, v, m->n * sizeof *out);
+    return TD_OK;
+  }
+  td_implicit_narrow(s, m->at, m->state);
+  td_implicit_narrow(s, v, m->unit);
+  td_status status = s->o->precondition(s->o->precondition_data, m->at_time, m->shift, m->state, m->unit);
+  if (!status) td_implicit_widen(s, m->unit, out);
+  return status;
+}
+
 /* Up to DIRECTIONS steps from the residual r of norm beta, in basis[0]·beta; x += what they find. *left: the residual. */
 static td_status cycle(td_implicit *m, td_stepper *s, bool transposed, double beta, double target, double *x,
                        double *left) {
@@ -411,7 +425,8 @@ static td_status cycle(td_implicit *m, td_stepper *s, bool transposed, double be
   int k = 0;
   for (; k < DIRECTIONS && fabs(g[k]) > target; k++) {
     double *w = m->basis + (size_t)(k + 1) * n;
-    td_status status = product(m, s, transposed, m->basis + (size_t)k * n, w);
+    td_status status = precondition(m, s, transposed, m->basis + (size_t)k * n, m->room);
+    if (!status) status = product(m, s, transposed, m->room, w);
     if (status) return status;
     for (int i = 0; i <= k; i++) {
       h[k][i] = dot(n, w, m->basis + (size_t)i * n);
@@ -435,13 +450,17 @@ static td_status cycle(td_implicit *m, td_stepper *s, bool transposed, double be
       break;
     }
   }
+  *left = fabs(g[k]);
+  double *sum = m->basis + (size_t)k * n;  /* no longer needed */
+  memset(sum, 0, n * sizeof *sum);
   for (int i = k - 1; i >= 0; i--) {
     for (int j = i + 1; j < k; j++) g[i] -= h[j][i] * g[j];
     g[i] = h[i][i] != 0 ? g[i] / h[i][i] : 0;
-    add(n, x, g[i], m->basis + (size_t)i * n);
+    add(n, sum, g[i], m->basis + (size_t)i * n);
   }
-  *left = fabs(g[k]);
-  return TD_OK;
+  td_status status = precondition(m, s, transposed, sum, m->room);
+  add(n, x, 1, m->room);
+  return status;
 }
 
 td_status td_implicit_solve(td_implicit *m, td_stepper *s, bool transposed, double residual, double *x) {

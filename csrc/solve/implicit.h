@@ -14,7 +14,7 @@ typedef struct {
   bool banded;           /* its places are in `values`, without a matrix, and its factors in a band */
   double *values, *whole;     /* whole: n×n, for fields with a Jacobian of their own */
   double *at, at_time;   /* then: where; solutions come from GMRES */
-  double *basis;
+  double *basis, *room;
   double *lu;            /* of shift·M − jacobian, M the mass matrix or I */
   size_t *pivot;
   bool have_jacobian;

@@ -69,6 +69,9 @@ typedef struct td_ode_options {
   td_tensor *semilinear;                  /* the linear part for exponential methods, float64 and contiguous; or NULL */
   td_tensor *mass;                        /* M of M y' = f, likewise: n×n, or the n numbers of a diagonal; or NULL */
   struct td_pattern *pattern;             /* of ∂f/∂y, see band.h; NULL: not known */
+  /* x becomes nearly (shift·I − ∂f/∂y)⁻¹ x at (t, y), arrays of the state's type, for GMRES; NULL: none */
+  td_status (*precondition)(void *data, double t, double shift, const void *y, void *x);
+  void *precondition_data;
   double coupling;                        /* likewise; 0: its own */
   int max_order, max_iters;               /* of families that choose; 0: their own */
 } td_ode_options;

@@ -89,6 +89,8 @@ jac: function? | jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Ros
   method takes them apart
 jac_sparsity: tensor|table? | where ∂f/∂y may differ from zero: a matrix of marks, or {lower = l, upper = u}, a band; then
   few reverse passes find it and its factors stay in a band. Nothing outside may depend
+preconditioner: function? | preconditioner(r, t, y, shift) → nearly the solution x of shift·x − ∂f/∂y x = r, for GMRES in
+  diagonally implicit methods and bdf beyond 600 elements
 mass: tensor|table? | M of M y' = f, a matrix or the numbers of a diagonal, constant; rows may be zero (algebraic
   equations, which y0 has to satisfy); for Rosenbrock methods, Radau, Gauss and bdf
 base: string = "tsit5" | of mccallum_foster, any explicit method
@@ -189,7 +191,10 @@ rtol: number = 1e-3 | relative tolerance
 atol: number = 1e-6 | absolute tolerance
 first_step: number? | chosen by default
 max_step: number? | no bound by default
-jac: function? | see ode.solve]],
+jac: function? | see ode.solve
+jac_sparsity: tensor|table? | see ode.solve
+lband: integer? | with uband: the Jacobian is a band of so many diagonals below the main one
+uband: integer? | and above]],
       returns = "A table with t, y (components × times), sol, t_events and y_events (a list for each event), nfev, "
         .. "njev, nlu, status (0; 1: a terminal event; -1: failed), message, success.",
       example = "ode.solve_ivp(function(t, y) return {-y[1]} end, {0, 1}, {1}).success --> true"},

@@ -2625,6 +2625,7 @@ function EMA:load_state_dict(state) end
 ---@field keep? number bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again; default 2^28
 ---@field jac? function jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by default from the tape, or from dual numbers when f is on plain numbers; of the implicit half where f has two and the method takes them apart
 ---@field jac_sparsity? tide.Tensor|table where ∂f/∂y may differ from zero: a matrix of marks, or {lower = l, upper = u}, a band; then few reverse passes find it and its factors stay in a band. Nothing outside may depend
+---@field preconditioner? function preconditioner(r, t, y, shift) → nearly the solution x of shift·x − ∂f/∂y x = r, for GMRES in diagonally implicit methods and bdf beyond 600 elements
 ---@field mass? tide.Tensor|table M of M y' = f, a matrix or the numbers of a diagonal, constant; rows may be zero (algebraic equations, which y0 has to satisfy); for Rosenbrock methods, Radau, Gauss and bdf
 ---@field base? string of mccallum_foster, any explicit method; default "tsit5"
 ---@field linear? tide.Tensor the stiff linear part L of f, for exponential methods: as many numbers as the state has (a diagonal), or a square matrix for the state or for its last dim; f is the whole right-hand side, L counts as a constant
@@ -2774,6 +2775,9 @@ function tide.ode.odeint_event(f, y0, t0, opts) end
 ---@field first_step? number chosen by default
 ---@field max_step? number no bound by default
 ---@field jac? function see ode.solve
+---@field jac_sparsity? tide.Tensor|table see ode.solve
+---@field lband? integer with uband: the Jacobian is a band of so many diagonals below the main one
+---@field uband? integer and above
 
 ---SciPy's solve_ivp: fun(t, y, …args) from t_span[1] to t_span[2], with its method names (RK45, RK23, DOP853, Radau, BDF), step control and default tolerances.
 ---@param fun function

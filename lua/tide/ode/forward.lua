@@ -131,6 +131,7 @@ function M.lifted_request(request, state, n, blocks)
   local out = {}
   for k, v in pairs(request) do out[k] = v end
   out.grad, out.params, out.jacobian, out.halves, out.second = "discrete", nil, nil, out.halves and {}, nil
+  if blocks ~= 0 then out.preconditioner = nil end
   if blocks > 0 then out.norm_count, out.blocks = request.norm_count or n, blocks end
   for _, name in ipairs {"rtols", "atols"} do
     if out[name] then out[name] = repeated(out[name], math.max(1, blocks)) end

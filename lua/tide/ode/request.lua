@@ -24,7 +24,7 @@ M.defaults = {
   event = options.none, events = options.none, event_points = 10,
   grad = "discrete", max_tangents = 200, checkpoints = 0, memory = 2 ^ 30, params = options.none,
   capture = "auto", keep = 2 ^ 28, jac = options.none, max_order = 0, max_iters = 0, throw = true,
-  batch = false, jac_sparsity = options.none, mass = options.none, base = options.none, coupling = 0.999, linear = options.none,
+  batch = false, jac_sparsity = options.none, preconditioner = options.none, mass = options.none, base = options.none, coupling = 0.999, linear = options.none,
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
   adjoint_norm = "seminorm",
 }
@@ -331,6 +331,11 @@ function M.of(o, f, y0, state, times)
   request.max_tangents, request.family = o.max_tangents, M.methods[request.method].family
   request.mass = mass_of(o.mass, state, request.grad)
   set_pattern(request, o.jac_sparsity, state)
+  if o.preconditioner ~= nil and (type(o.preconditioner) ~= "function" or state.form or state.sizes) then
+    raise("ode.solve: preconditioner is a %s, expected a function (r, t, y, shift) → x for a state that is a tensor",
+      type(o.preconditioner))
+  end
+  request.preconditioner = o.preconditioner
   request.params, request.form = o.params, state.form or "tensors"
   request.slots = o.checkpoints
   request.budget = (o.checkpoints > 0 or o.dense or o.grad == "full") and 0 or o.memory
