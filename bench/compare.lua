@@ -63,8 +63,11 @@ local comparisons = {
   {name = "unet", needs = {"torch", "diffusers", "safetensors"}, script = "unet", folder = true, cases = {
     {name = "train", bound = 1e-4, tide = {""}, peers = layouts("unet", "", "diffusers"), slow = true},
     {name = "infer", bound = 1e-4, tide = {""}, peers = layouts("unet", "", "diffusers"), repeats = 11},
-    {name = "sample", bound = 1e-4, tide = {""}, peers = joined(layouts("unet", "--memory full", "diffusers"),
-      {torch("unet", "--memory checkpoint --layout nchw", "diffusers, checkpointed")}), slow = true},
+    {name = "sample", bound = 1e-4, tide = {"--grad discrete"}, slow = true,
+      peers = joined(layouts("unet", "--memory full", "diffusers"),
+        {torch("unet", "--memory checkpoint --layout nchw", "diffusers, checkpointed")})},
+    {name = "sample", bound = 1e-4, tide = {"--grad full"}, peers = layouts("unet", "--memory full", "diffusers"),
+      slow = true},
   }},
   {name = "ode", needs = {"torch", "torchdiffeq", "jax", "diffrax", "scipy", "safetensors"}, script = "ode", cases = {
     {name = "", title = "float64", rows_check = 1e-3, tide = {"--dtype float64"}, peers = {

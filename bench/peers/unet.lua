@@ -1,13 +1,14 @@
 -- The DDPM UNet: a training step at batch 32, the prediction for one image, the gradient of a DDIM sample of --steps.
 -- Cases as in unet.py, which writes the network (a folder in diffusers' layout, EXCHANGE/unet) and what it makes of
--- given inputs (EXCHANGE/check.safetensors); with --check tide's results are compared with those.
+-- given inputs (EXCHANGE/check.safetensors); with --check tide's results are compared with those. --grad: the sample's
+-- gradient mode, discrete or full.
 
 package.path = (arg[0]:match "^(.*/)" or "./") .. "?.lua;" .. package.path
 local side = require "side"
 local tide = require "tide"
 local diffusion, nn, optim = tide.diffusion, tide.nn, tide.optim
 
-local o = side.options {eager = false, steps = 20}
+local o = side.options {eager = false, grad = "discrete", steps = 20}
 local net = assert(diffusion.load(o.exchange .. "/unet"))
 local schedule = diffusion.Schedule "linear"
 
@@ -46,7 +47,8 @@ function cases.sample()
   local x = tide.randn(4, 32, 32, 3):requires_grad()
   return function()
     x.grad = nil
-    local out = diffusion.sample(net, x, {schedule = schedule, sampler = "ddim", steps = o.steps, spacing = "leading"})
+    local out = diffusion.sample(net, x, {schedule = schedule, sampler = "ddim", steps = o.steps, spacing = "leading",
+      grad = o.grad})
     out.x0:square():mean():backward()
   end
 end
