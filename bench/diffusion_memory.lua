@@ -83,7 +83,8 @@ for _, side in ipairs(sides) do
   for _, steps in ipairs {10, 20, 50, 100, 200} do
     local n = #xs
     if n < 2 or ys[n] + (ys[n] - ys[n - 1]) / (xs[n] - xs[n - 1]) * (steps - xs[n]) < most / 1e6 then
-      local got = run(side.command(("--repeats 1 --threads %d --exchange %s --steps %d"):format(o.threads, exchange, steps)))
+      local got = run(side.command(("--repeats 1 --threads %d --exchange %s --steps %d"):format(o.threads, exchange,
+        steps)))
       xs[n + 1], ys[n + 1] = steps, got.rss / 1e6
       print(("%-22s  %5d  %7.0f  %8.2f"):format(side.name, steps, got.rss / 1e6, got.seconds))
       io.stdout:flush()

@@ -1,10 +1,11 @@
--- A neural ODE with a hidden half: learns how pendulums swing from their angles alone, seen with noise at irregular times.
+-- A neural ODE with a hidden half: learns how pendulums swing from their angles alone, seen with noise at irregular
+-- times.
 --
 --   bin/tide examples/latent_pendulum.lua [--steps 600] [--series 24] [--out latent_pendulum.png]
 --
--- Nobody measures the speeds. The state z has two components, of which the first is the angle; where each pendulum starts
--- in the second is learned beside the field, a small network. All series are one solve, with values at all times that any
--- of them was seen at; the gradient is the exact derivative of its steps.
+-- Nobody measures the speeds. The state z has two components, of which the first is the angle; where each pendulum
+-- starts in the second is learned beside the field, a small network. All series are one solve, with values at all times
+-- that any of them was seen at; the gradient is the exact derivative of its steps.
 
 local tide = require "tide"
 local nn, ode, optim, plot = tide.nn, tide.ode, tide.optim, tide.plot
@@ -66,11 +67,13 @@ local function rms(from, to)
 end
 local inside = 200 * seen_until / known_until
 local known, foreseen = rms(1, inside), rms(inside + 1, 201)
-print(("off the true angles by %.3f while they were seen, by %.3f after; the noise was %.3f"):format(known, foreseen, noise))
+print(("off the true angles by %.3f while they were seen, by %.3f after; the noise was %.3f"):format(known, foreseen,
+  noise))
 
 -- ---- The picture ----
 
-local fig = plot.figure {width = 1320, height = 440, cols = 3, title = "Pendulums learned from angles at irregular times"}
+local fig = plot.figure {width = 1320, height = 440, cols = 3,
+  title = "Pendulums learned from angles at irregular times"}
 local ax = fig:axes(1, {title = "four of the series", xlabel = "time", ylabel = "angle", legend = "auto"})
 for k = 1, 4 do
   local color, t, q = plot.color(k), {}, {}

@@ -2,10 +2,10 @@
 --
 --   bin/tide examples/lorenz.lua [--span 30] [--segments 600] [--out lorenz.png]
 --
--- With grad = "forward" the derivatives of the state by its start and by the parameters ride along with the solve. After
--- thirty time units a change of the start has grown 10¹¹-fold, and the derivative of the mean height by ρ, which says
--- how the climate answers, is drowned by it although the climate itself moves smoothly. Over short segments the same
--- sensitivities are harmless: made orthogonal again after each, their growth gives the Lyapunov exponents.
+-- With grad = "forward" the derivatives of the state by its start and by the parameters ride along with the solve.
+-- After thirty time units a change of the start has grown 10¹¹-fold, and the derivative of the mean height by ρ, which
+-- says how the climate answers, is drowned by it although the climate itself moves smoothly. Over short segments the
+-- same sensitivities are harmless: made orthogonal again after each, their growth gives the Lyapunov exponents.
 
 local tide = require "tide"
 local ode, plot = tide.ode, tide.plot
@@ -42,7 +42,9 @@ local count = tide.linspace(1, times.numel, times.numel, "float64")
 local mean_by_rho = by_rho:cumsum(1) / count  -- derivative of the mean height so far
 
 -- The derivative at t = 1 against differences of two more solves.
-local function height_at_one(rho) return ode.solve(lorenz(parameters(rho)), start:detach(), {0, 1}, options).last[3]:item() end
+local function height_at_one(rho)
+  return ode.solve(lorenz(parameters(rho)), start:detach(), {0, 1}, options).last[3]:item()
+end
 local fd = (height_at_one(28 + 1e-4) - height_at_one(28 - 1e-4)) / 2e-4
 assert(math.abs(by_rho[101]:item() - fd) < 1e-5 * math.abs(fd), "the sensitivity is not the derivative")
 
@@ -64,8 +66,9 @@ for k = 1, o.segments do
   end
 end
 local last = o.segments
-print(("Lyapunov exponents %.3f, %.3f, %.3f; their sum %.6f, by the trace of the Jacobian %.6f"):format(running[1][last],
-  running[2][last], running[3][last], running[1][last] + running[2][last] + running[3][last], -(10 + 1 + 8 / 3)))
+local a, b, c = running[1][last], running[2][last], running[3][last]
+print(("Lyapunov exponents %.3f, %.3f, %.3f; their sum %.6f, by the trace of the Jacobian %.6f"):format(a, b, c,
+  a + b + c, -(10 + 1 + 8 / 3)))
 
 -- ---- The picture ----
 

@@ -102,11 +102,11 @@ describe("weights that are used again", function()
   -- channels in and out, image size, options: by tiles of 4×4 and 2×2, directly, with strides, 1×1, first layers
   local kinds = {
     {16, 24, 12, 3, {padding = 1}}, {16, 16, 2, 3, {padding = {1, 0}}, 30}, {8, 32, 9, 3, {padding = 1}},
-    {16, 16, 9, 3, {padding = 1, stride = 2}}, {24, 16, 6, 1, {padding = 0}}, {3, 16, 9, 3, {padding = 1}}, {32, 32, 8, 3,
-      {padding = 1, groups = 2}},
+    {16, 16, 9, 3, {padding = 1, stride = 2}}, {24, 16, 6, 1, {padding = 0}}, {3, 16, 9, 3, {padding = 1}},
+    {32, 32, 8, 3, {padding = 1, groups = 2}},
   }
 
-  -- asks(k, fresh): results with weights k and with a copy of them that nobody has seen, the same to the last bit
+  -- check(k, both, …) for each kind; both(w): the bits of the convolution and of its input gradient with weights w
   local function each(check)
     local g = tide.generator(8)
     for i, e in ipairs(kinds) do

@@ -23,7 +23,8 @@ describe("additive tableaux", function()
     local d = m.dirk
     local both = {d.a, d.easy}
 
-    it(name .. " satisfies the order conditions of both halves and the coupling ones, to its order and no further", function()
+    it(name .. " satisfies the order conditions of both halves and the coupling ones, to its order and no further",
+      function()
       for n = 1, m.order do assert.is_true(trees.additive_defect(n, both, d.b) < 1e-15) end
       assert.is_true(trees.additive_defect(m.order + 1, both, d.b) > 1e-3)
       local embedded = {}

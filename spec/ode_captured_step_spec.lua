@@ -1,5 +1,5 @@
--- Steps of captured fields of few variables, which run as one list of operations on numbers: the same as eager ones, forward
--- and backward, with few steps (before a list is made) and many.
+-- Steps of captured fields of few variables, which run as one list of operations on numbers: the same as eager ones,
+-- forward and backward, with few steps (before a list is made) and many.
 
 local tide = require "tide"
 require "spec.helper"
@@ -14,7 +14,8 @@ local function solved(o, t1)
   local function f(t, u)
     local x, y = u[1], u[2]
     local xy = x * y
-    return tide.stack({p[1] * x - p[2] * xy, p[4] * xy - p[3] * y + t * 0.01}, 1) + (u:reshape(1, 2):matmul(q)):reshape(2)
+    return tide.stack({p[1] * x - p[2] * xy, p[4] * xy - p[3] * y + t * 0.01}, 1) + u:reshape(1, 2):matmul(q)
+      :reshape(2)
   end
   local sol = ode.solve(f, u0, {0, 0.6 * t1, t1}, o)
   sol.ys:square():sum():backward()

@@ -85,7 +85,8 @@ describe("grad = \"forward\"", function()
 
   it("gives the sensitivities of every saved state", function()
     local a, y0 = leaf(-0.5), leaf(2)
-    local sol = ode.solve(function(_, y) return y * a end, y0, {0, 1, 3}, {grad = "forward", rtol = 1e-10, atol = 1e-12})
+    local sol = ode.solve(function(_, y) return y * a end, y0, {0, 1, 3}, {grad = "forward", rtol = 1e-10,
+      atol = 1e-12})
     local by_a, by_y0 = sol:sensitivity(a), sol:sensitivity(y0)
     assert.are.same({3, 1, 1}, by_a.shape)
     for i, t in ipairs {0, 1, 3} do
@@ -176,12 +177,14 @@ describe("grad = \"forward\"", function()
   it("refuses what it cannot or should not do", function()
     local w = tide.randn({50, 2}, "float64"):requires_grad()
     assert.fails_here(function()
-      ode.solve(function(_, y) return y * w:sum() + w:sum(1) end, leaf(1, 2), {0, 1}, {grad = "forward", max_tangents = 20})
+      ode.solve(function(_, y) return y * w:sum() + w:sum(1) end, leaf(1, 2), {0, 1}, {grad = "forward",
+        max_tangents = 20})
     end, "here 102 (y0 2, shape (50×2) 100), and max_tangents is 20")
     assert.fails_here(function() ode.solve(function(_, y) return y end, 1, {0, 1}, {grad = "forward"}) end,
       "needs a right-hand side on tensors")
     assert.fails_here(function()
-      ode.solve(function(_, y) return y end, leaf(1), {0, 1}, {grad = "forward", event = function(_, y) return y:sum() - 2 end})
+      ode.solve(function(_, y) return y end, leaf(1), {0, 1}, {grad = "forward",
+        event = function(_, v) return v:sum() - 2 end})
     end, "does not pass events")
   end)
 end)

@@ -224,7 +224,8 @@ describe("exponential methods", function()
   it("want the linear part, of the right size, and constant", function()
     local function refused(linear, part)
       assert.fails_here(function()
-        ode.solve(function(_, y) return -y end, vector(1, 2), {0, 1}, {method = "etdrk4", step_size = 0.1, linear = linear})
+        ode.solve(function(_, y) return -y end, vector(1, 2), {0, 1}, {method = "etdrk4", step_size = 0.1,
+          linear = linear})
       end, "ode.solve", part)
     end
     refused(nil, "needs the option linear")
@@ -347,7 +348,8 @@ describe("second derivatives without a step on the tape", function()
   it("form a symmetric Hessian on an adaptive grid, and take the tangents of jvp", function()
     for _, name in ipairs {"kvaerno5", "rodas5p", "bdf", "abm"} do
       local function loss(v)
-        return (ode.solve(wavy(v:narrow(1, 3, 2)), v:narrow(1, 1, 2), {0, 1, 2}, {method = name, rtol = 1e-6}).ys ^ 2):sum()
+        return (ode.solve(wavy(v:narrow(1, 3, 2)), v:narrow(1, 1, 2), {0, 1, 2}, {method = name,
+          rtol = 1e-6}).ys ^ 2):sum()
       end
       local v, rows = leaf(0.7, -0.4, 1.1, 0.8), {}
       local g = tide.gradients(loss(v), {v}, {create_graph = true})[1]
@@ -366,7 +368,8 @@ describe("second derivatives without a step on the tape", function()
     for _, name in ipairs {"kvaerno4", "bdf"} do
       local function second(a)
         local p = leaf(a)
-        local y = ode.solve(function(_, y) return -(y ^ 2) * p end, vector(1.3), {0, 1}, {method = name, step_size = 0.25,
+        local y = ode.solve(function(_, y) return -(y ^ 2) * p end, vector(1.3), {0, 1}, {method = name,
+          step_size = 0.25,
           rtol = 1e-12, atol = 1e-13}).last:sum()
         local one = tide.gradients(y, {p}, {create_graph = true})[1]
         return tide.gradients(one:sum(), {p}, {create_graph = true})[1], p
@@ -375,7 +378,8 @@ describe("second derivatives without a step on the tape", function()
       local three = tide.gradients(two:sum(), {p})[1]:item()
       local h = 1e-3
       local fd = ((second(0.8 + h)):item() - (second(0.8 - h)):item()) / (2 * h)
-      assert.is_true(math.abs(three - fd) < 1e-5 * math.abs(fd), ("%s: %.9g, by differences %.9g"):format(name, three, fd))
+      assert.is_true(math.abs(three - fd) < 1e-5 * math.abs(fd), ("%s: %.9g, by differences %.9g"):format(name, three,
+        fd))
     end
   end)
 

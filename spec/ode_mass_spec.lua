@@ -78,7 +78,8 @@ describe("algebraic equations", function()
   for _, name in ipairs {"rodas5p", "rodas4", "radau5", "bdf"} do
     it("hold along Robertson's reaction by " .. name, function()
       local sol = ode.solve(robertson, {1, 0, 0}, {0, 40}, {method = name, rtol = 1e-8, atol = 1e-12, mass = {1, 1, 0}})
-      for i = 1, 3 do assert.is_true(math.abs(sol.last[i] / known[i] - 1) < 1e-5, ("component %d: %.12g"):format(i, sol.last[i])) end
+      for i = 1, 3 do assert.is_true(math.abs(sol.last[i] / known[i] - 1) < 1e-5, ("component %d: %.12g"):format(i,
+        sol.last[i])) end
       assert.is_true(math.abs(sol.last[1] + sol.last[2] + sol.last[3] - 1) < 1e-9)
       assert.is_true(sol.stats.steps < 600)
     end)
@@ -115,7 +116,8 @@ describe("a mass matrix", function()
   local function f(_, y) return -y end
   it("is refused by methods without one", function()
     for _, name in ipairs {"tsit5", "kvaerno4", "auto", "abm", "etd1"} do
-      assert.fails_here(function() ode.solve(f, tide.ones(2), {0, 1}, {method = name, mass = {1, 2}, step_size = 0.1}) end,
+      assert.fails_here(function() ode.solve(f, tide.ones(2), {0, 1}, {method = name, mass = {1, 2},
+        step_size = 0.1}) end,
         ("method \"%s\" takes no mass matrix"):format(name))
     end
   end)
@@ -124,9 +126,11 @@ describe("a mass matrix", function()
       "mass has shape (3), expected 2 numbers or a 2×2 matrix")
     assert.fails_here(function() ode.solve(f, tide.ones(2), {0, 1}, {method = "bdf", mass = leaf(1, 2)}) end,
       "mass counts as a constant")
-    assert.fails_here(function() ode.solve(f, tide.ones(2), {0, 1}, {method = "bdf", mass = {1, 2}, grad = "interp"}) end,
+    assert.fails_here(function() ode.solve(f, tide.ones(2), {0, 1}, {method = "bdf", mass = {1, 2},
+      grad = "interp"}) end,
       "does not go with a mass matrix")
-    assert.fails_here(function() ode.solve(f, tide.ones(3, 2), {0, 1}, {method = "bdf", mass = {1, 2}, batch = true}) end,
+    assert.fails_here(function() ode.solve(f, tide.ones(3, 2), {0, 1}, {method = "bdf", mass = {1, 2},
+      batch = true}) end,
       "is not for a batch")
   end)
 end)

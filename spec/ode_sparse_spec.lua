@@ -6,7 +6,8 @@ local ode = tide.ode
 
 local function vector(...) return tide.tensor({...}, "float64") end
 
--- Diffusion with a reaction on an 8×9 grid, its points numbered at random: u' = D (neighbours − u) p₁ + p₂ u − u³ + cos t.
+-- Diffusion with a reaction on an 8×9 grid, its points numbered at random: u' = D (neighbours − u) p₁ + p₂ u − u³ +
+-- cos t.
 local rows, columns = 8, 9
 local n = rows * columns
 local generator = tide.generator(5)
@@ -55,7 +56,8 @@ describe("jac_sparsity", function()
     it("keeps gradients of " .. method .. " exact", function()
       local function gradient(pattern, grad)
         local p = vector(1, 0.8):requires_grad()
-        local u = solve(method, pattern, p, {step_size = method ~= "auto" and 0.05 or nil, rtol = 1e-11, atol = 1e-12, grad = grad})
+        local u = solve(method, pattern, p, {step_size = method ~= "auto" and 0.05 or nil, rtol = 1e-11, atol = 1e-12,
+          grad = grad})
         return tide.gradients((u.last * start):sum(), {p})[1]
       end
       local expected = gradient()
@@ -78,7 +80,8 @@ describe("jac_sparsity", function()
       o.jac_sparsity = {lower = 1, upper = 1}
       assert.close(ode.solve(heat, u0, {0, 0.5}, o).last, free, 1e-8)
     end
-    local free = ode.solve(heat, u0, {0, 0.5}, {method = "rodas5p", rtol = 1e-9, atol = 1e-11, jac_sparsity = {lower = 1,
+    local free = ode.solve(heat, u0, {0, 0.5}, {method = "rodas5p", rtol = 1e-9, atol = 1e-11,
+      jac_sparsity = {lower = 1,
       upper = 1}})
     assert.close(free.last, ode.solve(heat, u0, {0, 0.5}, {method = "bdf", rtol = 1e-10, atol = 1e-12}).last, 1e-7)
   end)
@@ -93,7 +96,8 @@ describe("jac_sparsity", function()
     for i = 1, 12 do y0[i] = math.sin(i) ^ 2 end
     local band = {lower = 1, upper = 1}
     local expected = ode.solve(chain, y0, {0, 0.3}, {method = "rodas5p", rtol = 1e-9}).last
-    assert.close(ode.solve(chain, y0, {0, 0.3}, {method = "rodas5p", rtol = 1e-9, jac_sparsity = band}).last, expected, 1e-12)
+    assert.close(ode.solve(chain, y0, {0, 0.3}, {method = "rodas5p", rtol = 1e-9, jac_sparsity = band}).last,
+      expected, 1e-12)
     local function jac(_, y)
       local j, zero = {}, {}
       for i = 1, 12 do
@@ -163,7 +167,8 @@ describe("preconditioner", function()
   it("has to be a function that gives something like the state", function()
     assert.fails_here(function() ode.solve(f, u0, {0, 1}, {method = "bdf", preconditioner = 3}) end,
       "preconditioner is a number, expected a function")
-    assert.fails_here(function() ode.solve(f, u0, {0, 1}, {method = "bdf", preconditioner = function() return 3 end}) end,
+    assert.fails_here(function() ode.solve(f, u0, {0, 1}, {method = "bdf",
+      preconditioner = function() return 3 end}) end,
       "the preconditioner gave the number 3")
   end)
 end)

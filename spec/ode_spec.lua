@@ -194,7 +194,8 @@ describe("steps", function()
       ode.solve(function(_, y) called = true return y end, 1, {0, 1}, {method = "rk4"})
     end, "ode.solve", "estimates no error", "step_size")
     assert.is_false(called)
-    assert.are.equal("bad_input", ode.solve(function(_, y) return y end, 1, {0, 1}, {method = "gl4", throw = false}).status)
+    assert.are.equal("bad_input", ode.solve(function(_, y) return y end, 1, {0, 1}, {method = "gl4",
+      throw = false}).status)
   end)
 
   it("go from time to time with land and no size", function()

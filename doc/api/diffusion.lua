@@ -126,11 +126,13 @@ out.stats.nfe --> 10]]},
         .. "bytes_kept (latents kept for the gradient), steps."},
     {"diffusion.samplers", "table",
       "The samplers by name: {name, source, order, options}. The options are given to diffusion.sample with their "
-        .. "defaults here. ddim, dpm_solver_1/2/3, dpm_solver_fast, dpm_solver_1_sde, dpmpp_1/2s/2m/3m, dpmpp_2m_sde, dpmpp_3m_sde, "
+        .. "defaults here. ddim, dpm_solver_1/2/3, dpm_solver_fast, dpm_solver_1_sde, dpmpp_1/2s/2m/3m, "
+        .. "dpmpp_2m_sde, dpmpp_3m_sde, "
         .. "deis, lms, plms, unip, unipc, euler, heun, dpm2, euler_a, dpm2_a, dpmpp_2s_a, flow_euler, flow_midpoint, "
         .. "flow_heun; reversible: bdia, o_belm, edict, mf; \"ode\": AdjointDPM's form with any method of tide.ode.",
       note = "dpm_solver_fast takes `steps` as the evaluations it may spend: ⌊steps/3⌋ + 1 steps of order 3, the last "
-        .. "one or two of less; spacing \"logsnr\" is the one it was made for. dpmpp_3m is of order 3; dpmpp_3m_released, of order 2, is the formula of the released codes. `start` is "
+        .. "one or two of less; spacing \"logsnr\" is the one it was made for. dpmpp_3m is of order 3; "
+        .. "dpmpp_3m_released, of order 2, is the formula of the released codes. `start` is "
         .. "the order of the one-step method that makes a multistep method's first points; 1 limits the order to 2.",
       example = "diffusion.samplers.ddim.order --> 1"},
   },

@@ -75,11 +75,11 @@ memory: number = 2^30 | bytes of states kept for the reverse pass
 step_size: number? | fixed steps; methods without an error estimate need it, or grid_constructor, or land
 land: boolean = false | step onto the times instead of interpolating; alone, it takes a method without an error
   estimate from time to time in one step each
-grad: string = "discrete" | exact for the steps taken; "full": the same, all states kept; "forward": the
-  same derivative by tangents that ride on the steps, see Solution:sensitivity; "interp": continuous over the
-  forward solve's own interpolation; "gauss": the same, parameters by Gauss quadrature; "adjoint" (or "backsolve"): continuous, memory
-  independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the
-  states rebuilt backwards by a reversible method, nothing kept but the end
+grad: string = "discrete" | exact for the steps taken; "full": the same, all states kept; "forward": the same
+  derivative by tangents that ride on the steps, see Solution:sensitivity; "interp": continuous over the forward
+  solve's own interpolation; "gauss": the same, parameters by Gauss quadrature; "adjoint" (or "backsolve"):
+  continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible":
+  discrete, the states rebuilt backwards by a reversible method, nothing kept but the end
 max_tangents: integer = 200 | of grad = "forward": more numbers that need a gradient are refused
 params: tensor[]? | further tensors that need gradients
 capture: boolean|string = "auto" | run f as a captured program: where it can be, true: or raise, false: never
@@ -87,10 +87,10 @@ keep: number = 2^28 | bytes that one captured evaluation may keep for its revers
 jac: function? | jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by
   default from the tape, or from dual numbers when f is on plain numbers; of the implicit half where f has two and the
   method takes them apart
-jac_sparsity: tensor|table? | where ∂f/∂y may differ from zero: a matrix of marks, or {lower = l, upper = u}, a band; then
-  few reverse passes find it and its factors stay in a band. Nothing outside may depend
-preconditioner: function? | preconditioner(r, t, y, shift) → nearly the solution x of shift·x − ∂f/∂y x = r, for GMRES in
-  diagonally implicit methods and bdf beyond 600 elements
+jac_sparsity: tensor|table? | where ∂f/∂y may differ from zero: a matrix of marks, or {lower = l, upper = u}, a
+  band; then few reverse passes find it and its factors stay in a band. Nothing outside may depend
+preconditioner: function? | preconditioner(r, t, y, shift) → nearly the solution x of shift·x − ∂f/∂y x = r, for
+  GMRES in diagonally implicit methods and bdf beyond 600 elements
 mass: tensor|table? | M of M y' = f, a matrix or the numbers of a diagonal, constant; rows may be zero (algebraic
   equations, which y0 has to satisfy); for Rosenbrock methods, Radau, Gauss and bdf
 base: string = "tsit5" | of mccallum_foster, any explicit method
@@ -140,7 +140,7 @@ local sol = ode.solve(function(t, y) return -y end, 1, {0, 1}, {dense = true})
 assert(math.abs(sol(0.5) - math.exp(-0.5)) < 1e-5)]]},
     {"Solution:sensitivity", "x: tensor -> tensor",
       "The derivative of ys by x, times × state × shape of x, of a solve with grad = \"forward\". x is y0 or a tensor "
-        .. "that f closes over and that needs a gradient; of a nested state, y0's parts get their gradients by backward "
+        .. "that f closes over and that needs a gradient; of a nested state, y0's parts get theirs by backward "
         .. "only.",
       example = [[
 local k = tide.tensor({-0.5}, "float64"):requires_grad()

@@ -19,7 +19,8 @@ assert(tide.memory().live >= before + 4000)]]},
       note = "Results do not depend on it.", example = "assert(tide.threads() >= 1)"},
     {"precision", "mode: string? -> string",
       "\"fast\", \"strict\" or \"bfloat16\", the mode as it is now; with a mode, sets it. \"fast\", the "
-        .. "default, lets 3×3 convolutions of stride 1 and their gradients use Winograd's filtering where that is quicker, which "
+        .. "default, lets 3×3 convolutions of stride 1 and their gradients use Winograd's filtering where that is "
+        .. "quicker, which "
         .. "rounds a little more: about 2e-6 of the largest element instead of 1e-6 in float32. \"strict\" always "
         .. "sums the products that define a convolution. \"bfloat16\" rounds the float32 operands of convolutions, of "
         .. "their gradients and of products of more than 32³ multiplications to bfloat16 (eight bits, ties to even, a "

@@ -2658,7 +2658,7 @@ function Solution:explain() end
 ---@return tide.Tensor|number[]|table
 function Solution:at(t, side) end
 
----The derivative of ys by x, times × state × shape of x, of a solve with grad = "forward". x is y0 or a tensor that f closes over and that needs a gradient; of a nested state, y0's parts get their gradients by backward only.
+---The derivative of ys by x, times × state × shape of x, of a solve with grad = "forward". x is y0 or a tensor that f closes over and that needs a gradient; of a nested state, y0's parts get theirs by backward only.
 ---@param x tide.Tensor
 ---@return tide.Tensor
 function Solution:sensitivity(x) end

@@ -65,9 +65,9 @@ for _, dtype in ipairs {"float32", "float64"} do
   local function rounded(f)
     return function()
       tide.precision "bfloat16"
-      local y = f()
+      local result = f()
       tide.precision "fast"
-      return y
+      return result
     end
   end
   case(named "bfloat16 conv2d", rounded(function() return images:conv2d(weight, {padding = 1}) end))

@@ -96,8 +96,8 @@ local function all_elementary(tree, matrices, stages)
   return out
 end
 
---- The greatest defect of an additive method of several matrices with the weights w: the conditions of each and those that
---- couple them (Kennedy, Carpenter 2003, section 2).
+--- The greatest defect of an additive method of several matrices with the weights w: the conditions of each and those
+--- that couple them (Kennedy, Carpenter 2003, section 2).
 function M.additive_defect(n, matrices, w)
   local worst = 0
   for _, tree in ipairs(M.of_order(n)) do

@@ -1,5 +1,6 @@
 -- The samplers by name. A sampler is {name, source, order, form, known options, build = function(plan, options)};
--- build writes the steps into a plan; intervals(steps), where there is one, says how many there are. The files of samplers/ hold them by family.
+-- build writes the steps into a plan; intervals(steps), where there is one, says how many there are. The files of
+-- samplers/ hold them by family.
 
 local message = require "tide.message"
 local options = require "tide.options"

@@ -101,7 +101,8 @@ end
 local function refuse(o)
   local wrong = (o.dense and "dense") or (o.save ~= "times" and "save") or (o.save_fn and "save_fn")
     or (o.grid_constructor and "grid_constructor") or (o.grad ~= "discrete" and "grad")
-    or (o.norm ~= "rms" and o.norm ~= "max" and "norm") or (o.linear and "linear") or (o.mass and "mass") or (o.jac_sparsity and "jac_sparsity")
+    or (o.norm ~= "rms" and o.norm ~= "max" and "norm") or (o.linear and "linear") or (o.mass and "mass")
+      or (o.jac_sparsity and "jac_sparsity")
     or (o.preconditioner and "preconditioner")
   if wrong then raise("ode.solve: %s = %s is not for a batch", wrong, tostring(o[wrong])) end
 end

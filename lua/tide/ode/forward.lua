@@ -6,7 +6,6 @@
 local autograd = require "tide.autograd"
 local core = require "tide.core"
 local message = require "tide.message"
-local pass = require "tide.nn.pass"
 local tensors = require "tide.tensor"
 
 local M = {}
@@ -99,8 +98,8 @@ local function directions_of(y0, parts, by_time, most)
     if #words < 6 then words[#words + 1] = ("shape (%s) %d"):format(message.shape(p), p.numel) end
   end
   if count > most then
-    raise("ode.solve: grad = \"forward\" carries a tangent for each number that needs a gradient, here %d (%s%s), and " ..
-      "max_tangents is %d; use grad = \"discrete\", or detach what needs none", count, table.concat(words, ", "),
+    raise("ode.solve: grad = \"forward\" carries a tangent for each number that needs a gradient, here %d (%s%s), "
+      .. "and max_tangents is %d; use grad = \"discrete\", or detach what needs none", count, table.concat(words, ", "),
       #words < #parts + (y0.needs_grad and 1 or 0) and ", …" or "", most)
   end
   local seeds, first = {}, {}
@@ -147,8 +146,8 @@ function M.lifted_request(request, state, n, blocks)
   return out
 end
 
---- The dim along which a lifted state is stacked. The halves of a symplectic method's state are halves of everything, so
---- there the tangents go last.
+--- The dim along which a lifted state is stacked. The halves of a symplectic method's state are halves of everything,
+--- so there the tangents go last.
 function M.dim_of(request) return request.family == "symplectic" and 2 or 1 end
 
 local function with_rows(rows, shape)

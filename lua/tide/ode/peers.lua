@@ -152,12 +152,14 @@ function M.of(solve)
   local statuses = {ok = 0, event = 1}
 
   --- SciPy's solve_ivp(fun, t_span, y0, {method, t_eval, dense_output, events, args, rtol 1e-3, atol 1e-6, first_step,
-  --- max_step, jac, jac_sparsity, lband, uband}): fun(t, y, …args); gives t, y (components × times), sol(t), t_events, y_events, nfev, njev, nlu,
+  --- max_step, jac, jac_sparsity, lband, uband}): fun(t, y, …args); gives t, y (components × times), sol(t), t_events,
+  --- y_events, nfev, njev, nlu,
   --- status (0, 1 for a terminal event, -1), message, success. Events are functions or {fn, terminal = , direction = }.
   function P.solve_ivp(fun, t_span, y0, opts)
     local o = options.check("solve_ivp", opts, {
       method = "RK45", t_eval = options.none, dense_output = false, events = options.none, args = options.none,
-      rtol = 1e-3, atol = 1e-6, first_step = 0, max_step = 0, jac = options.none, jac_sparsity = options.none, lband = options.none, uband = options.none,
+      rtol = 1e-3, atol = 1e-6, first_step = 0, max_step = 0, jac = options.none, jac_sparsity = options.none,
+        lband = options.none, uband = options.none,
     })
     local span = requests.times_of(t_span)
     local name = scipy_methods[o.method] or o.method

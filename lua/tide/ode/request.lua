@@ -24,7 +24,8 @@ M.defaults = {
   event = options.none, events = options.none, event_points = 10,
   grad = "discrete", max_tangents = 200, checkpoints = 0, memory = 2 ^ 30, params = options.none,
   capture = "auto", keep = 2 ^ 28, jac = options.none, max_order = 0, max_iters = 0, throw = true,
-  batch = false, jac_sparsity = options.none, preconditioner = options.none, mass = options.none, base = options.none, coupling = 0.999, linear = options.none,
+  batch = false, jac_sparsity = options.none, preconditioner = options.none, mass = options.none, base = options.none,
+    coupling = 0.999, linear = options.none,
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
   adjoint_norm = "seminorm",
 }
@@ -345,7 +346,8 @@ function M.of(o, f, y0, state, times)
   set_saving(request, o)
   set_grid(request, o, f, y0, times)
   check_steps(o, times)
-  if (request.grad == "discrete" or request.grad == "forward") and not (o.adjoint_method or o.adjoint_rtol or o.adjoint_atol) then return request end
+  if (request.grad == "discrete" or request.grad == "forward") and not (o.adjoint_method or o.adjoint_rtol
+    or o.adjoint_atol) then return request end
   request.adjoint = common(setmetatable({
     method = o.adjoint_method, rtol = o.adjoint_rtol or request.rtol, atol = o.adjoint_atol or request.atol,
     first_step = 0, land = false,

@@ -1,7 +1,7 @@
--- Second derivatives of a solve by methods whose steps are not put on the tape. With g = Jᵀw the gradient for a cotangent w
--- of the saved values, ⟨g, v⟩ = ⟨w, Jv⟩, and Jv is the tangent that rides on the steps from v. So g is recorded as the
--- result of an operation whose derivative for a cotangent v is that of a solve with the one tangent v: exact, and it can
--- be differentiated again.
+-- Second derivatives of a solve by methods whose steps are not put on the tape. With g = Jᵀw the gradient for a
+-- cotangent w of the saved values, ⟨g, v⟩ = ⟨w, Jv⟩, and Jv is the tangent that rides on the steps from v. So g is
+-- recorded as the result of an operation whose derivative for a cotangent v is that of a solve with the one tangent v:
+-- exact, and it can be differentiated again.
 
 local autograd = require "tide.autograd"
 local core = require "tide.core"
@@ -32,8 +32,8 @@ local function packed(grads, count)
   return core.cat(list, 1), unpacked
 end
 
---- What the core calls when the gradient of a solve is to be differentiated again, and where the solve's own grid has to
---- be put, {nodes = …}: its steps are made once more.
+--- What the core calls when the gradient of a solve is to be differentiated again, and where the solve's own grid has
+--- to be put, {nodes = …}: its steps are made once more.
 function M.of(f, state, times, request)
   local taken, shape = {}, state.y0.shape
 

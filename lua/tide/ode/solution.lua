@@ -103,7 +103,8 @@ function Solution:sensitivity(x)
     raise("sensitivity: the solve kept none; it needs grad = \"forward\", and a tensor that needs a gradient")
   end
   if not is_tensor(x) then raise("sensitivity: x is a %s, expected y0 or a tensor that f closes over", type(x)) end
-  return self.tangents(x) or raise("sensitivity: the right-hand side does not depend on this tensor of shape (%s), or " ..
+  return self.tangents(x)
+    or raise("sensitivity: the right-hand side does not depend on this tensor of shape (%s), or " ..
     "it needs no gradient; name the tensor that f itself uses", shape_of(x))
 end
 

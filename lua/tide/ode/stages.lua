@@ -1,6 +1,6 @@
 -- A whole explicit step over plain numbers as one Lua function. Calling f from the core costs more than most such
--- fields; a function that makes all the stages pays that once a step, and LuaJIT compiles it together with f. It computes
--- what the core computes stage by stage, in the same order, to the last bit.
+-- fields; a function that makes all the stages pays that once a step, and LuaJIT compiles it together with f. It
+-- computes what the core computes stage by stage, in the same order, to the last bit.
 
 local M = {}
 
@@ -64,8 +64,8 @@ local own = debug.getinfo(1, "S").source
 local made = {}
 
 --- The function for an entry of ode.methods, n numbers and a form ("table" or "number"), or nil where there is none:
---- (f, h, times of stages 2 …, y, f(t, y)) → the last stage's state, slopes of stages 2 …; nothing when f gave something
---- else than numbers.
+--- (f, h, times of stages 2 …, y, f(t, y)) → the last stage's state, slopes of stages 2 …; nothing when f gave
+--- something else than numbers.
 function M.of(m, n, form)
   if m.family ~= "explicit Runge–Kutta" or m.stages < 2 then return nil end
   if n < 1 or n > MOST_ELEMENTS or n * m.stages > MOST_NUMBERS then return nil end
