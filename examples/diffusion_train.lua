@@ -30,10 +30,10 @@ local shape = train.images.shape
 
 local model = diffusion.UNet2DModel {
   sample_size = shape[2], in_channels = shape[4], out_channels = shape[4], num_class_embeds = 11,
-  block_out_channels = digits and {16, 32, 64} or {64, 128, 128}, layers_per_block = digits and 1 or 2,
+  block_out_channels = digits and {16, 32, 64} or {48, 80, 80}, layers_per_block = 1,
   down_block_types = {"DownBlock2D", digits and "DownBlock2D" or "AttnDownBlock2D", "AttnDownBlock2D"},
   up_block_types = {"AttnUpBlock2D", digits and "UpBlock2D" or "AttnUpBlock2D", "UpBlock2D"},
-  attention_head_dim = 32, norm_num_groups = 8,
+  attention_head_dim = digits and 32 or 16, norm_num_groups = 8,
 }
 local schedule = diffusion.Schedule("linear", {prediction = "v"})
 local trainer = diffusion.Trainer(model, {schedule = schedule, weighting = "min_snr", lr = o.lr, warmup = 100,

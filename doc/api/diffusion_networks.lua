@@ -20,6 +20,8 @@ mid_block_scale_factor: number = 1 | divides the sums of the middle
 flip_sin_to_cos: boolean = true | cosines of the time before its sines
 freq_shift: number = 0 | 1 in DDPM
 time_embedding_dim: integer? | 4·block_out_channels[1]
+time_embedding_type: string = "positional" | "fourier": of random frequencies, stored with the weights; UNet2DModel then
+  takes the noise's σ as its time and divides its result by it
 num_class_embeds: integer? | classes that may be a condition
 class_embed_type: string? | "timestep": the condition is a number, embedded as times are; "identity": a vector
 center_input_sample: boolean = false | the image comes as 0 to 1]]

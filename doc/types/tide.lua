@@ -3154,6 +3154,7 @@ function tide.diffusion.gram(features) end
 ---@field flip_sin_to_cos? boolean cosines of the time before its sines; default true
 ---@field freq_shift? number 1 in DDPM; default 0
 ---@field time_embedding_dim? integer 4·block_out_channels[1]
+---@field time_embedding_type? string "fourier": of random frequencies, stored with the weights; UNet2DModel then takes the noise's σ as its time and divides its result by it; default "positional"
 ---@field num_class_embeds? integer classes that may be a condition
 ---@field class_embed_type? string "timestep": the condition is a number, embedded as times are; "identity": a vector
 ---@field center_input_sample? boolean the image comes as 0 to 1; default false
@@ -3190,6 +3191,7 @@ function tide.diffusion.UNet2DModel(config) end
 ---@field flip_sin_to_cos? boolean cosines of the time before its sines; default true
 ---@field freq_shift? number 1 in DDPM; default 0
 ---@field time_embedding_dim? integer 4·block_out_channels[1]
+---@field time_embedding_type? string "fourier": of random frequencies, stored with the weights; UNet2DModel then takes the noise's σ as its time and divides its result by it; default "positional"
 ---@field num_class_embeds? integer classes that may be a condition
 ---@field class_embed_type? string "timestep": the condition is a number, embedded as times are; "identity": a vector
 ---@field center_input_sample? boolean the image comes as 0 to 1; default false

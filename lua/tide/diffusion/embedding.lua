@@ -108,6 +108,18 @@ local function class_index(fname, classes, count, n)
   return core.reshape(classes, -1)
 end
 
+--- Refuses int64 classes that a network of `count` classes does not have. The values are read, so this is for before a
+--- run, not for within the network.
+function M.check_classes(fname, what, classes, count)
+  if not is_tensor(classes) or classes.dtype ~= "int64" or classes.numel == 0 then return end
+  for _, end_of in ipairs {"min", "max"} do
+    local c = core[end_of](classes):item()
+    if c < 1 or c > count then
+      raise("%s: the %s has class %d, expected whole numbers from 1 to %d", fname, what, c, count)
+    end
+  end
+end
+
 --- The vector of a condition for n images: of classes by the embedding, of a real tensor (…×width) itself.
 function M.class_vector(fname, embedding, condition, n, width)
   if not (type(condition) == "number" or is_tensor(condition)) then

@@ -3,6 +3,7 @@
 local capture = require("tide.capture").capture
 local core = require "tide.core"
 local denoise = require "tide.diffusion.denoise"
+local embedding = require "tide.diffusion.embedding"
 local gradient = require "tide.diffusion.gradient"
 local grid = require "tide.diffusion.grid"
 local message = require "tide.message"
@@ -117,9 +118,27 @@ local function guidance_of(o)
   return w, w ~= 1
 end
 
+-- A module as captured programs, made anew for each sample, since its parts may have been exchanged. A function of the
+-- user's own may do more than compute, so it is called as it is; tide.capture makes it an object that is not.
+local function programmed(model)
+  return is_module(model) and capture(model, {fallback = "eager", name = "the model"}) or model
+end
+
+-- Conditions that a network of classes does not have are refused before it runs.
+local function check_condition(model, o, guided)
+  local count = is_module(model) and model.class_embedding and model.class_embedding.entries
+  if not count then return end
+  embedding.check_classes("diffusion.sample", "condition", o.condition, count)
+  embedding.check_classes("diffusion.sample", "negative condition", o.negative, count)
+  if guided and o.negative == nil then
+    raise("diffusion.sample: guidance without a negative condition, expected the class that stands for none")
+  end
+end
+
 local function denoiser_of(model, schedule, o)
   local w, on = guidance_of(o)
-  return denoise.new(model, {
+  check_condition(model, o, on)
+  return denoise.new(programmed(model), {
     prediction = prediction.check("diffusion.sample", o.prediction or schedule.prediction),
     condition = o.condition, negative = o.negative, guidance = w, guided = on, rescale = o.rescale,
     classifier = o.classifier, classifier_scale = o.classifier_scale, clip = o.clip,
@@ -252,12 +271,6 @@ local function by_solver(sampler, settings, schedule, nodes, x, denoiser, calls,
   return result_of(o, schedule, nodes, states[#nodes], o.latents and tensors.stack(states) or nil, stats)
 end
 
--- A module as captured programs, made anew for each sample, since its parts may have been exchanged. A function of the
--- user's own may do more than compute, so it is called as it is; tide.capture makes it an object that is not.
-local function programmed(model)
-  return is_module(model) and capture(model, {fallback = "eager", name = "the model"}) or model
-end
-
 --- Samples from x_T (see schedule:noise) to x0. See doc/api/diffusion.lua for the options.
 function M.sample(model, x, opts)
   if not is_callable(model) then
@@ -268,7 +281,7 @@ function M.sample(model, x, opts)
   local schedule = schedules.Schedule(o.schedule)
   local sampler, settings = samplers.options("diffusion.sample", o.sampler, own)
   local nodes = cut(grid.nodes(schedule, grid_options(o, sampler), "diffusion.sample"), o.strength)
-  local denoiser, on = denoiser_of(programmed(model), schedule, o)
+  local denoiser, on = denoiser_of(model, schedule, o)
   local calls = on and 2 or 1
   if sampler.solve then return by_solver(sampler, settings, schedule, nodes, x, denoiser, calls, o) end
   local plan = samplers.plan(sampler, settings, nodes, schedule, o.steps)

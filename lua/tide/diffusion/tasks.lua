@@ -30,7 +30,8 @@ end
 -- Gradients of the loss for the targets; one that is not reached is a mistake.
 local function gradients_of(fname, loss, targets)
   if not loss.needs_grad then
-    raise("%s: the loss does not depend on the sample; was the metric computed under no_grad, or detached?", fname)
+    raise("%s: the loss does not depend on the sample; was the metric computed under no_grad, or detached, "
+      .. "or is grad \"none\"?", fname)
   end
   local grads = autograd.gradients(loss, targets)
   for i, g in ipairs(grads) do

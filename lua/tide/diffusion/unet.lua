@@ -116,6 +116,10 @@ local function check_image(self, x)
   if x.ndim ~= 4 or x:size(4) ~= inputs then
     raise("%s: the image has shape (%s), expected N×H×W×%d", name, shape_of(x), inputs)
   end
+  local dtype = self.conv_norm_out.weight.dtype
+  if x.dtype ~= dtype then
+    raise("%s: the image is %s, the weights are %s; convert one with :to()", name, x.dtype, dtype)
+  end
 end
 
 -- The vector that the blocks read: the time's, and a condition's where the network has one.
