@@ -68,6 +68,7 @@ for epoch = 1, o.epochs do
   print(("epoch %3d  loss %.4f  test accuracy %.2f %%  NFE %.1f and %.1f back  %d s  peak %.0f MB")
     :format(epoch, losses[epoch], accuracies[epoch], nfe / n, nfe_b / n, os.time() - began,
       tide.memory().peak / 1e6))
+  io.stdout:flush()
   local fig = plot.figure {width = 900, height = 420, title = "HomoODE on CIFAR-10"}
   local epochs = tide.arange(epoch)
   fig:axes(1, {xlabel = "epoch", ylabel = "training loss"})

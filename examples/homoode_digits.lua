@@ -62,6 +62,7 @@ for epoch = 1, o.epochs do
   losses[epoch], accuracies[epoch] = total / n, 100 * evaluate()
   print(("epoch %2d  loss %.4f  test accuracy %.2f %%  NFE forward %.1f, backward %.1f  %d s")
     :format(epoch, losses[epoch], accuracies[epoch], nfe / n, nfe_b / n, os.time() - began))
+  io.stdout:flush()
 end
 local accuracy, nfe = evaluate()
 print(("test accuracy %.2f %% (last epoch)  NFE %.1f  %.1f s per epoch  peak memory %.0f MB")
