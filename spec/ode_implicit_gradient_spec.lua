@@ -2,25 +2,10 @@
 
 local tide = require "tide"
 require "spec.helper"
+local fields = require "spec.support.fields"
 local ode = tide.ode
 
-local function vector(...) return tide.tensor({...}, "float64") end
-local function leaf(...) return vector(...):requires_grad() end
-
--- Two components, with time and parameters in every term.
-local function wavy(p)
-  return function(t, y)
-    return (y * p):sin() * (t * 1.3):cos() - y ^ 3 * 0.1 + p:sum() * t * 0.2 - y:flip(1) * p
-  end
-end
-
--- Separable: each half moves by the other.
-local function swing(p)
-  return function(t, y)
-    local q, v = y:narrow(1, 1, 1), y:narrow(1, 2, 1)
-    return tide.cat({(v * p[1]):sin() + t:cos() * 0.2, -(q * p[2]):sin() + (t * 2):sin() * q:cos() * 0.3}, 1)
-  end
-end
+local vector, leaf, wavy, swing = fields.vector, fields.leaf, fields.wavy, fields.swing
 
 local weights = {{0.3, -0.2}, {0.5, 0.1}, {-0.4, 0.6}, {1, 0.7}}
 local times = {0, 0.31, 0.5, 0.93, 1.2}

@@ -67,15 +67,6 @@ static double *state_of(const dirk *x, int i) { return td_implicit_vector(&x->m,
 static double *easy_of(const dirk *x, int i) { return td_implicit_vector(&x->m, (size_t)(EASY + i)); }
 static double *scratch(const dirk *x, int i) { return td_implicit_vector(&x->m, (size_t)i); }
 
-static double dot(size_t n, const double *a, const double *b) {
-  double sum = 0;
-  for (size_t i = 0; i < n; i++) sum += a[i] * b[i];
-  return sum;
-}
-static void add(size_t n, double *sum, double c, const double *x) {
-  for (size_t i = 0; i < n; i++) sum[i] += c * x[i];
-}
-
 /* The weights of the easy half's slopes in stage i. */
 static const double *easy_row(const dirk *x, int i) { return x->split ? x->d->easy[i] : NULL; }
 
@@ -84,8 +75,8 @@ static void advance_by(const dirk *x, const double *w, const double *easy, int c
   size_t n = x->m.n;
   memcpy(out, x->m.y, n * sizeof *out);
   for (int j = 0; j < count; j++) {
-    if (w[j] != 0) add(n, out, h * w[j], slope_of(x, j));
-    if (easy && easy[j] != 0) add(n, out, h * easy[j], easy_of(x, j));
+    if (w[j] != 0) td_add_multiple(n, out, h * w[j], slope_of(x, j));
+    if (easy && easy[j] != 0) td_add_multiple(n, out, h * easy[j], easy_of(x, j));
   }
 }
 
@@ -136,7 +127,7 @@ static td_status first_slopes(td_stepper *s, dirk *x) {
   }
   double *sum = scratch(x, BASE);
   memcpy(sum, slope_of(x, 0), n * sizeof *sum);
-  add(n, sum, 1, easy_of(x, 0));
+  td_add_multiple(n, sum, 1, easy_of(x, 0));
   td_implicit_narrow(s, sum, s->f0);
   s->have_f0 = true;
   return TD_OK;
@@ -277,14 +268,14 @@ static void back_dense(td_stepper *s, dirk *x, const td_step_back *b, bars *g, c
   for (size_t i = 0; i < b->ndense; i++) {
     double q = b->theta[i], p = q * q * (3 - 2 * q), d0 = q * (1 - q) * (1 - q), d1 = q * q * (q - 1);
     td_implicit_widen(s, b->w[i], g->w);
-    add(n, g->y, 1 - p, g->w);
-    add(n, g->y1, p, g->w);
-    add(n, g->f0, h * d0, g->w);
-    add(n, g->f1, h * d1, g->w);
-    double along0 = dot(n, f0, g->w), along1 = dot(n, f1, g->w);
+    td_add_multiple(n, g->y, 1 - p, g->w);
+    td_add_multiple(n, g->y1, p, g->w);
+    td_add_multiple(n, g->f0, h * d0, g->w);
+    td_add_multiple(n, g->f1, h * d1, g->w);
+    double along0 = td_sum_of_products(n, f0, g->w), along1 = td_sum_of_products(n, f1, g->w);
     add_to(b->hbar, d0 * along0 + d1 * along1);
     if (b->theta_bar)
-      b->theta_bar[i] = 6 * q * (1 - q) * (dot(n, y1, g->w) - dot(n, x->m.y, g->w)) +
+      b->theta_bar[i] = 6 * q * (1 - q) * (td_sum_of_products(n, y1, g->w) - td_sum_of_products(n, x->m.y, g->w)) +
                         h * ((1 - q) * (1 - 3 * q) * along0 + q * (3 * q - 2) * along1);
   }
 }
@@ -306,7 +297,7 @@ static td_status back_stage(td_stepper *s, dirk *x, td_step_back *b, bars *g, in
   td_status status = back_easy(s, x, b, g, i, &tau);
   if (status) return status;
   if (diagonal != 0) {
-    if (x->split) add(n, kbar, h * diagonal, g->w);
+    if (x->split) td_add_multiple(n, kbar, h * diagonal, g->w);
     status = td_implicit_linearise(&x->m, part, t, state_of(x, i), NULL);
     x->m.current = x->m.have_jacobian = false;
     if (!status && !td_implicit_factor(&x->m, s, 1 / (h * diagonal)))
@@ -317,16 +308,16 @@ static td_status back_stage(td_stepper *s, dirk *x, td_step_back *b, bars *g, in
   }
   status = td_implicit_vjp(&x->m, part, t, state_of(x, i), kbar, g->solved, &tau, b->dexternal);
   if (status) return status;
-  if (x->split) add(n, g->solved, 1, g->w);
-  add(n, g->y, 1, g->solved);
+  if (x->split) td_add_multiple(n, g->solved, 1, g->w);
+  td_add_multiple(n, g->y, 1, g->solved);
   add_to(b->tbar, tau);
   double sum = x->c[i] * tau;
   for (int j = 0; j <= i; j++) {
-    sum += x->d->a[i][j] * dot(n, g->solved, slope_of(x, j));
-    if (j < i) add(n, scratch(x, BARS + j), h * x->d->a[i][j], g->solved);
+    sum += x->d->a[i][j] * td_sum_of_products(n, g->solved, slope_of(x, j));
+    if (j < i) td_add_multiple(n, scratch(x, BARS + j), h * x->d->a[i][j], g->solved);
     if (j == i || !x->split) continue;
-    sum += x->d->easy[i][j] * dot(n, g->solved, easy_of(x, j));
-    add(n, scratch(x, EASY_BARS + j), h * x->d->easy[i][j], g->solved);
+    sum += x->d->easy[i][j] * td_sum_of_products(n, g->solved, easy_of(x, j));
+    td_add_multiple(n, scratch(x, EASY_BARS + j), h * x->d->easy[i][j], g->solved);
   }
   add_to(b->hbar, sum);
   return TD_OK;
@@ -339,7 +330,7 @@ static td_status back_slope(td_stepper *s, dirk *x, td_step_back *b, bars *g, bo
   td_status status = td_implicit_vjp(&x->m, s, at_end ? s->last_time : s->first_time, y, slope_bar, g->solved, &tau,
                                      b->dexternal);
   if (status) return status;
-  add(x->m.n, to, 1, g->solved);
+  td_add_multiple(x->m.n, to, 1, g->solved);
   add_to(b->tbar, tau);
   if (at_end) add_to(b->hbar, tau);
   return TD_OK;
@@ -370,17 +361,17 @@ static td_status back_all(td_stepper *s, dirk *x, td_step_back *b, bars *g) {
     if (!status) back_dense(s, x, b, g, f0, f1, y1);
     if (!status && !stage_end) status = back_slope(s, x, b, g, true, y1, g->f1, g->y1);
   }
-  if (stage_end) add(n, scratch(x, BARS + last), 1, g->f1);
-  add(n, g->y, 1, g->y1);
+  if (stage_end) td_add_multiple(n, scratch(x, BARS + last), 1, g->f1);
+  td_add_multiple(n, g->y, 1, g->y1);
   for (int j = 0; j < x->stages; j++) {
-    add(n, scratch(x, BARS + j), h * x->d->b[j], g->y1);
-    add_to(b->hbar, x->d->b[j] * dot(n, slope_of(x, j), g->y1));
+    td_add_multiple(n, scratch(x, BARS + j), h * x->d->b[j], g->y1);
+    add_to(b->hbar, x->d->b[j] * td_sum_of_products(n, slope_of(x, j), g->y1));
     if (!x->split) continue;
-    add(n, scratch(x, EASY_BARS + j), h * x->d->b[j], g->y1);
-    add_to(b->hbar, x->d->b[j] * dot(n, easy_of(x, j), g->y1));
+    td_add_multiple(n, scratch(x, EASY_BARS + j), h * x->d->b[j], g->y1);
+    add_to(b->hbar, x->d->b[j] * td_sum_of_products(n, easy_of(x, j), g->y1));
   }
-  if (x->explicit_first) add(n, scratch(x, BARS), 1, g->f0);
-  if (x->split) add(n, scratch(x, EASY_BARS), 1, g->f0);
+  if (x->explicit_first) td_add_multiple(n, scratch(x, BARS), 1, g->f0);
+  if (x->split) td_add_multiple(n, scratch(x, EASY_BARS), 1, g->f0);
   for (int i = last; i >= 0 && !status; i--) status = back_stage(s, x, b, g, i);
   if (!status && !x->explicit_first && b->ndense) status = back_slope(s, x, b, g, false, x->m.y, g->f0, g->y);
   if (!status) td_implicit_narrow(s, g->y, b->lambda);

@@ -381,15 +381,6 @@ td_status td_implicit_linearise(td_implicit *m, td_stepper *s, double t, const d
 
 /* ---- GMRES on products with the Jacobian (Saad and Schultz 1986) ---- */
 
-static double dot(size_t n, const double *a, const double *b) {
-  double sum = 0;
-  for (size_t i = 0; i < n; i++) sum += a[i] * b[i];
-  return sum;
-}
-static void add(size_t n, double *sum, double c, const double *x) {
-  for (size_t i = 0; i < n; i++) sum[i] += c * x[i];
-}
-
 /* out = op(shift·I − J) v */
 static td_status product(td_implicit *m, td_stepper *s, bool transposed, const double *v, double *out) {
   td_status status;
@@ -429,10 +420,10 @@ static td_status cycle(td_implicit *m, td_stepper *s, bool transposed, double be
     if (!status) status = product(m, s, transposed, m->room, w);
     if (status) return status;
     for (int i = 0; i <= k; i++) {
-      h[k][i] = dot(n, w, m->basis + (size_t)i * n);
-      add(n, w, -h[k][i], m->basis + (size_t)i * n);
+      h[k][i] = td_sum_of_products(n, w, m->basis + (size_t)i * n);
+      td_add_multiple(n, w, -h[k][i], m->basis + (size_t)i * n);
     }
-    double size = h[k][k + 1] = sqrt(dot(n, w, w));
+    double size = h[k][k + 1] = sqrt(td_sum_of_products(n, w, w));
     for (size_t i = 0; i < n && size > 0; i++) w[i] /= size;
     for (int i = 0; i < k; i++) {
       double a = h[k][i], b = h[k][i + 1];
@@ -456,10 +447,10 @@ static td_status cycle(td_implicit *m, td_stepper *s, bool transposed, double be
   for (int i = k - 1; i >= 0; i--) {
     for (int j = i + 1; j < k; j++) g[i] -= h[j][i] * g[j];
     g[i] = h[i][i] != 0 ? g[i] / h[i][i] : 0;
-    add(n, sum, g[i], m->basis + (size_t)i * n);
+    td_add_multiple(n, sum, g[i], m->basis + (size_t)i * n);
   }
   td_status status = precondition(m, s, transposed, sum, m->room);
-  add(n, x, 1, m->room);
+  td_add_multiple(n, x, 1, m->room);
   return status;
 }
 
@@ -470,14 +461,14 @@ td_status td_implicit_solve(td_implicit *m, td_stepper *s, bool transposed, doub
     else td_lu_solve(m->lu, m->pivot, m->side, transposed, x + at);
   }
   if (m->lu) return TD_OK;
-  double *b = m->fresh, *r = m->basis, size = sqrt(dot(n, x, x)), left = size;
+  double *b = m->fresh, *r = m->basis, size = sqrt(td_sum_of_products(n, x, x)), left = size;
   memcpy(b, x, n * sizeof *b);
   memset(x, 0, n * sizeof *x);
   for (int i = 0; i < CYCLES && left > residual * size; i++) {
     td_status status = i ? product(m, s, transposed, x, r) : TD_OK;
     if (status) return status;
     for (size_t e = 0; e < n; e++) r[e] = i ? b[e] - r[e] : b[e];
-    double beta = sqrt(dot(n, r, r));
+    double beta = sqrt(td_sum_of_products(n, r, r));
     if (!(beta > residual * size)) break;
     for (size_t e = 0; e < n; e++) r[e] /= beta;
     status = cycle(m, s, transposed, beta, residual * size, x, &left);

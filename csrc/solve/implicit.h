@@ -101,4 +101,14 @@ td_step_result td_newton_failed(td_stepper *s, td_newton_verdict verdict);
 /* The failure of a backward pass that cannot repeat the step. */
 td_status td_newton_lost(const td_stepper *s);
 
+/* Σ a[i] b[i], and sum += c·x. */
+static inline double td_sum_of_products(size_t n, const double *a, const double *b) {
+  double sum = 0;
+  for (size_t i = 0; i < n; i++) sum += a[i] * b[i];
+  return sum;
+}
+static inline void td_add_multiple(size_t n, double *sum, double c, const double *x) {
+  for (size_t i = 0; i < n; i++) sum[i] += c * x[i];
+}
+
 #endif
