@@ -361,6 +361,13 @@ describe("a plan", function()
     local profile = g:profile(x)
     assert.is_true(profile.seconds > 0 and profile.peak > 0)
     assert.is_truthy(tostring(profile):find("GFLOP/s", 1, true))
+    assert.are.equal(#profile, #g:profile())
+  end)
+
+  it("says what arguments its programs are for", function()
+    local g = tide.capture(function(a, o) return a:sum() * o.scale + o.parts[1]:sum() end)
+    g(tide.ones(2, 3), {scale = 2, parts = {tide.tensor(1)}})
+    assert.is_truthy(tostring(g):find("for (float32 2×3, {parts = {float32 0-d}, scale = 2})\n", 1, true))
   end)
 end)
 

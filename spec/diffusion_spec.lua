@@ -479,6 +479,13 @@ describe("bad input is refused:", function()
   refuses("an empty start", {"which is empty"}, function() sample(model, tide.zeros(0, 2), {}) end)
   refuses("an unknown sampler", {"unknown sampler \"dpm\"", "dpmpp_2m"}, with {sampler = "dpm"})
   refuses("an unknown option", {"unknown option \"step\", did you mean \"steps\"?"}, with {step = 4})
+  refuses("eta over 1 in DDIM", {"sampler ddim: eta is 2, expected a number from 0 to 1"},
+    with {sampler = "ddim", eta = 2})
+  refuses("a variant that is not there", {"variant is \"hun\", expected \"midpoint\" or \"heun\""},
+    with {sampler = "dpmpp_2m", variant = "hun"})
+  refuses("an order that is no whole number", {"order is 2.5, expected a whole number from 1 to 6"},
+    with {sampler = "deis", order = 2.5})
+  refuses("a guidance that is no number", {"guidance is nan, expected a number"}, with {guidance = 0 / 0})
   refuses("an option of another sampler", {"sampler dpmpp_2m: unknown option \"eta\""},
     with {sampler = "dpmpp_2m", eta = 1})
   refuses("an unknown gradient mode", {"unknown grad \"exact\"", "discrete"}, with {grad = "exact"})

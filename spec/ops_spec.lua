@@ -174,6 +174,14 @@ describe("element-wise operations", function()
     end
   end)
 
+  it("take no options where an empty table is no list", function()
+    local x, k = tide.ones(1, 4, 4, 1), tide.ones(3, 3, 1, 2)
+    assert.are.same({1, 2, 2, 2}, x:conv2d(k, {}).shape)
+    assert.are.same({1, 2, 2, 2}, x:conv2d(k, nil, 1, {}).shape)
+    assert.are.same({4, 4}, x[1]:squeeze():relu({}).shape)
+    assert.are.equal(0, tide.ones(1):reshape({}).ndim)
+  end)
+
   it("keep NaN and infinity", function()
     local inf, nan = math.huge, 0 / 0
     local x = tide.tensor({nan, inf, -inf, 0, -0}, "float64")

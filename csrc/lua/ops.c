@@ -245,11 +245,12 @@ static td_status preset(const args *a, const param *p, bool given) {
   return TD_OK;
 }
 
-/* Is the value an options table: a table with no array part that is not empty? */
-static bool is_options(lua_State *L, int index) {
+/* Is the value an options table: a table with no array part? An empty one is a list where the attribute p, which comes
+ * next if any does, is a list that may be empty. */
+static bool is_options(lua_State *L, int index, const param *p) {
   if (!lua_istable(L, index) || tdl_rawlen(L, index) > 0) return false;
   lua_pushnil(L);
-  if (!lua_next(L, index)) return false;
+  if (!lua_next(L, index)) return !p || (p->k != K_DIMS && p->k != K_SHAPE && p->k != K_PERM);
   lua_pop(L, 2);
   return true;
 }
@@ -278,7 +279,7 @@ static td_status read_attributes(const args *a, int index) {
   const schema *s = a->s;
   bool given[MAX_PARAMS] = {false};
   int top = lua_gettop(L), i = s->ntensors;
-  for (; i < s->n && index <= top && !is_options(L, index); i++) {
+  for (; i < s->n && index <= top && !is_options(L, index, &s->p[i]); i++) {
     if (lua_isnil(L, index)) {
       index++;
       continue;
@@ -288,7 +289,7 @@ static td_status read_attributes(const args *a, int index) {
     given[i] = true;
     index += taken;
   }
-  if (index <= top && is_options(L, index)) {
+  if (index <= top && is_options(L, index, i < s->n ? &s->p[i] : NULL)) {
     if (check_names(a, index)) return td_last_status();
     for (int k = s->ntensors; k < s->n; k++) {  /* in the signature's order: a position needs its dim */
       lua_getfield(L, index, s->p[k].name);

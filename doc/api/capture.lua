@@ -30,7 +30,7 @@ f(tide.tensor {1, 1}) --> 41.  (float32)]]},
       "What was captured so far: a table of {key, forward, backward}; both have lines() and memory()."},
     {"Captured:profile", "...: any -> table",
       "Runs f(…) and measures each step: a table of {text, seconds, flops, bytes} with totals and the "
-        .. "processor's peak and bandwidth, which prints itself.",
+        .. "processor's peak and bandwidth, which prints itself. Without arguments the program captured last, on ones.",
       example = "assert(tide.capture(function(x) return x:exp() end):profile(tide.ones(8)).seconds > 0)"},
     {"Captured:reason", "-> string?", "Why it runs as it is, or nil."},
     {"Captured:forget", "", "Captures anew from the next call on."},

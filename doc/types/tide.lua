@@ -1647,7 +1647,7 @@ function tide.capture(f, opts) end
 ---@return table
 function Captured:programs() end
 
----Runs f(…) and measures each step: a table of {text, seconds, flops, bytes} with totals and the processor's peak and bandwidth, which prints itself.
+---Runs f(…) and measures each step: a table of {text, seconds, flops, bytes} with totals and the processor's peak and bandwidth, which prints itself. Without arguments the program captured last, on ones.
 ---@param ... any
 ---@return table
 function Captured:profile(...) end

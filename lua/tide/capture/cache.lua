@@ -108,14 +108,15 @@ function Cache:find(...)
       return nil
     end
     entry = made
-    entry.mode, entry.watched, entry.key = mode.version, watched, key
-    self.entries[key] = entry
+    entry.mode, entry.watched, entry.key, entry.arguments, entry.inputs = mode.version, watched, key, form, {}
+    for i, x in ipairs(list) do entry.inputs[i] = {shape = x.shape, dtype = x.dtype} end
+    self.entries[key], self.newest = entry, entry
   end
   return entry, list, form, count
 end
 
 --- Drops all entries and tries again what could not be captured.
-function Cache:forget() self.entries, self.reason = {}, nil end
+function Cache:forget() self.entries, self.newest, self.reason = {}, nil, nil end
 
 --- The entries in the order of their keys.
 function Cache:list()

@@ -1,6 +1,7 @@
 -- Programs in words: what print shows of a captured function, and profiles.
 
 local core = require "tide.core"
+local message = require "tide.message"
 
 local M = {}
 
@@ -25,13 +26,32 @@ function M.program(program, indent)
   indent = indent or ""
   local lines, out = program:lines(), {}
   local flops, bytes = totals(lines)
-  out[1] = ("%s%d steps, %s moved, %s, %s of own memory"):format(indent, #lines, quantity(bytes, "B"),
-    quantity(flops, "FLOP"), quantity(program:memory(), "B"))
+  out[1] = ("%s%d step%s, %s moved, %s, %s of own memory"):format(indent, #lines, #lines == 1 and "" or "s",
+    quantity(bytes, "B"), quantity(flops, "FLOP"), quantity(program:memory(), "B"))
   if program:numbers() > 0 then
     out[1] = ("%s, run as %d operations on single numbers"):format(out[1], program:numbers())
   end
   for i, line in ipairs(lines) do out[#out + 1] = ("%s%4d %s"):format(indent, i, line.text) end
   return table.concat(out, "\n")
+end
+
+-- Arguments in words, from their form (cache.form_of) and the tensors' shapes and types.
+local function words(form, inputs)
+  local x = inputs[form.place]
+  if x then return ("%s %s"):format(x.dtype, #x.shape > 0 and message.shape(x) or "0-d") end
+  if not form.keys then return tostring(form.constant) end
+  local parts = {}
+  for i, key in ipairs(form.keys) do
+    local text = words(form[i], inputs)
+    parts[i] = key == i and text or ("%s = %s"):format(tostring(key), text)
+  end
+  return "{" .. table.concat(parts, ", ") .. "}"
+end
+
+local function arguments(entry)
+  local list = {}
+  for i in ipairs(entry.arguments.keys) do list[i] = words(entry.arguments[i], entry.inputs) end
+  return ("for (%s)%s"):format(table.concat(list, ", "), entry.backward and ", with gradients" or "")
 end
 
 function M.captured(c)
@@ -45,7 +65,7 @@ function M.captured(c)
     out[1] = out[1] .. ("%d program%s"):format(#list, #list == 1 and "" or "s")
   end
   for _, entry in ipairs(list) do
-    out[#out + 1] = ("for %s"):format(entry.key)
+    out[#out + 1] = arguments(entry)
     out[#out + 1] = " forward: " .. M.program(entry.forward, "  "):gsub("^%s+", "")
     if entry.backward then out[#out + 1] = " backward: " .. M.program(entry.backward, "  "):gsub("^%s+", "") end
   end

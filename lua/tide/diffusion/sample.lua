@@ -47,7 +47,7 @@ end
 local function number(o, name)
   local v = o[name]
   if v ~= nil and (type(v) ~= "number" or v ~= v) then
-    raise("diffusion.sample: %s is %s, expected a number", name, tostring(v))
+    raise("diffusion.sample: %s is %s, expected a number", name, type(v) == "number" and "nan" or "a " .. type(v))
   end
 end
 
@@ -111,9 +111,8 @@ local function guidance_of(o)
       raise("diffusion.sample: guidance has shape (%s), expected a number or one element", message.shape(w))
     end
     return w, true
-  elseif w ~= nil and type(w) ~= "number" then
-    raise("diffusion.sample: guidance is a %s, expected a number", type(w))
   end
+  number(o, "guidance")
   if w == nil then w = o.negative ~= nil and 7.5 or 1 end
   return w, w ~= 1
 end

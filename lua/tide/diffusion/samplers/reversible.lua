@@ -89,9 +89,6 @@ M.mf = {
   build = function(plan, o)
     want_data_in_start(plan, "mf")
     local increment = increments[o.base]
-    if not increment then
-      message.raise("diffusion.sample: sampler mf: base is %s, expected \"euler\" or \"midpoint\"", tostring(o.base))
-    end
     local y, z, zeta = plan.start, plan.start, o.coupling
     for i = 1, #plan.nodes - 1 do
       local s, t = plan.nodes[i], plan.nodes[i + 1]
