@@ -7,6 +7,7 @@
 #include "kernels/kernels.h"
 #include "lua/tdl.h"
 #include "ops/ops.h"
+#include "solve/captured.h"
 
 /* ---- Counting memory: Lua's collector does not see a tensor's bytes, so it is run when they pass a limit ---- */
 
@@ -14,12 +15,19 @@ static const size_t slack = (size_t)64 << 20;
 static size_t limit = (size_t)64 << 20;
 static bool collecting;
 
+/* Bytes whose owners may be garbage: not what a solve holds for its reverse pass, which a collection would not give
+ * back sooner. */
+static size_t collectable(void) {
+  size_t live = td_alloc_live(), held = td_field_held_bytes();
+  return live > held ? live - held : 0;
+}
+
 static void collect_when_due(lua_State *L) {
-  if (td_alloc_live() < limit || collecting) return;
+  if (td_alloc_live() < limit || collectable() < limit || collecting) return;
   collecting = true;
   lua_gc(L, LUA_GCCOLLECT, 0);
   collecting = false;
-  size_t live = td_alloc_live();
+  size_t live = collectable();
   limit = live + (live / 2 > slack ? live / 2 : slack);
 }
 

@@ -14,17 +14,47 @@
 #include "ops/ops.h"
 #include "solve/programs.h"
 
+/* ---- Evaluations that outlive their solve ---- */
+
+static struct td_field_programs *holder;  /* or NULL */
+
+static void free_slots(struct td_field_programs *p) {
+  for (int i = 0; i < p->nslot; i++) {
+    td_free(p->slot[i].block, p->block_bytes);
+    p->slot[i].block = NULL;
+  }
+}
+
+void td_field_let_go(const td_field *f) {
+  if (holder && holder != f->programs) free_slots(holder);
+  holder = NULL;
+}
+
+void td_field_hold(td_field *f) {
+  td_field_let_go(f);
+  holder = f->programs;
+}
+
+size_t td_field_held_bytes(void) {
+  size_t bytes = 0;
+  for (int i = 0; holder && i < holder->nslot; i++) bytes += holder->slot[i].block ? holder->block_bytes : 0;
+  return bytes;
+}
+
+bool td_field_holds(const td_field *f) { return holder && holder == f->programs; }
+
 /* ---- Freeing ---- */
 
 static void programs_free(struct td_field_programs *p) {
   if (!p) return;
+  if (holder == p) holder = NULL;
   td_captured_steps_free(p);
   td_program_release(p->eval);
   td_program_release(p->forward);
   td_program_release(p->backward);
   td_program_release(p->jvp);
   for (size_t i = 0; p->sum && i < p->nexternals; i++) td_tensor_release(p->sum[i]);
-  for (int i = 0; i < p->nslot; i++) td_free(p->slot[i].block, p->block_bytes);
+  free_slots(p);
   td_free(p->slot, (size_t)p->nslot * sizeof *p->slot);
   td_free(p->sum, p->nexternals * sizeof *p->sum);
   td_free(p->by_external, (p->nexternals + 1) * sizeof *p->by_external);

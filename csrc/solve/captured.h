@@ -7,7 +7,16 @@
  * pull and vjp run programs. An evaluation that would keep more than keep_most bytes for its reverse pass is computed
  * again by it instead. On failure f is as it was; f's own message says why. */
 td_status td_field_capture(td_field *f, bool gradient, size_t keep_most);
-/* Takes it back. */
+/* What the captured f has kept in the last step of its solve stays for the reverse pass, which then need not evaluate
+ * it again. One field at a time holds: the one before gives its memory back, so that a row of solves needs no more
+ * than going back over one step does. Nothing that is not captured holds. */
+void td_field_hold(td_field *f);
+bool td_field_holds(const td_field *f);
+/* Memory held so. */
+size_t td_field_held_bytes(void);
+/* f holds no more what it kept: other evaluations take its place. Another one gives its memory back. */
+void td_field_let_go(const td_field *f);
+/* Takes the capture back. */
 void td_field_uncapture(td_field *f);
 
 #endif

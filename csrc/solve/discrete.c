@@ -6,6 +6,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "ops/ops.h"
+#include "solve/captured.h"
 #include "solve/sweep.h"
 
 /* Does step n end at t1 of the solve? A failed solve has no such step. */
@@ -176,13 +177,15 @@ static td_status step_back(sweep *v, size_t n) {
   bool moves = step->pinned || (w->dtimes && (n == 0 || ends_solve(r, n)));
   td_step_back b = {.lambda = v->lambda, .ndense = take_saves(v, n, w->next, last), .theta = v->theta,
                     .w = v->dense_w, .theta_bar = timed ? v->theta_bar : NULL, .tbar = moves ? &tbar : NULL,
-                    .hbar = moves ? &hbar : NULL, .dexternal = w->dexternal};
+                    .hbar = moves ? &hbar : NULL, .dexternal = w->dexternal,
+                    .held = n + 1 == path->n && td_field_holds(r->f)};
   v->live = true;
   if (hits) status = pull_events(v, n, hits, &b);
   v->s.f->time_wanted = moves;
   if (status) return status;
   if (r->o.linear && b.ndense) status = linear_back(v, &b);
   else status = v->s.method->family->back(&v->s, &b);
+  td_field_let_go(r->f);
   if (!status && step->restart && v->s.method->family->start_back)
     status = v->s.method->family->start_back(&v->s, &b);
   if (!status && timed) collect_times(v, &b, n, w->next, last);

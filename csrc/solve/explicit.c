@@ -93,16 +93,38 @@ static td_status make_at_once(td_stepper *s, explicit *x, bool *done) {
   return status;
 }
 
+/* Which stages the marked ones reach through the matrix: those have to be there for their transpose. */
+static void mark_needed(const explicit *x, bool *needed) {
+  for (int i = x->width - 1; i > 0; i--)
+    for (int j = 0; needed[i] && j < x->a[i].count; j++) needed[x->a[i].at[j]] = true;
+}
+
+/* Stages that y1 depends on. */
+static void mark_solution(const explicit *x, bool *needed) {
+  for (int i = 0; i < x->b.count; i++) needed[x->b.at[i]] = true;
+  mark_needed(x, needed);
+}
+
+/* Stage i's slope, kept by the field for its transpose. */
+static td_status keep(td_stepper *s, const explicit *x, int i, const char *state) {
+  double t = i == x->end ? s->last_time : td_stepper_time(s, x->c[i]);
+  s->counts->nfe++;
+  return td_field_keep(s->f, i, t, state, slope_of(s, x, i));
+}
+
 static td_status step(td_stepper *s, td_step_result *result) {
   (void)result;
   explicit *x = s->own;
-  bool done = false;
+  bool done = false, kept[TD_MAX_STAGES] = {false};
   td_status status = td_stepper_slope(s);
   if (!status && s->f->stages) status = make_at_once(s, x, &done);
+  s->held = s->hold && !done;
+  if (s->held) mark_solution(x, kept);
   for (int i = 1; i < x->stages && !status && !done; i++) {
     char *state = i == x->end ? s->y1 : stage_state(s, x);
     advance_by(s, x, &x->a[i], state);
-    status = td_stepper_eval(s, td_stepper_time(s, x->c[i]), state, slope_of(s, x, i));
+    status = kept[i] ? keep(s, x, i, state)
+                     : td_stepper_eval(s, td_stepper_time(s, x->c[i]), state, slope_of(s, x, i));
   }
   if (status) return status;
   x->known = x->stages;
@@ -207,23 +229,16 @@ static double along(const td_stepper *s, const explicit *x, const row *r, const 
   return sum;
 }
 
-/* Which stages the cotangents reach through the matrix: those have to be computed again. */
-static void mark_needed(const explicit *x, bool *needed) {
-  for (int i = x->width - 1; i > 0; i--)
-    for (int j = 0; needed[i] && j < x->a[i].count; j++) needed[x->a[i].at[j]] = true;
-}
-
 /* The forward part: every needed stage, kept by the field for its transpose. Values y(θ) and slopes are not needed;
- * h̄ is a product with the slopes, which are. */
-static td_status replay(td_stepper *s, explicit *x, const bool *needed) {
+ * h̄ is a product with the slopes, which are. Of a step that was held only the first stage, which came from the step
+ * before, is missing. */
+static td_status replay(td_stepper *s, explicit *x, const bool *needed, bool held) {
   td_status status = TD_OK;
-  for (int i = 0; i < x->width && !status; i++) {
+  for (int i = 0; i < (held ? 1 : x->width) && !status; i++) {
     if (!needed[i]) continue;
     char *state = i == 0 ? s->y : stage_state(s, x);
     if (i > 0) advance_by(s, x, &x->a[i], state);
-    double t = i == x->end ? s->last_time : td_stepper_time(s, x->c[i]);
-    s->counts->nfe++;
-    status = td_field_keep(s->f, i, t, state, slope_of(s, x, i));
+    status = keep(s, x, i, state);
   }
   return status;
 }
@@ -280,7 +295,7 @@ static td_status back(td_stepper *s, td_step_back *b) {
   explicit *x = s->own;
   bool needed[TD_MAX_STAGES] = {false}, done = false;
   double w[TD_MAX_STAGES];
-  for (int i = 0; i < x->b.count; i++) needed[x->b.at[i]] = true;
+  mark_solution(x, needed);
   for (size_t j = 0; j < b->ndense; j++) {
     int n = td_tableau_dense(x->m, b->theta[j], w);
     for (int i = 0; i < n; i++) needed[i] |= w[i] != 0;
@@ -293,7 +308,7 @@ static td_status back(td_stepper *s, td_step_back *b) {
   td_status status = plain && s->f->stages_back ? back_at_once(s, x, b, needed, &done) : TD_OK;
   if (status || done) return status;
   status = cotangents_new(&g, s, x, b->hbar || b->theta_bar);
-  if (!status) status = replay(s, x, needed);
+  if (!status) status = replay(s, x, needed, b->held && !b->ndense && !b->hbar && !b->theta_bar);
   if (!status) {
     if (b->hbar) *b->hbar += along(s, x, &x->b, b->lambda);
     if (b->ndense) spread(s, &g, &x->b, s->end - s->t, b->lambda);  /* before λ takes the values' cotangents */

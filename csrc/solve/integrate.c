@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "solve/captured.h"
 #include "solve/loop.h"
 
 const char *td_ode_status_name(td_ode_status s) {
@@ -125,6 +126,7 @@ typedef struct {
 static td_status judge(td_solve *v, const td_trial *p, verdict *out) {
   td_step_result result;
   *out = (verdict){.finite = true};
+  v->s.hold = v->o->hold && v->next + 1 == v->nt && p->end == v->ts[v->next];  /* no other value lies in it */
   td_status status = td_stepper_step(&v->s, p->end, p->jump, &result);
   out->refused = result == TD_STEP_REFUSED;
   if (status || out->refused) return status;
@@ -289,6 +291,7 @@ td_status td_ode_integrate(td_field *f, const void *y0, const double *ts, size_t
   if (!status) status = td_stepper_start(&v.s, ts[0], y0);
   if (!status) status = run(&v);
   if (!status && o->keep_last) status = keep_last(&v);
+  if (!status && out->status == TD_ODE_OK && v.s.held) td_field_hold(f);
   td_free(v.room, v.room ? 2 * v.s.bytes + 1 : 0);
   td_free(v.scaled, v.scaled ? v.s.bytes + 1 : 0);
   td_stepper_free(&v.s);

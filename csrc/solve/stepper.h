@@ -66,6 +66,8 @@ struct td_stepper {
   char *y, *y1;                    /* at t; at end, after a step */
   char *f0, *f1;                   /* f(t, y), f(last_time, y1): valid when have_f0, have_f1 */
   bool have_f0, have_f1;
+  bool hold;                       /* the step to make is likely the last: keep its evaluations, if the family can */
+  bool held;                       /* the step just made did: td_step_back.held may be set for it */
   td_terms error;                  /* of y1; count 0: this step has no estimate and is accepted */
   td_terms error2;                 /* a second, lower estimate, for dop853's quotient of the two; count 0: none */
   double retry;                    /* factor after TD_STEP_REFUSED */
@@ -89,6 +91,7 @@ typedef struct {
   double *theta_bar;         /* NULL, or of ndense: receives wᵢᵀ dy(θᵢ)/dθ */
   double *tbar, *hbar;       /* NULL, or added to: derivative by t at fixed h and θ, and by h at fixed t and θ */
   td_tensor **dexternal;     /* as in field.h */
+  bool held;                 /* the field still keeps what the step kept with hold */
 } td_step_back;
 
 /* One step on the tape, for second derivatives. All tensors automatic (td_auto). */
