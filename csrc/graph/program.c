@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "graph/plan.h"
+#include "graph/tile.h"
 #include "ops/ops.h"
 
 /* ---- Plans that were made: a function that is captured anew for each solve is planned once ---- */
@@ -187,7 +188,22 @@ static void leave(td_plan *p, held *outer) {
   td_free(outer, (size_t)p->nslot * sizeof *outer);
 }
 
-static td_status run(td_program *program, void *const *inputs, void *const *outputs, td_status (*actions)(td_plan *)) {
+static td_status plan_run(td_plan *p, const td_program_runs *none) {
+  (void)none;
+  return td_plan_run(p);
+}
+
+static td_status plan_measured(td_plan *p, const td_program_runs *none) {
+  (void)none;
+  return td_plan_run_measured(p);
+}
+
+static td_status plan_repeat(td_plan *p, const td_program_runs *runs) {
+  return td_tiles_repeat(p->action[0].as.tiles, runs);
+}
+
+static td_status run(td_program *program, void *const *inputs, void *const *outputs,
+                     td_status (*actions)(td_plan *, const td_program_runs *), const td_program_runs *runs) {
   td_plan *p = program->plan;
   held *outer;
   td_status s = td_program_poll ? td_program_poll() : TD_OK;
@@ -197,7 +213,7 @@ static td_status run(td_program *program, void *const *inputs, void *const *outp
   p->running = true;
   td_recording = false;
   set_all(program, inputs, outputs);
-  s = actions(p);
+  s = actions(p, runs);
   for (int i = 0; i < p->nwrites; i++) program->external[p->writes[i]]->storage->version++;
   td_recording = recording;
   p->running = was;
@@ -211,8 +227,18 @@ td_status td_program_run(td_program *p, void *const *inputs, void *const *output
     if (!s) td_scalar_run(p->plan->scalar, inputs, outputs, p->external);
     return s;
   }
-  return run(p, inputs, outputs, td_plan_run);
+  return run(p, inputs, outputs, plan_run, NULL);
 }
 td_status td_program_profile(td_program *p, void *const *inputs, void *const *outputs) {
-  return run(p, inputs, outputs, td_plan_run_measured);
+  return run(p, inputs, outputs, plan_measured, NULL);
+}
+
+bool td_program_repeats(const td_program *p, int sliced) {
+  const td_plan *plan = p->plan;
+  return !plan->scalar && plan->count == 1 && plan->action[0].kind == TD_DO_TILES && !plan->nwrites &&
+         td_tiles_repeats(plan->action[0].as.tiles, sliced);
+}
+
+td_status td_program_repeat(td_program *p, const td_program_runs *runs) {
+  return run(p, runs->inputs[0], runs->outputs[0], plan_repeat, runs);
 }

@@ -31,6 +31,21 @@ td_tensor *td_program_external(const td_program *p, int i);
  * that is called again while it runs uses a second block of memory for that call. */
 td_status td_program_run(td_program *p, void *const *inputs, void *const *outputs);
 
+/* Several runs with memory of their own: inputs[r] and outputs[r] are run r's. `before` is called in any thread when it
+ * is the turn of tile `tile` of `tiles` in run r, to make what the run reads of it from what the runs before wrote of it:
+ * slices of equal length of what is written and of input `sliced`. */
+typedef struct {
+  int count;
+  void *const *const *inputs, *const *const *outputs;
+  void (*before)(void *ctx, int r, size_t tile, size_t tiles);
+  void *ctx;
+} td_program_runs;
+
+/* Can it be run so: does it treat the samples of a batch alike, from its first step to its last? */
+bool td_program_repeats(const td_program *p, int sliced);
+/* The first tile of a batch in all runs, then the second, and so on: a tile stays in the cache from run to run. */
+td_status td_program_repeat(td_program *p, const td_program_runs *runs);
+
 /* Called before each run; a failure ends it. Set by the binding, which looks for interrupts. */
 extern td_status (*td_program_poll)(void);
 

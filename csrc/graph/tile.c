@@ -412,14 +412,63 @@ static void run_some(void *ctx, size_t begin, size_t end) {
   }
 }
 
-td_status td_tiles_run(td_tiles *t) {
+bool td_tiles_repeats(const td_tiles *t, int i) {
+  for (int k = 0; k < t->nop; k++) {
+    const td_buffer *f = &t->outer->ir.buffer[t->op[k].buffer];
+    if (t->op[k].written && f->kind != TD_BUF_OUTPUT) return false;
+    if (f->kind == TD_BUF_INPUT && f->slot == i && t->op[k].r == SHARED) return false;
+  }
+  return true;
+}
+
+typedef struct {
+  td_tiles *t;
+  const td_program_runs *runs;
+} repetition;
+
+/* What an operand's buffer is in run r. */
+static char *base_in(const td_tiles *t, const operand *o, const td_program_runs *runs, int r) {
+  const td_buffer *f = &t->outer->ir.buffer[o->buffer];
+  if (f->kind == TD_BUF_INPUT) return runs->inputs[r][f->slot];
+  return f->kind == TD_BUF_OUTPUT ? runs->outputs[r][f->slot] : o->base;
+}
+
+static void repeat_some(void *ctx, size_t begin, size_t end) {
+  const repetition *all = ctx;
+  td_tiles *t = all->t;
+  td_plan *p = t->instance[td_thread_index()];
+  int in = td_plan_slot(p, TD_BUF_INPUT), out = td_plan_slot(p, TD_BUF_OUTPUT);
+  for (size_t tile = begin; tile < end; tile++)
+    for (int r = 0; r < all->runs->count; r++) {
+      all->runs->before(all->runs->ctx, r, tile, t->ntiles);
+      for (int i = 0; i < t->nop; i++) {
+        const operand *o = &t->op[i];
+        int slot = (o->written ? out : in) + o->slot;
+        td_plan_set(p, slot, base_in(t, o, all->runs, r) + tile * o->step);
+        td_plan_lend(p, slot, o->owner);
+      }
+      td_status s = td_plan_run(p);
+      if (s) t->failed = s;
+    }
+}
+
+static td_status run_all(td_tiles *t, void (*some)(void *, size_t, size_t), void *ctx) {
   td_status s = want_instances(t, td_threads());
   if (!s) s = want_memory(t);
   if (s) return s;
-  static uint64_t rounds;
   t->failed = TD_OK;
-  td_forms_round = ++rounds;
-  td_parallel(t->ntiles, 1, run_some, t);
-  td_forms_round = 0;
+  td_parallel(t->ntiles, 1, some, ctx);
   return t->failed ? td_fail(t->failed, "a program's step failed in one of its tiles") : TD_OK;
+}
+
+td_status td_tiles_repeat(td_tiles *t, const td_program_runs *runs) {
+  return run_all(t, repeat_some, &(repetition){t, runs});
+}
+
+td_status td_tiles_run(td_tiles *t) {
+  static uint64_t rounds;
+  td_forms_round = ++rounds;
+  td_status s = run_all(t, run_some, t);
+  td_forms_round = 0;
+  return s;
 }

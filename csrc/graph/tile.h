@@ -7,6 +7,7 @@
 #ifndef TD_GRAPH_TILE_H
 #define TD_GRAPH_TILE_H
 #include "graph/plan.h"
+#include "graph/program.h"
 
 /* Finds the runs of steps worth tiling. Buffers that only a tile needs become TD_BUF_LOCAL; the others live as long as their
  * run. The list is in the pool, in order, and ends with a NULL. After td_ir_analyse and before td_ir_place. */
@@ -16,6 +17,10 @@ void td_tiles_span(const td_tiles *t, int *first, int *count);
 /* Makes the tile plans of p's run t and notes its buffers in p. */
 td_status td_tiles_make(td_tiles *t, td_plan *p);
 td_status td_tiles_run(td_tiles *t);
+/* Do the tiles write nothing but results of the program, and read its input i in slices only? */
+bool td_tiles_repeats(const td_tiles *t, int i);
+/* The program's runs, the first tile of each, then the second, and so on. */
+td_status td_tiles_repeat(td_tiles *t, const td_program_runs *runs);
 /* Gives back memory that the next run would ask for again; td_tiles_free also the plans. */
 void td_tiles_trim(td_tiles *t);
 void td_tiles_free(td_tiles *t);

@@ -133,7 +133,7 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
   if (r->o.keep_last && !r->o.method->family->undo)
     return td_fail(TD_EARG, "ode.solve: grad = \"reversible\" needs a reversible method, alf, reversible_heun or "
                    "mccallum_foster; %s is none", r->o.method->name);
-  r->o.hold = *recorded && r->mode == TD_ODE_DISCRETE && r->f->programs && !r->f->stages && !r->nevents;
+  r->o.hold = *recorded && r->mode == TD_ODE_DISCRETE && td_field_may_hold(r->f) && !r->nevents;
   r->o.keep = (*recorded && (r->mode == TD_ODE_DISCRETE || td_ode_over_path(r->mode))) || tdl_ode_flag(L, 4, "dense");
   td_recording = false;
   tdl_ode_extras e;

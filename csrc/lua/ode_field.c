@@ -207,7 +207,7 @@ static void take_all(lua_State *L, int index, double *x, size_t n) {
 static td_status lua_stages(td_field *self, const td_field_stages *step, bool *done) {
   lua_field *f = (lua_field *)self;
   *done = false;
-  if (step->method != f->stages_of) return TD_OK;
+  if (step->method != f->stages_of || step->first != 1 || step->end != step->stages || step->keep) return TD_OK;
   lua_State *L = tdl_state();
   int top, count = step->stages - 1, results = (count + 1) * (int)self->numel;
   td_status s = push_reference(f, L, f->stages, &top);

@@ -35,6 +35,8 @@ void td_field_hold(td_field *f) {
   holder = f->programs;
 }
 
+bool td_field_may_hold(const td_field *f) { return f->programs && !f->stages_back; }
+
 size_t td_field_held_bytes(void) {
   size_t bytes = 0;
   for (int i = 0; holder && i < holder->nslot; i++) bytes += holder->slot[i].block ? holder->block_bytes : 0;
@@ -70,7 +72,7 @@ static td_status captured_eval(td_field *f, double t, const void *y, void *dy) {
   return td_program_run(f->programs->eval, (void *[]){&t, (void *)y}, (void *[]){dy});
 }
 
-static td_status slot_for(struct td_field_programs *p, int at, kept_slot **slot) {
+td_status td_captured_slot(struct td_field_programs *p, int at, kept_slot **slot) {
   if (at >= p->nslot) {
     int wanted = at + 8;
     kept_slot *more = td_alloc((size_t)wanted * sizeof *more);
@@ -89,7 +91,7 @@ static td_status slot_for(struct td_field_programs *p, int at, kept_slot **slot)
 static td_status captured_keep(td_field *f, int at, double t, const void *y, void *dy) {
   struct td_field_programs *p = f->programs;
   kept_slot *slot;
-  td_status s = slot_for(p, at, &slot);
+  td_status s = td_captured_slot(p, at, &slot);
   if (s) return s;
   slot->y = y;
   slot->t = t;
@@ -168,7 +170,7 @@ static td_status captured_vjp(td_field *f, double t, const void *y, const void *
   struct td_field_programs *p = f->programs;
   enum { OWN_SLOT = 63 };
   kept_slot *slot;
-  td_status s = slot_for(p, OWN_SLOT, &slot);
+  td_status s = td_captured_slot(p, OWN_SLOT, &slot);
   if (s) return s;
   if (!p->dynamic || p->recomputes) slot->y = y, slot->t = t;
   else s = captured_keep(f, OWN_SLOT, t, y, p->scratch);
@@ -354,6 +356,7 @@ td_status td_field_capture(td_field *f, bool gradient, size_t keep_most) {
   f->programs_free = programs_free;
   f->eval = captured_eval;
   td_captured_steps_set(f, gradient);
+  if (!f->stages) td_captured_tiles_set(f);
   if (gradient) {
     f->keep = captured_keep;
     f->pull = captured_pull;

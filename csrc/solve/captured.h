@@ -11,6 +11,7 @@ td_status td_field_capture(td_field *f, bool gradient, size_t keep_most);
  * it again. One field at a time holds: the one before gives its memory back, so that a row of solves needs no more
  * than going back over one step does. Nothing that is not captured holds. */
 void td_field_hold(td_field *f);
+bool td_field_may_hold(const td_field *f);
 bool td_field_holds(const td_field *f);
 /* Memory held so. */
 size_t td_field_held_bytes(void);

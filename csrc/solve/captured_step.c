@@ -316,7 +316,8 @@ static void take(const td_joined_step *list, size_t first, double *to, size_t n)
 static td_status captured_stages(td_field *f, const td_field_stages *step, bool *done) {
   td_joined_step *list = NULL;
   size_t n = f->numel;
-  td_status s = step->stages > 1 ? list_for(f, step, false, &list) : TD_OK;  /* one stage: nothing is left to do */
+  bool whole = step->first == 1 && step->end == step->stages && step->stages > 1 && !step->keep;
+  td_status s = whole ? list_for(f, step, false, &list) : TD_OK;  /* one stage: nothing is left to do */
   *done = !s && list;
   if (s || !list) return s;
   if (td_program_poll && (s = td_program_poll())) return s;

@@ -79,18 +79,31 @@ static td_field_stages step_of(const td_stepper *s, const explicit *x, double *t
     t[i] = i == x->end ? s->last_time : td_stepper_time(s, x->c[i]);
     k[i] = slope_of(s, x, i);
   }
-  return (td_field_stages){.method = s->method->name, .stages = x->stages, .a = x->packed, .b = x->m->b,
-                           .h = s->end - s->t, .t = t, .y = s->y, .k = k, .y1 = s->y1};
+  return (td_field_stages){.method = s->method->name, .stages = x->stages, .first = 1, .end = x->stages,
+                           .a = x->packed, .b = x->m->b, .h = s->end - s->t, .t = t, .y = s->y, .k = k, .y1 = s->y1,
+                           .state = stage_state(s, x)};
 }
 
-/* All stages by one call of the field, when it can. */
-static td_status make_at_once(td_stepper *s, explicit *x, bool *done) {
+/* Stages [*first, end) by one call of the field, when it can; *first then is end. */
+static td_status make_at_once(td_stepper *s, explicit *x, int *first, int end, bool keep) {
   double t[TD_MAX_STAGES];
   void *k[TD_MAX_STAGES];
-  td_field_stages all = step_of(s, x, t, k);
-  td_status status = s->f->stages(s->f, &all, done);
-  if (*done) s->counts->nfe += (uint64_t)x->stages - 1;
+  td_field_stages some = step_of(s, x, t, k);
+  bool done = false;
+  some.first = *first;
+  some.end = end;
+  some.keep = keep;
+  td_status status = s->f->stages && *first < end ? s->f->stages(s->f, &some, &done) : TD_OK;
+  if (!done) return status;
+  s->counts->nfe += (uint64_t)(end - *first);
+  *first = end;
   return status;
+}
+
+/* The end of the stages from `first` on that are marked. */
+static int marked_end(const explicit *x, const bool *marked, int first) {
+  while (first < x->stages && marked[first]) first++;
+  return first;
 }
 
 /* Which stages the marked ones reach through the matrix: those have to be there for their transpose. */
@@ -115,12 +128,13 @@ static td_status keep(td_stepper *s, const explicit *x, int i, const char *state
 static td_status step(td_stepper *s, td_step_result *result) {
   (void)result;
   explicit *x = s->own;
-  bool done = false, kept[TD_MAX_STAGES] = {false};
+  bool kept[TD_MAX_STAGES] = {false};
+  int first = 1;
   td_status status = td_stepper_slope(s);
-  if (!status && s->f->stages) status = make_at_once(s, x, &done);
-  s->held = s->hold && !done;
+  s->held = s->hold;
   if (s->held) mark_solution(x, kept);
-  for (int i = 1; i < x->stages && !status && !done; i++) {
+  if (!status) status = make_at_once(s, x, &first, s->held ? marked_end(x, kept, 1) : x->stages, s->held);
+  for (int i = first; i < x->stages && !status; i++) {
     char *state = i == x->end ? s->y1 : stage_state(s, x);
     advance_by(s, x, &x->a[i], state);
     status = kept[i] ? keep(s, x, i, state)
@@ -233,8 +247,9 @@ static double along(const td_stepper *s, const explicit *x, const row *r, const 
  * h̄ is a product with the slopes, which are. Of a step that was held only the first stage, which came from the step
  * before, is missing. */
 static td_status replay(td_stepper *s, explicit *x, const bool *needed, bool held) {
-  td_status status = TD_OK;
-  for (int i = 0; i < (held ? 1 : x->width) && !status; i++) {
+  int first = 0, last = held ? 1 : x->width;
+  td_status status = held ? TD_OK : make_at_once(s, x, &first, marked_end(x, needed, 0), true);
+  for (int i = first; i < last && !status; i++) {
     if (!needed[i]) continue;
     char *state = i == 0 ? s->y : stage_state(s, x);
     if (i > 0) advance_by(s, x, &x->a[i], state);

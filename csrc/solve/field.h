@@ -8,11 +8,13 @@
 #define TD_SOLVE_FIELD_H
 #include "tensor/tensor.h"
 
-/* One explicit Runge–Kutta step, for fields that make all its stages at once: kᵢ = f(tᵢ, y + h Σⱼ aᵢⱼ kⱼ) from i = 1
- * on, with k₀ given. y1 receives the last stage's state. */
+/* One explicit Runge–Kutta step, for fields that make several of its stages at once: kᵢ = f(tᵢ, y + h Σⱼ aᵢⱼ kⱼ) of the
+ * stages from `first` to before `end`, with the k before given. y1 receives the last stage's state. */
 typedef struct {
   const char *method;       /* its name, the same pointer as in td_methods() */
-  int stages;
+  int stages, first, end;
+  bool keep;                /* for their transpose, under the stages' numbers as slots */
+  void *state;              /* room for a state */
   const double *a, *b;      /* row i of a, of i numbers, begins at i(i − 1)/2 */
   double h;
   const double *t;
@@ -31,7 +33,7 @@ struct td_field {
 
   /* dy = f(t, y). dy never overlaps y. A right-hand side that wants a smaller step leaves NaN in dy. */
   td_status (*eval)(td_field *f, double t, const void *y, void *dy);
-  /* *done is false when it makes no such step now: the caller goes stage by stage. May be NULL. */
+  /* *done is false when it does not make these stages at once now: the caller goes stage by stage. May be NULL. */
   td_status (*stages)(td_field *f, const td_field_stages *step, bool *done);
   /* The transpose of that step, whose k and y1 mean nothing here: lambda, the cotangent of y + h Σ bᵢ kᵢ, becomes that of
    * y; dexternal as in vjp, not NULL. May be NULL. */

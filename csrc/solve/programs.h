@@ -54,6 +54,10 @@ struct td_field_programs {
   td_joined_steps steps;   /* captured_step.c */
 };
 
+/* Slot number `at`, with its block. */
+td_status td_captured_slot(struct td_field_programs *p, int at, kept_slot **slot);
+/* Gives f `stages` when its programs go through a batch tile by tile (captured_tiles.c). */
+void td_captured_tiles_set(td_field *f);
 /* Gives f `stages` and `stages_back` when its programs are lists of operations on numbers. */
 void td_captured_steps_set(td_field *f, bool gradient);
 void td_captured_steps_free(struct td_field_programs *p);
