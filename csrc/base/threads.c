@@ -5,13 +5,14 @@
  * A worker's mailbox is one word that says who acts next:
  *   IDLE     nothing to do, or the task is done; the worker spins
  *   ASLEEP   the same, and the worker sleeps on the word
- *   WORK     the task in the mailbox may be taken: by the worker, or by the caller if that is late
- *   RUNNING  the worker has taken it
+ *   WORK     the worker has a share of the call under way, and has not begun
+ *   RUNNING  it has begun
  *   AWAITED  the same, and the caller sleeps on the word
  *   STOP     the worker is to end
- * Since the caller takes back what no worker has begun, a parallel call is never much slower
- * than a serial one, however late the workers wake: on a busy machine, or for a task shorter
- * than a wake-up (30 to 100 us).
+ * A thread takes its share in parts, half of the rest at a time; one that is done takes from the
+ * others' ends. So the caller does what no worker has begun, and a parallel call is never much
+ * slower than a serial one, however late the workers wake (30 to 100 us) and whatever else their
+ * processors have to do.
  *
  * A waking thread is often put on the processor of the one that woke it, which is the one
  * processor sure to be busy here: the caller works and spins there, and the worker waits for the
@@ -37,14 +38,13 @@
 
 enum { IDLE, ASLEEP, WORK, RUNNING, AWAITED, STOP };
 enum { MAX_THREADS = 64, LINE = 64 };
+enum { UNITS = 8 }; /* of a thread, at most */
 enum { WORKER_SPIN_NS = 40000, CALLER_SPIN_NS = 200000 };
 
 typedef struct {
   _Alignas(2 * LINE) _Atomic uint32_t state; /* two lines: processors fetch them in pairs */
   int index;
-  td_task task;
-  void *ctx;
-  size_t begin, end;
+  _Atomic uint64_t left; /* of its share: the first unit, and the one after the last in the low half */
   pthread_t thread;
 #if !defined(__linux__)
   pthread_mutex_t mutex;
@@ -61,6 +61,12 @@ static struct {
 #if defined(__linux__)
   cpu_set_t allowed;  /* processors of this process, when the workers were started */
 #endif
+  /* the call under way */
+  td_task task;
+  void *ctx;
+  size_t n;
+  uint32_t units;     /* equal parts of the items, which are shared out */
+  int sharers;        /* threads */
   worker worker[MAX_THREADS];
 } pool = {.avoided = -1};
 
@@ -198,6 +204,39 @@ void *td_scratch(size_t bytes) {
   return scratch.p;
 }
 
+/* ---- Shares of the call under way ------------------------------------------------------------ */
+
+/* Of the units in the share of `of`, half or the last one: from the front for the thread itself, so that what it had in
+ * its cache in the last call it has in this one, from the back for others. */
+static bool take_units(worker *of, bool own, uint32_t *begin, uint32_t *end) {
+  uint64_t left = atomic_load_explicit(&of->left, memory_order_relaxed), rest;
+  do {
+    *begin = (uint32_t)(left >> 32);
+    *end = (uint32_t)left;
+    if (*begin >= *end) return false;
+    uint32_t half = (*end - *begin + 1) / 2;
+    if (own) *end = *begin + half;
+    else *begin = *end - half;
+    rest = own ? (uint64_t)*end << 32 | (uint32_t)left : (left >> 32) << 32 | *begin;
+  } while (!atomic_compare_exchange_weak(&of->left, &left, rest));
+  return true;
+}
+
+/* The first item of a unit. */
+static size_t unit_begin(uint32_t unit) {
+  size_t more = pool.n % pool.units;
+  return pool.n / pool.units * unit + (unit < more ? unit : more);
+}
+
+/* Works on the own share, then on what is left of the others', of which one may be slow. */
+static void run_shares(int index) {
+  uint32_t begin, end;
+  for (int i = 0; i < pool.sharers; i++) {
+    worker *of = &pool.worker[(index + i) % pool.sharers];
+    while (take_units(of, i == 0, &begin, &end)) pool.task(pool.ctx, unit_begin(begin), unit_begin(end));
+  }
+}
+
 /* ---- Workers --------------------------------------------------------------------------------- */
 
 /* Waits for a task, takes it and gives true; false when it is time to stop. */
@@ -214,7 +253,7 @@ static void *worker_main(void *arg) {
   worker *w = arg;
   thread_index = w->index;
   while (take_task(w)) {
-    w->task(w->ctx, w->begin, w->end);
+    run_shares(w->index);
     if (atomic_exchange(&w->state, IDLE) == AWAITED) wake(w);
   }
   free_scratch();
@@ -253,18 +292,10 @@ static void resize(int count) {
 
 /* ---- A parallel call ------------------------------------------------------------------------- */
 
-static void send(worker *w, td_task f, void *ctx, size_t begin, size_t end) {
-  w->task = f;
-  w->ctx = ctx;
-  w->begin = begin;
-  w->end = end;
-  if (atomic_exchange(&w->state, WORK) == ASLEEP) wake(w);
-}
-
-/* Runs here the task that the worker has not begun yet. */
-static void take_back(worker *w) {
+/* A worker that has not begun is not waited for. */
+static void call_off(worker *w) {
   uint32_t s = WORK;
-  if (atomic_compare_exchange_strong(&w->state, &s, IDLE)) w->task(w->ctx, w->begin, w->end);
+  atomic_compare_exchange_strong(&w->state, &s, IDLE);
 }
 
 /* Waits until the worker's task is done: spinning first, since pieces are of one size and end
@@ -275,19 +306,22 @@ static void await(worker *w) {
     sleep_while(w, AWAITED);
 }
 
-/* Pool held. Splits [0, n) evenly; the first pieces have the items that are left over. */
-static void run_pieces(size_t n, size_t pieces, td_task f, void *ctx) {
-  size_t each = n / pieces, more = n % pieces;
-  size_t first = each + (more > 0), begin = first;
+/* Pool held. Every thread has an even share. */
+static void run_shared(size_t n, uint32_t units, int threads, td_task f, void *ctx) {
+  pool.task = f;
+  pool.ctx = ctx;
+  pool.n = n;
+  pool.units = units;
+  pool.sharers = threads;
+  for (uint32_t i = 0, t = (uint32_t)threads; i < t; i++)
+    atomic_store_explicit(&pool.worker[i].left, (uint64_t)(units * i / t) << 32 | units * (i + 1) / t,
+                          memory_order_relaxed);
   avoid_caller();
-  for (size_t i = 1; i < pieces; i++) {
-    size_t end = begin + each + (i < more);
-    send(&pool.worker[i], f, ctx, begin, end);
-    begin = end;
-  }
-  f(ctx, 0, first);
-  for (size_t i = pieces; --i > 0;) take_back(&pool.worker[i]); /* last woken, last begun */
-  for (size_t i = 1; i < pieces; i++) await(&pool.worker[i]);
+  for (int i = 1; i < threads; i++)
+    if (atomic_exchange(&pool.worker[i].state, WORK) == ASLEEP) wake(&pool.worker[i]);
+  run_shares(0);
+  for (int i = threads; --i > 0;) call_off(&pool.worker[i]);
+  for (int i = 1; i < threads; i++) await(&pool.worker[i]);
 }
 
 static bool take_pool(void) {
@@ -299,15 +333,16 @@ static void release_pool(void) { atomic_store_explicit(&pool.busy, false, memory
 
 void td_parallel(size_t n, size_t grain, td_task f, void *ctx) {
   if (n == 0) return;
-  size_t pieces = n / (grain ? grain : 1), threads = (size_t)td_threads();
-  if (pieces > threads) pieces = threads;
-  if (pieces <= 1 || !take_pool()) { /* little work, or inside a task */
+  size_t units = n / (grain ? grain : 1), threads = (size_t)td_threads();
+  if (units <= 1 || threads <= 1 || !take_pool()) { /* little work, or inside a task */
     f(ctx, 0, n);
     return;
   }
   if (pool.count + 1 != (int)threads) resize((int)threads - 1);
-  if (pieces > (size_t)pool.count + 1) pieces = (size_t)pool.count + 1;
-  run_pieces(n, pieces, f, ctx);
+  if (threads > (size_t)pool.count + 1) threads = (size_t)pool.count + 1;
+  if (threads > units) threads = units;
+  if (units > UNITS * threads) units = UNITS * threads;
+  run_shared(n, (uint32_t)units, (int)threads, f, ctx);
   release_pool();
 }
 

@@ -6,16 +6,16 @@
 /* Works on the items [begin, end). */
 typedef void (*td_task)(void *ctx, size_t begin, size_t end);
 
-/* Splits [0, n) into at most td_threads() contiguous pieces of at least `grain` items, runs them
- * side by side and returns when all are done. Runs serially when n <= grain, with one thread,
+/* Splits [0, n) into contiguous pieces of at least `grain` items, runs them side by side in
+ * td_threads() threads and returns when all are done. Runs serially when n <= grain, with one thread,
  * when called from inside a task, or while another thread of the program uses the pool. A thread
- * may be given several pieces, one call each. A kernel whose result must not depend on the
+ * is given several pieces, one call each. A kernel whose result must not depend on the
  * number of threads makes items of a fixed size itself. */
 void td_parallel(size_t n, size_t grain, td_task f, void *ctx);
 
 /* Number of threads: OMP_NUM_THREADS when set, else the processors this process may use. */
 int td_threads(void);
-/* Most pieces that td_parallel would make now: 1 inside a task. For cutting work into even shares,
+/* Threads that td_parallel would use now: 1 inside a task. For cutting work into even shares,
  * never for what a result is made of. */
 int td_threads_free(void);
 /* 1 to 64, other numbers are moved to the nearest of these; more than there are processors is
