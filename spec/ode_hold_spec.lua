@@ -90,7 +90,7 @@ describe("a solve whose last step is held", function()
   end)
 
   it("keeps no more for a row of solves than for one", function()
-    local net, y0, f = case(6)
+    local _, y0, f = case(6)
     local function live(n)
       collectgarbage()
       collectgarbage()
