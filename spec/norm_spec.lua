@@ -70,4 +70,24 @@ describe("attention", function()
     y:backward(tide.ones(1, 2, 1, 2, "float64"))
     assert.close(v.grad, tide.full({1, 3, 1, 2}, 2 / 3, "float64"), 1e-14)
   end)
+
+  it("leaves out keys that a mask hides with -inf, whole blocks of them too", function()
+    local g = tide.generator(3)
+    local q = g:randn({1, 70, 2, 5}, "float64"):requires_grad()
+    local k = g:randn({1, 150, 2, 5}, "float64"):requires_grad()
+    local v = g:randn({1, 150, 2, 3}, "float64"):requires_grad()
+    local mask = tide.zeros({1, 1, 1, 150}, "float64")
+    mask[{{}, {}, {}, {1, 80}}] = -math.huge
+    local r = g:randn({1, 70, 2, 3}, "float64")
+    local function results(keys, values, hidden)
+      local y = tide.attention(q, keys, values, hidden)
+      q.grad, k.grad, v.grad = nil, nil, nil
+      y:backward(r)
+      return y:detach(), q.grad, k.grad, v.grad
+    end
+    local seen = {{}, {81, 150}}
+    local a, b = {results(k, v, mask)}, {results(k[seen], v[seen])}
+    for i = 1, 4 do assert.close(a[i], b[i], 1e-13) end
+    assert.are.equal(0, a[3][{{}, {1, 80}}]:abs():max():item())
+  end)
 end)

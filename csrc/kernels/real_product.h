@@ -16,10 +16,11 @@ typedef struct {
   real alpha, beta;
 } product;
 
+/* Most rows of a tile, of one that is a single vector wide, and most vectors. */
 #if TD_KISA == 2
-enum { ROWS = 6, WIDTH = 4 };
+enum { ROWS = 6, ROWS_1 = 12, WIDTH = 4 };
 #else
-enum { ROWS = 6, WIDTH = 2 };
+enum { ROWS = 6, ROWS_1 = 12, WIDTH = 2 };
 #endif
 
 enum { LONG_SUM = 64 };
@@ -28,10 +29,10 @@ enum { LONG_SUM = 64 };
  * exist, or all (0). */
 static inline __attribute__((always_inline)) void tile_body(const td_term term, const int P,
                                                             const int V, const product *q, size_t last) {
-  vreal sum[ROWS][WIDTH];
+  vreal sum[ROWS_1][WIDTH];
   const real *a = q->a, *b = q->b;
   const size_t a_row = q->a_row, a_col = q->a_col, b_row = q->b_row;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int p = 0; p < P; p++) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) sum[p][v] = (vreal){0};
@@ -45,7 +46,7 @@ static inline __attribute__((always_inline)) void tile_body(const td_term term, 
     for (int v = 0; v + 1 < V; v++) bv[v] = td_load(b + v * TD_LANES);
     const real *b_last = b + (V - 1) * TD_LANES;
     bv[V - 1] = last ? td_load_part(b_last, last) : td_load(b_last);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int p = 0; p < P; p++) {
       vreal x = td_splat(a[(size_t)p * a_row]);
 #pragma GCC unroll 4
@@ -81,17 +82,22 @@ typedef void (*tile_fn)(const product *, size_t);
   static void part_##term##_##P##_##V(const product *q, size_t last) { tile_body(term, P, V, q, last); }
 #define OF_WIDTH(term, V)                                                                        \
   TILE(term, 1, V) TILE(term, 2, V) TILE(term, 3, V) TILE(term, 4, V) TILE(term, 5, V) TILE(term, 6, V)
+#define OF_ONE(term)                                                                             \
+  OF_WIDTH(term, 1)                                                                              \
+  TILE(term, 7, 1) TILE(term, 8, 1) TILE(term, 9, 1) TILE(term, 10, 1) TILE(term, 11, 1) TILE(term, 12, 1)
 #define ROW(name, V)                                                                             \
-  {name##_1_##V, name##_2_##V, name##_3_##V, name##_4_##V, name##_5_##V, name##_6_##V}
+  name##_1_##V, name##_2_##V, name##_3_##V, name##_4_##V, name##_5_##V, name##_6_##V
+#define ROW_1(name)                                                                              \
+  {ROW(name, 1), name##_7_1, name##_8_1, name##_9_1, name##_10_1, name##_11_1, name##_12_1}
 #if TD_KISA == 2
-#define OF_TERM(term) OF_WIDTH(term, 1) OF_WIDTH(term, 2) OF_WIDTH(term, 3) OF_WIDTH(term, 4)
-#define ROWS_OF(name) {ROW(name, 1), ROW(name, 2), ROW(name, 3), ROW(name, 4)}
+#define OF_TERM(term) OF_ONE(term) OF_WIDTH(term, 2) OF_WIDTH(term, 3) OF_WIDTH(term, 4)
+#define ROWS_OF(name) {ROW_1(name), {ROW(name, 2)}, {ROW(name, 3)}, {ROW(name, 4)}}
 #else
-#define OF_TERM(term) OF_WIDTH(term, 1) OF_WIDTH(term, 2)
-#define ROWS_OF(name) {ROW(name, 1), ROW(name, 2)}
+#define OF_TERM(term) OF_ONE(term) OF_WIDTH(term, 2)
+#define ROWS_OF(name) {ROW_1(name), {ROW(name, 2)}}
 #endif
 /* [is the last vector a part?][vectors - 1][rows - 1] */
-typedef const tile_fn tile_fns[2][WIDTH][ROWS];
+typedef const tile_fn tile_fns[2][WIDTH][ROWS_1];
 #define TILES(term)                                                                              \
   OF_TERM(term)                                                                                  \
   static tile_fns tiles_##term = {ROWS_OF(whole_##term), ROWS_OF(part_##term)};
@@ -106,11 +112,11 @@ TILES(TD_BY_PAIR_X86)
 
 /* The whole product, b_col = 1. */
 static inline void run_tile_fns(tile_fns *fns, const product *p) {
-  size_t tiles = (p->m + ROWS - 1) / ROWS;
   product q = *p;
   for (size_t j = 0; j < p->n; j += WIDTH * TD_LANES) {
     size_t left = p->n - j, v = left >= WIDTH * TD_LANES ? WIDTH : (left + TD_LANES - 1) / TD_LANES;
     size_t last = left >= WIDTH * TD_LANES ? 0 : left % TD_LANES;
+    size_t most = v == 1 ? ROWS_1 : ROWS, tiles = (p->m + most - 1) / most;
     q.b = p->b + j;
     for (size_t t = 0; t < tiles; t++) {
       size_t i0 = p->m * t / tiles, i1 = p->m * (t + 1) / tiles;
@@ -141,7 +147,9 @@ static inline void run_tiles(const product *p) { run_tile_fns(&tiles_TD_BY_ELEME
 #undef TILE
 #undef TILES
 #undef ROW
+#undef ROW_1
 #undef ROWS_OF
+#undef OF_ONE
 #undef OF_WIDTH
 #undef OF_TERM
 
