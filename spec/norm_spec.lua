@@ -72,7 +72,6 @@ describe("attention", function()
   end)
 
   it("leaves out keys that a mask hides with -inf, whole blocks of them too", function()
-    local g = tide.generator(3)
     local q = g:randn({1, 70, 2, 5}, "float64"):requires_grad()
     local k = g:randn({1, 150, 2, 5}, "float64"):requires_grad()
     local v = g:randn({1, 150, 2, 3}, "float64"):requires_grad()
