@@ -51,6 +51,90 @@ describe("a batch", function()
     end
   end)
 
+  it("runs as programs, rounded up to a number of rows that is there, or as it is", function()
+    local calls = 0
+    local function f(t, y, rows)
+      calls = calls + 0 * rows.numel
+      return wavy(1.3)(t, y)
+    end
+    local start, times = tide.generator(7):randn({37, 2}, "float64"), {}
+    for i = 1, 37 do times[i] = {0, 0.05 * i} end
+    local captured = assert_rows_alone(wavy(1.3), start, times, {rtol = 1e-7})
+    assert.is_true(captured.rows[1].captured)
+    local eager = ode.solve(f, start, times, {batch = true, rtol = 1e-7, capture = false})
+    assert.is_false(eager.rows[1].captured)
+    for i = 1, 37 do assert.is_true(same(captured.rows[i].ys, eager.rows[i].ys)) end
+    local count = 0
+    local counting = ode.solve(function(t, y)
+      count = count + 1
+      return wavy(1.3)(t, y)
+    end, start, times, {batch = true, rtol = 1e-7})
+    assert.is_false(counting.rows[1].captured)
+    assert.is_truthy(counting.rows[1].not_captured:find("changes what it closes over", 1, true))
+    assert.is_true(count > 10)
+    local branching = ode.solve(function(t, y) return y:sum():item() > 1e9 and y or wavy(1.3)(t, y) end, start, times,
+      {batch = true, rtol = 1e-7})
+    assert.is_false(branching.rows[1].captured)
+    assert.is_true(same(branching.rows[9].ys, captured.rows[9].ys))
+  end)
+
+  it("is that of its rows alone also when these are captured", function()
+    local function swing(_, y) return tide.cat({y:narrow(2, 2, 1), -(y:narrow(2, 1, 1):sin())}, 2) end
+    local start = tide.generator(8):randn({5, 2}, "float64")
+    for _, method in ipairs {"tsit5", "dop853", "kvaerno4", "rodas5p"} do
+      local batch = ode.solve(swing, start, {0, 3}, {batch = true, method = method})
+      for i = 1, 5 do
+        local alone = ode.solve(function(_, y) return tide.stack({y[2], -y[1]:sin()}) end, start[i]:clone(), {0, 3},
+          {method = method})
+        assert.is_true(alone.captured and batch.rows[i].captured)
+        assert.is_true(same(alone.ys, batch.rows[i].ys), method)
+      end
+    end
+  end)
+
+  it("takes a mass matrix, a linear part, a pattern, a preconditioner, norms and save_fn", function()
+    assert_rows_alone(wavy(1.3), y0, {0, 0.4, 1.1}, {method = "rodas5p", mass = tide.tensor({{2, 0.5}, {-0.3, 1}},
+      "float64")})
+    assert_rows_alone(wavy(1.3), y0, {0, 0.4, 1.1}, {method = "etdrk4", linear = {-1, -2}, step_size = 0.1})
+    assert_rows_alone(wavy(1.3), y0, {0, 0.4, 1.1}, {method = "exprb32"})
+    assert_rows_alone(wavy(1.3), y0, {0, 0.4, 1.1}, {norm = {1, 1}})
+    assert_rows_alone(wavy(1.3), y0, {0, 0.4, 1.1}, {norm = function(x) return x:abs():max() end})
+    local n = 12
+    local wide = tide.generator(9):randn({3, n}, "float64")
+    local function diffusion(_, y)
+      local last = y.ndim
+      local zero = y:narrow(last, 1, 1) * 0
+      local left = tide.cat({zero, y:narrow(last, 1, n - 1)}, last)
+      local right = tide.cat({y:narrow(last, 2, n - 1), zero}, last)
+      return (left + right - y * 2) * 50 - y ^ 3
+    end
+    for _, method in ipairs {"kvaerno4", "bdf", "rodas5p"} do
+      local o = {method = method, jac_sparsity = {lower = 1, upper = 1}, rtol = 1e-7}
+      local batch = ode.solve(diffusion, wide, {0, 0.3}, {batch = true, method = method, rtol = 1e-7,
+        jac_sparsity = o.jac_sparsity})
+      for i = 1, 3 do
+        local alone = ode.solve(diffusion, wide[i]:clone(), {0, 0.3}, o)
+        assert.close(batch.rows[i].ys, alone.ys, 1e-12)
+        assert.are.equal(alone.stats.njev, batch.stats[i].njev)
+      end
+    end
+    local large, asked = tide.generator(9):randn({2, 700}, "float64") * 0.1, 0
+    local function stiff(_, y)
+      local m, k = y.ndim, y:size(y.ndim)
+      return y * -80 + tide.cat({y:narrow(m, k, 1), y:narrow(m, 1, k - 1)}, m) * 3
+    end
+    local batch = ode.solve(stiff, large, {0, 0.3}, {batch = true, method = "kvaerno4", rtol = 1e-6,
+      preconditioner = function(r, _, _, shift)
+        asked = asked + 1
+        return r * (1 / (shift + 80))
+      end})
+    assert.is_true(asked > 0 and batch.stats[1].nlu == 0)
+    local alone = ode.solve(stiff, large[2]:clone(), {0, 0.3}, {method = "kvaerno4", rtol = 1e-6})
+    assert.close(batch.rows[2].ys, alone.ys, 1e-6)
+    local sums = ode.solve(wavy(1), y0, {0, 0.5, 1}, {batch = true, save_fn = function(_, y) return y:sum() end})
+    assert.are.same({7, 3}, sums.ys.shape)
+  end)
+
   it("has times of its own for each row, in any direction and number", function()
     local times = {{0, 1}, {1, 0.4, 0.2}, {0, 0.1, 0.2, 0.3}, {2}, {0, 2}, {0.5, 0.5, 0.7}, {-1, 1}}
     local batch = assert_rows_alone(wavy(0.8), y0, times, {rtol = 1e-7, atol = 1e-9})
@@ -165,7 +249,11 @@ describe("a batch", function()
 
   it("refuses what it has not", function()
     assert.fails_here(function() ode.solve(wavy(1), y0, {0, 1}, {batch = true, dense = true}) end, "dense",
-      "not for a batch")
+      "not for a batch", "give the times that are wanted")
+    assert.fails_here(function() ode.solve(wavy(1), y0, {0, 1}, {batch = true, grad = "interp"}) end,
+      'grad = "interp" is not for a batch', "forward")
+    assert.fails_here(function() ode.solve(wavy(1), y0, {0, 1}, {batch = true, jac = wavy(1)}) end, "jac",
+      "f's own derivative")
     assert.fails_here(function() ode.solve(wavy(1), y0, {{0, 1}}, {batch = true}) end, "t has 1 rows, the batch has 7")
     assert.fails_here(function() ode.solve(wavy(1), y0, {0, 1}, {batch = true, rtol = {1, 2}}) end, "rtol has 2")
     assert.fails_here(function() ode.solve(function() return y0 end, y0:narrow(1, 1, 3), {0, 1}, {batch = true}) end,
@@ -181,7 +269,7 @@ describe("gradients of a batch", function()
     local p, y0 = vector(1.1, 0.8):requires_grad(), start:clone():requires_grad()
     local ts = {}
     for i, t in ipairs(times) do ts[i] = tide.tensor(t, "float64"):requires_grad() end
-    for _, more in ipairs {{}, {checkpoints = 2}, {method = "trbdf2"}} do
+    for _, more in ipairs {{}, {checkpoints = 2}, {method = "trbdf2"}, {method = "rodas5p"}, {capture = false}} do
       local o = {rtol = 1e-6, atol = 1e-8, batch = true}
       for k, v in pairs(more) do o[k] = v end
       local batch = ode.solve(wavy(p), y0, ts, o)

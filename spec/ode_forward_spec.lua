@@ -167,9 +167,5 @@ describe("grad = \"forward\"", function()
     end, "here 102 (y0 2, shape (50×2) 100), and max_tangents is 20")
     assert.fails_here(function() ode.solve(function(_, y) return y end, 1, {0, 1}, {grad = "forward"}) end,
       "needs a right-hand side on tensors")
-    assert.fails_here(function()
-      ode.solve(function(_, y) return y end, leaf(1), {0, 1}, {grad = "forward",
-        event = function(_, v) return v:sum() - 2 end})
-    end, "does not pass events")
   end)
 end)

@@ -117,8 +117,5 @@ describe("a mass matrix", function()
     assert.fails_here(function() ode.solve(f, tide.ones(2), {0, 1}, {method = "bdf", mass = {1, 2},
       grad = "interp"}) end,
       "does not go with a mass matrix")
-    assert.fails_here(function() ode.solve(f, tide.ones(3, 2), {0, 1}, {method = "bdf", mass = {1, 2},
-      batch = true}) end,
-      "is not for a batch")
   end)
 end)

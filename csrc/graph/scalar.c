@@ -46,14 +46,15 @@ static bool is_known(int op) {
   }
 }
 
-/* What each operation does with a, b, c. */
+/* What each operation does with a, b, c: the same, to the last bit, as the kernels for arrays. */
+#define NUMBER(name) td_k(TD_F64)->number(TD_PW_##name, a)
 #define OPERATIONS(X)                                                                                           \
   X(TD_PW_copy, a) X(TD_PW_neg, -a) X(TD_PW_abs, fabs(a)) X(TD_PW_square, a * a) X(TD_SCALAR_CUBE, a * a * a)    \
   X(TD_PW_sqrt, sqrt(a)) X(TD_PW_reciprocal, 1 / a) X(TD_PW_relu, a < 0 ? 0 : a) X(TD_PW_add, a + b)             \
   X(TD_PW_sub, a - b) X(TD_PW_mul, a * b) X(TD_PW_div, a / b) X(TD_PW_fma, a * b + c)                            \
   X(TD_PW_where, a != 0 ? b : c) X(TD_PW_lt, a < b) X(TD_PW_le, a <= b) X(TD_PW_gt, a > b) X(TD_PW_ge, a >= b)   \
-  X(TD_PW_exp, exp(a)) X(TD_PW_log, log(a)) X(TD_PW_sin, sin(a)) X(TD_PW_cos, cos(a)) X(TD_PW_tan, tan(a))       \
-  X(TD_PW_tanh, tanh(a)) X(TD_PW_sigmoid, 1 / (1 + exp(-a))) X(TD_PW_pow, pow(a, b))
+  X(TD_PW_exp, NUMBER(exp)) X(TD_PW_log, NUMBER(log)) X(TD_PW_sin, NUMBER(sin)) X(TD_PW_cos, NUMBER(cos))        \
+  X(TD_PW_tan, tan(a)) X(TD_PW_tanh, NUMBER(tanh)) X(TD_PW_sigmoid, NUMBER(sigmoid)) X(TD_PW_pow, pow(a, b))
 
 static double compute(int op, double a, double b, double c) {
   switch (op) {

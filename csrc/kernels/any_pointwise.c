@@ -641,3 +641,18 @@ void TD_K(pointwise)(const td_pw *p) {
   size_t grain = GRAIN / cost * 2 / size;
   td_parallel(l.blocks, grain ? grain : 1, run_blocks, &l);
 }
+
+#if TD_KREAL < 2
+double TD_K(number)(td_pw_op op, double x) {
+  vreal v = td_splat((real)x);
+  switch (op) {
+    case TD_PW_exp: v = td_vexp(v); break;
+    case TD_PW_log: v = td_vlog(v); break;
+    case TD_PW_sin: v = td_vsin(v); break;
+    case TD_PW_cos: v = td_vcos(v); break;
+    case TD_PW_tanh: v = td_vtanh(v); break;
+    default: v = td_vsigmoid(v);
+  }
+  return (double)v[0];
+}
+#endif

@@ -113,6 +113,8 @@ typedef struct {
 
 /* For float and double. */
 #define TD_KERNELS_REAL(X)                                                                                    \
+  /* exp, log, sin, cos, tanh or sigmoid of one number: what `pointwise` makes of it among others */            \
+  X(double, number, (td_pw_op op, double x))                                                                    \
   X(void, sum_squares, (void *y, const void *x, size_t outer, size_t n, size_t inner))                          \
   X(void, logsumexp, (void *y, const void *x, size_t rows, size_t n))                                           \
   X(void, softmax, (void *y, const void *x, size_t rows, size_t n))                                             \

@@ -5,7 +5,6 @@
 #include "graph/tape.h"
 #include "lua/ode.h"
 #include "ops/ops.h"
-#include "solve/band.h"
 #include "solve/captured.h"
 #include "solve/gradient.h"
 #include "solve/path.h"
@@ -133,8 +132,9 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
   if (r->o.keep_last && !r->o.method->family->undo)
     return td_fail(TD_EARG, "ode.solve: grad = \"reversible\" needs a reversible method, alf, reversible_heun or "
                    "mccallum_foster; %s is none", r->o.method->name);
+  r->o.exact = *recorded && (r->mode == TD_ODE_DISCRETE || td_ode_over_path(r->mode));
   r->o.hold = *recorded && r->mode == TD_ODE_DISCRETE && td_field_may_hold(r->f) && !r->nevents;
-  r->o.keep = (*recorded && (r->mode == TD_ODE_DISCRETE || td_ode_over_path(r->mode))) || tdl_ode_flag(L, 4, "dense");
+  r->o.keep = r->o.exact || tdl_ode_flag(L, 4, "dense");
   td_recording = false;
   tdl_ode_extras e;
   s = tdl_ode_read_extras(L, 4, &r->o, r->f, &e);
@@ -391,15 +391,9 @@ static int core_ode_solve(lua_State *L) {
     td_ode_recorded_free(r);
     tdl_raise(L);
   }
-  size_t starts, columns;
-  const double *start = tdl_ode_array(L, 4, "pattern_start", &starts);
-  const double *column = tdl_ode_array(L, 4, "pattern_column", &columns);
-  if (starts && columns && start[starts - 1] == (double)columns) {
-    r->o.pattern = td_pattern_new(starts - 1, start, column);
-    if (!r->o.pattern) {
-      td_ode_recorded_free(r);
-      tdl_raise(L);
-    }
+  if (tdl_ode_read_pattern(L, 4, &r->o.pattern)) {
+    td_ode_recorded_free(r);
+    tdl_raise(L);
   }
   lua_getfield(L, 4, "semilinear");
   r->o.semilinear = td_tensor_retain(tdl_test(L, -1));

@@ -37,6 +37,8 @@ void tdl_ode_forget_arrays(td_ode_options *o);
 
 /* The entries {fn, reset, direction, stop_after} of the option events of the table at index 4. */
 td_status tdl_ode_read_events(lua_State *L, tdl_form form, const td_tensor *y0, td_event **events, size_t *count);
+/* The pattern of the Jacobian, from the table at the index; NULL when there is none. */
+td_status tdl_ode_read_pattern(lua_State *L, int index, struct td_pattern **pattern);
 /* The option second of the table at index 4, a function; nothing when there is none. */
 td_status tdl_ode_read_second(lua_State *L, td_ode_second *second);
 /* The option preconditioner of the table at index 4, a function, into r->o. */

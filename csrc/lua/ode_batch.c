@@ -133,6 +133,58 @@ static td_status explore(lua_State *L, td_batch *b, const td_tensor *y0, td_tens
   return s ? s : td_batch_explore(b, y0->data, (*slopes)->data);
 }
 
+/* Asks the option capture, a function at the stack index, whether to go on; the error value on top of the stack, if
+ * `failed`, is what it is told. */
+static td_status ask(lua_State *L, int index, bool failed, bool *answer) {
+  lua_pushvalue(L, index);
+  if (failed) lua_insert(L, -2);
+  td_status s = tdl_pcall(L, failed, 1);
+  *answer = !s && lua_toboolean(L, -1);
+  lua_settop(L, index);
+  return s;
+}
+
+/* Programs for the field, when the option capture says yes. */
+static td_status capture_field(lua_State *L, td_batch *b) {
+  lua_getfield(L, 4, "capture");
+  int index = lua_gettop(L);
+  bool yes = false;
+  td_status s = lua_isfunction(L, index) ? ask(L, index, false, &yes) : TD_OK;
+  if (!s && yes && td_batch_capture(b)) {
+    tdl_push_error(L);
+    s = ask(L, index, true, &yes);
+  }
+  lua_settop(L, index - 1);
+  return s;
+}
+
+/* What all rows share, from the table of options. */
+static td_status read_shared(lua_State *L, td_batch *b, const td_ode_options *o, tdl_ode_extras *e) {
+  td_ode_options like = *o;
+  td_ode_recorded holder = {0};
+  lua_getfield(L, 4, "mass");
+  b->mass = td_tensor_retain(tdl_test(L, -1));
+  lua_getfield(L, 4, "semilinear");
+  b->semilinear = td_tensor_retain(tdl_test(L, -1));
+  lua_pop(L, 2);
+  td_status s = tdl_ode_read_pattern(L, 4, &b->pattern);
+  if (!s) s = tdl_ode_read_second(L, &b->second);
+  if (!s) s = tdl_ode_read_preconditioner(L, &b->f->base, &holder);
+  b->precondition = holder.o.precondition;
+  b->precondition_data = holder.o.precondition_data;
+  b->precondition_free = holder.precondition_free;
+  if (!s) s = tdl_ode_read_extras(L, 4, &like, &b->f->base, e);
+  b->norm_call = like.norm == TD_NORM_FUNCTION ? like.norm_call : NULL;
+  b->norm_data = e;
+  for (size_t i = 0; i < b->n && like.norm == TD_NORM_GROUPS; i++) {
+    b->rows[i].o.norm = like.norm;
+    b->rows[i].o.groups = like.groups;
+    b->rows[i].o.ngroups = like.ngroups;
+  }
+  td_batch_share_options(b);
+  return s;
+}
+
 static td_status solve(lua_State *L, td_batch *b, const td_ode_options *o, td_tensor *y0, const td_tensor *times,
                        bool leads, bool *recorded) {
   stops all = {0};
@@ -140,17 +192,20 @@ static td_status solve(lua_State *L, td_batch *b, const td_ode_options *o, td_te
   td_event *events = NULL;
   size_t nevents = 0, bytes = b->f->base.numel * td_dtype_size(y0->dtype);
   bool was = td_recording;
+  tdl_ode_extras extras = {.norm = LUA_NOREF};
   td_status s = set_rows(L, b, o, times, &all);
+  if (!s) s = read_shared(L, b, o, &extras);
   td_tensor *one = td_auto(td_tensor_new(y0->dtype, y0->ndim - 1, y0->shape + 1));  /* like one row, and room for one */
   if (!s && !one) s = td_last_status();
   if (!s) s = tdl_ode_read_events(L, TDL_TENSORS, one, &events, &nevents);
   td_status set = td_batch_set_events(b, events, nevents);  /* takes over what was read */
   if (!s) s = set;
   if (!s) s = explore(L, b, y0, &slopes);
+  if (!s) s = capture_field(L, b);
   *recorded = was && (leads || b->f->base.nexternals);
   for (size_t i = 0; i < b->n && !s; i++) {
     td_ode_recorded *r = &b->rows[i];
-    r->o.keep = *recorded;
+    r->o.keep = r->o.exact = *recorded;
     if (r->ts[r->nts - 1] != r->ts[0]) r->o.first_slope = slopes->data + i * bytes;
     for (size_t j = 0; j < nevents && !s; j++) {
       if (i == 0) s = events[j].value->eval(events[j].value, r->ts[0], y0->data, one->data);
@@ -164,7 +219,12 @@ static td_status solve(lua_State *L, td_batch *b, const td_ode_options *o, td_te
     b->rows[i].o.stops = NULL;
     b->rows[i].o.nstops = 0;
     b->rows[i].o.first_slope = NULL;
+    b->rows[i].o.groups = NULL;
+    b->rows[i].o.ngroups = 0;
+    if (b->rows[i].o.norm == TD_NORM_GROUPS || b->rows[i].o.norm == TD_NORM_FUNCTION) b->rows[i].o.norm = TD_NORM_RMS;
   }
+  b->norm_call = NULL;
+  tdl_ode_extras_free(L, &extras);
   td_free(all.stops, all.stops ? (all.count + 1) * sizeof *all.stops : 0);
   return s;
 }

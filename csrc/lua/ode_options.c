@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "lua/ode.h"
+#include "solve/band.h"
 
 double tdl_ode_number(lua_State *L, int index, const char *name) {
   lua_getfield(L, index, name);
@@ -125,6 +126,16 @@ void tdl_ode_extras_free(lua_State *L, tdl_ode_extras *e) {
   td_free(e->stops, e->stops ? e->nstops * sizeof *e->stops : 0);
   td_free(e->groups, e->groups ? e->ngroups * sizeof *e->groups : 0);
   luaL_unref(L, LUA_REGISTRYINDEX, e->norm);
+}
+
+td_status tdl_ode_read_pattern(lua_State *L, int index, struct td_pattern **pattern) {
+  size_t starts, columns;
+  const double *start = tdl_ode_array(L, index, "pattern_start", &starts);
+  const double *column = tdl_ode_array(L, index, "pattern_column", &columns);
+  *pattern = NULL;
+  if (!starts || !columns || start[starts - 1] != (double)columns) return TD_OK;
+  *pattern = td_pattern_new(starts - 1, start, column);
+  return *pattern ? TD_OK : td_last_status();
 }
 
 void tdl_ode_forget_arrays(td_ode_options *o) {

@@ -21,8 +21,8 @@ static void push(lua_State *L, td_tensor *t) {
   else lua_pushboolean(L, 0);
 }
 
-/* function(y0, externals, cotangent of ys, gradients so far: y0's, then those of the externals) → the same gradients, in
- * the graph. */
+/* function(y0, externals, cotangents of the results, false where there is none, gradients so far: y0's, then those of the
+ * externals) → the same gradients, in the graph. */
 static td_status run(void *data, td_rule *rule, td_field *f) {
   const second *x = data;
   lua_State *L = tdl_state();
@@ -35,7 +35,11 @@ static td_status run(void *data, td_rule *rule, td_field *f) {
     push(L, f->externals[i]);
     lua_rawseti(L, -2, i + 1);
   }
-  push(L, rule->dout[0]);
+  lua_createtable(L, 4, 0);
+  for (int i = 0; i < rule->nout; i++) {
+    push(L, rule->dout[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
   lua_createtable(L, n + 1, 0);
   for (int i = 0; i <= n; i++) {
     int at = i == 0 ? 0 : i + 1;  /* the times are between */

@@ -3,11 +3,17 @@
  * with the number of steps; the gradient is as accurate as the backward solve, and wrong where y cannot be
  * integrated backwards. `frozen` holds a at its end value. Chen, Rubanova, Bettencourt, Duvenaud 2018, with
  * the seminorm of Kidger, Chen, Lyons 2021. `interp` takes y from the forward solve's extension, and `gauss` the
- * parameters out of the state too: their integrals are sums over each backward step (Gauss–Legendre). */
+ * parameters out of the state too: their integrals are sums over each backward step (Gauss–Legendre).
+ *
+ * Implicit methods see the diagonal blocks of this system's Jacobian alone, ∂f/∂y of y and −(∂f/∂y)ᵀ of a: what is left
+ * out is below the diagonal, where Newton's iteration needs no more than further rounds, and the parameters, of which
+ * nothing depends, stay out of its matrix as in CVODES. */
 #include <math.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "ops/ops.h"
+#include "solve/band.h"
+#include "solve/implicit.h"
 #include "solve/path.h"
 #include "solve/sweep.h"
 
@@ -23,6 +29,12 @@ typedef struct {
   char *a, *da;
   td_tensor **sum;        /* with gauss: the parameters' gradients so far */
   td_tensor **dexternal;  /* of one evaluation */
+  /* for implicit methods: where the Jacobian's blocks are, and ∂f/∂y */
+  td_pattern *pattern;
+  td_stepper inner;
+  td_implicit m;
+  td_step_counts counts;
+  double *jacobian, *wide;
 } adjoint_field;
 
 static void negate(const td_field *f, char *x, size_t n) {
@@ -78,6 +90,77 @@ static td_status adjoint_eval(td_field *self, double t, const void *flat, void *
   td_status put = put_parameters(a, da + bytes);
   td_auto_release(mark);
   return s ? s : put;
+}
+
+/* ---- The Jacobian ---- */
+
+/* a->jacobian = ∂f/∂y at t. */
+static td_status find_jacobian(adjoint_field *a, double t, const void *flat) {
+  td_status s = a->path ? td_path_at(a->path, t, true, a->y, NULL) : TD_OK;
+  if (s) return s;
+  td_implicit_widen(&a->inner, a->path ? a->y : flat, a->wide);
+  size_t before = a->counts.nfe;
+  s = td_implicit_jacobian(&a->m, &a->inner, t, a->wide, a->jacobian, NULL, NULL);
+  if (a->r->nfe_backward) *a->r->nfe_backward += a->counts.nfe - before;
+  return s;
+}
+
+/* Entry (i, j) of the diagonal blocks. */
+static double entry(const adjoint_field *a, size_t i, size_t j) {
+  size_t n = a->f->numel, own = a->path ? 0 : n;  /* where a begins */
+  if (i < own) return j < own ? a->jacobian[i * n + j] : 0;
+  if (i >= own + n || j < own || j >= own + n || a->r->mode == TD_ODE_FROZEN) return 0;
+  return -a->jacobian[(j - own) * n + i - own];
+}
+
+static td_status adjoint_entries(td_field *self, double t, const void *flat, const td_pattern *p, double *values) {
+  adjoint_field *a = (adjoint_field *)self;
+  td_status s = find_jacobian(a, t, flat);
+  for (size_t i = 0; i < p->n && !s; i++)
+    for (size_t k = p->start[i]; k < p->start[i + 1]; k++) values[k] = entry(a, i, p->column[k]);
+  return s;
+}
+
+static td_status adjoint_jacobian(td_field *self, double t, const void *flat, double *jacobian, double *ft) {
+  adjoint_field *a = (adjoint_field *)self;
+  size_t n = self->numel;
+  (void)ft;  /* which Rosenbrock methods ask for: they are refused */
+  td_status s = find_jacobian(a, t, flat);
+  for (size_t i = 0; i < n && !s; i++)
+    for (size_t j = 0; j < n; j++) jacobian[i * n + j] = entry(a, i, j);
+  return s;
+}
+
+/* The diagonal blocks' places, each full; a parameter has its own place on the diagonal. */
+static td_status make_pattern(adjoint_field *a, size_t total) {
+  size_t n = a->f->numel, blocks = a->path ? 1 : 2, count = blocks * n * n + (total - blocks * n);
+  double *start = td_alloc((total + 1) * sizeof *start), *column = td_alloc((count + 1) * sizeof *column);
+  size_t at = 0;
+  for (size_t i = 0; start && column && i < total; i++) {
+    start[i] = (double)at;
+    if (i >= blocks * n) column[at++] = (double)i;
+    for (size_t j = 0; i < blocks * n && j < n; j++) column[at++] = (double)(i / n * n + j);
+    start[i + 1] = (double)at;
+  }
+  if (start && column && total) a->pattern = td_pattern_new(total, start, column);
+  bool failed = total && !a->pattern;
+  td_free(start, (total + 1) * sizeof *start);
+  td_free(column, (count + 1) * sizeof *column);
+  return failed ? td_last_status() : TD_OK;
+}
+
+static td_status open_jacobian(adjoint_field *a, size_t total) {
+  td_field *f = a->f;
+  size_t n = f->numel;
+  a->inner = (td_stepper){.method = a->r->adjoint.method, .o = &a->r->o, .f = f, .n = n,
+                          .bytes = n * td_dtype_size(f->dtype), .counts = &a->counts};
+  td_status s = td_implicit_make(&a->m, &a->inner, 1, 0, TD_NEEDS_MATRIX);
+  if (s) return s;
+  a->jacobian = a->m.jacobian;
+  a->wide = td_implicit_vector(&a->m, 0);
+  a->field.jacobian = adjoint_jacobian;
+  a->field.entries = adjoint_entries;
+  return make_pattern(a, total);
 }
 
 /* *sum += sign·⟨a, f(t, y)⟩ */
@@ -145,6 +228,7 @@ static td_status integrate_back(const td_sweep *w, adjoint_field *a, char *flat,
   td_ode_solution back;
   td_ode_options o = w->r->adjoint;
   o.unrecorded = true;
+  o.pattern = a->pattern;
   o.norm_count = w->r->seminorm ? (a->path ? 1 : 2) * a->f->numel : 0;
   if (a->gauss) o.watch = add_quadrature, o.watch_data = a;
   td_status s = td_ode_integrate(&a->field, flat, (const double[]){from, to}, 2, &o, &back);
@@ -252,12 +336,15 @@ td_status td_sweep_backsolve(td_sweep *w) {
   a.dexternal = td_alloc(count * sizeof *a.dexternal);
   td_status s = flat && a.dexternal ? TD_OK : td_last_status();
   if (!s && interp) s = open_path(&a, &path, f->numel * size);
+  if (!s && w->r->adjoint.method->family->stiff) s = open_jacobian(&a, total);
   if (!s) {
     memset(flat, 0, bytes);
     memset(a.dexternal, 0, count * sizeof *a.dexternal);
     f->time_wanted = false;
     s = sweep_segments(w, &a, flat);
   }
+  td_implicit_free(&a.m);
+  td_pattern_free(a.pattern);
   if (interp && w->r->nfe_backward) *w->r->nfe_backward += path.counts.nfe;
   if (interp) td_path_free(&path);
   td_free(a.y, a.y ? 4 * f->numel * size + 1 : 0);

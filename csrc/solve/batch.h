@@ -35,10 +35,20 @@ struct td_batch {
   size_t *row_of_y, *row_of_t; /* where each row's values and times begin among all; n + 1 each */
   size_t *row_of_hit;
   uint32_t *versions;
-  struct request *requests;
+  struct td_row_request *requests;
   uint64_t *nfe_backward;
   void (*nfe_free)(void *);
   void *nfe_owner;
+  /* What all rows share: owned, but for the norm, which lives as long as the forward solve. */
+  td_tensor *mass, *semilinear;
+  struct td_pattern *pattern;
+  td_status (*precondition)(void *data, double t, double shift, const void *y, void *x);
+  void *precondition_data;
+  void (*precondition_free)(void *data);
+  td_status (*norm_call)(void *data, const void *scaled, double *norm);
+  void *norm_data;
+  td_ode_second second;        /* or nothing */
+  struct td_batch_programs *programs;  /* of a captured right-hand side */
 };
 
 /* An empty batch of n rows over f, which it takes over. */
@@ -46,8 +56,13 @@ td_batch *td_batch_new(td_batch_field *f, size_t n);
 void td_batch_free(void *batch);
 /* Gives every row its own view of the events, after they are set. */
 td_status td_batch_set_events(td_batch *b, td_event *events, size_t nevents);
+/* Gives every row the matrices, preconditioner and norm that they share, after its options are set. */
+void td_batch_share_options(td_batch *b);
 /* f at all rows' first times and states (n×state), on the tape: finds the externals. slopes: n×state. */
 td_status td_batch_explore(td_batch *b, const void *y0, void *slopes);
+/* From now on f runs as programs, one set for each number of rows, which compute the same; a failure when it cannot, which
+ * leaves it as it was. After it was explored. */
+td_status td_batch_capture(td_batch *b);
 /* Solves all rows from y0 (n×state); options and times are those of rows[i]. */
 td_status td_batch_integrate(td_batch *b, const void *y0);
 /* All rows' saved values one after the other, and with events their times and states. New references. */

@@ -14,11 +14,11 @@ static bool ends_solve(const td_ode_recorded *r, size_t n) {
   return !r->solution.path.steps[n].is_cut && n + 1 == r->solution.path.n && r->nt == r->nts && r->solution.path.steps[n].end == r->ts[r->nts - 1];
 }
 
-/* Is the value at save time j simply that of step n's end? When times are differentiated only the solve's
- * own end is: another save time that falls on a node moves along the extension, whose nodes stay. */
+/* Is the value at save time j simply that of step n's end? When times are differentiated only that of the last time
+ * is: another save time that falls on a node moves along the extension, whose nodes stay. */
 static bool is_end(const td_ode_recorded *r, size_t n, size_t j, bool times) {
   const td_ode_step *step = &r->solution.path.steps[n];
-  return r->nodes || (!step->is_cut && r->ts[j] == step->end && (!times || ends_solve(r, n)));
+  return r->nodes || (!step->is_cut && r->ts[j] == step->end && (!times || (ends_solve(r, n) && j + 1 == r->nt)));
 }
 
 /* ---- One step back ---- */
@@ -207,6 +207,24 @@ static td_status sweep_room(sweep *v) {
   return TD_OK;
 }
 
+/* Saves at t0 itself. Those after the first one, which y0 is, would move along the first slope. */
+static td_status take_first(sweep *v) {
+  td_sweep *w = v->w;
+  td_field *f = w->r->f;
+  for (size_t i = 0; i < w->next; i++) add_to_lambda(v, row(v, i), 1);
+  if (!w->dtimes || w->next < 2) return TD_OK;
+  char *slope = td_alloc(v->s.bytes + 1);
+  td_status status = slope ? f->eval(f, w->r->ts[0], w->y0, slope) : td_last_status();
+  v->counts.nfe++;
+  for (size_t i = 1; i < w->next && !status; i++) {
+    double along = td_stepper_dot(&v->s, row(v, i), slope);
+    w->dtimes[i] += along;
+    w->dtimes[0] -= along;
+  }
+  td_free(slope, v->s.bytes + 1);
+  return status;
+}
+
 static td_status sweep_steps(sweep *v) {
   td_sweep *w = v->w;
   const td_ode_recorded *r = w->r;
@@ -217,7 +235,7 @@ static td_status sweep_steps(sweep *v) {
     status = step_back(v, n);
     td_auto_release(mark);
   }
-  for (size_t i = 0; i < w->next && !status; i++) add_to_lambda(v, row(v, i), 1);  /* saves at t0 itself */
+  if (!status) status = take_first(v);
   if (status) return status;
   w->lambda = td_tensor_new(r->f->dtype, r->f->ndim, r->f->shape);
   if (!w->lambda) return td_last_status();
@@ -228,8 +246,8 @@ static td_status sweep_steps(sweep *v) {
 td_status td_sweep_discrete(td_sweep *w) {
   const td_ode_recorded *r = w->r;
   if (!r->o.method->family->back)
-    return td_fail(TD_EGRAD, "ode.solve: method %s has no discrete gradient; use grad = \"backsolve\"",
-                   r->o.method->name);
+    return td_fail(TD_EGRAD, "ode.solve: method %s has no discrete gradient; use grad = \"forward\" or \"interp\", or "
+                   "another method", r->o.method->name);
   sweep v = {.w = w};
   td_status status = td_stepper_make(&v.s, r->o.method, &r->o, r->f, &v.counts);
   if (!status) status = sweep_steps(&v);

@@ -23,6 +23,7 @@ typedef struct {
   void *y1;
 } td_field_stages;
 
+struct td_pattern;
 typedef struct td_field td_field;
 struct td_field {
   const char *who;   /* whose messages these are: "ode.solve" */
@@ -48,9 +49,13 @@ struct td_field {
    * from the others. */
   td_status (*jacobian)(td_field *f, double t, const void *y, double *jacobian, double *ft);
   bool jacobian_calls;          /* it runs f once to find it, which counts as a call */
+  /* The entries of ∂f/∂y in the order of a pattern (band.h), when the caller has made one for it. NULL elsewhere. */
+  td_status (*entries)(td_field *f, double t, const void *y, const struct td_pattern *p, double *values);
   /* f on the tape, for second derivatives: *dy receives one reference to a tensor of y's shape and type. t is 0-d
    * float64; both may carry nodes. NULL where it cannot be. */
   td_status (*record)(td_field *f, td_tensor *t, td_tensor *y, td_tensor **dy);
+  /* Runs work(data) where `record` may be called. NULL: right here. */
+  td_status (*elsewhere)(td_field *f, td_status (*work)(void *data), void *data);
 
   /* One evaluation that serves its own reverse pass: keep evaluates and remembers under a number of the caller's, pull
    * is vjp at what was kept there. Both or neither. y stays unchanged between. */

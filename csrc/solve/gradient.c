@@ -61,7 +61,8 @@ static void hand_over(td_rule *rule, td_sweep *w) {
 static void reverse(td_rule *rule) {
   td_ode_recorded *r = rule->data;
   size_t ne = r->f->nexternals, nt = r->nt > 2 ? r->nt : 2;
-  td_sweep w = {.r = r, .next = r->nt};
+  td_tensor *y0 = td_auto(td_tensor_contiguous(rule->in[Y0]));
+  td_sweep w = {.r = r, .y0 = y0 ? y0->data : NULL, .next = r->nt};
   for (int i = 0; i < rule->nout; i++)
     w.dout[i] = rule->dout[i] ? td_auto(td_tensor_contiguous(rule->dout[i])) : NULL;
   w.dys = w.dout[0] ? w.dout[0] : td_auto(td_tensor_zeros(r->f->dtype, 1, (const size_t[]){(r->nt + 1) * r->f->numel}));
@@ -69,7 +70,7 @@ static void reverse(td_rule *rule) {
   if (rule->need[TIMES]) w.dtimes = td_alloc(nt * sizeof *w.dtimes);
   if (w.dexternal) memset(w.dexternal, 0, (ne + 1) * sizeof *w.dexternal);
   if (w.dtimes) memset(w.dtimes, 0, nt * sizeof *w.dtimes);
-  if (w.dys && w.dexternal && (w.dtimes || !rule->need[TIMES])) {
+  if (y0 && w.dys && w.dexternal && (w.dtimes || !rule->need[TIMES])) {
     td_status s = td_ode_is_discrete(r->mode) ? td_sweep_discrete(&w) : td_sweep_backsolve(&w);
     if (!s) hand_over(rule, &w);
   }
@@ -108,7 +109,8 @@ static void second_free(td_ode_second *second) {
 static void reverse_by_tangents(td_rule *rule) {
   td_ode_recorded *r = rule->data;
   if (rule->need[TIMES]) {
-    td_fail(TD_EGRAD, "ode.solve: method %s has no second derivatives by times", r->o.method->name);
+    td_fail(TD_EGRAD, "ode.solve: by times there are no second derivatives %s %s", r->nevents ? "through events, by" :
+            "by", r->o.method->name);
     return;
   }
   td_recording = false;
@@ -122,16 +124,16 @@ static void reverse_by_tangents(td_rule *rule) {
 /* Recording is on: the pass itself must be differentiable. */
 static void reverse_recorded(td_rule *rule) {
   td_ode_recorded *r = rule->data;
-  if (r->nevents) {
-    td_fail(TD_EGRAD, "ode.solve: a solve with events has no second derivatives");
-    return;
-  }
   if (r->mode != TD_ODE_DISCRETE) {
-    td_fail(TD_EGRAD, "ode.solve: a second derivative of a solve needs grad = \"discrete\"");
+    td_fail(TD_EGRAD, "ode.solve: a second derivative of a solve needs grad = \"discrete\" or \"forward\"");
     return;
   }
-  if (!r->o.method->family->record && r->second.run) {
+  if ((r->nevents || !r->o.method->family->record) && r->second.run) {
     reverse_by_tangents(rule);
+    return;
+  }
+  if (r->nevents) {
+    td_fail(TD_EGRAD, "ode.solve: a solve with events has second derivatives for right-hand sides on tensors alone");
     return;
   }
   td_tensor *operand[EXTERNALS];

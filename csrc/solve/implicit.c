@@ -20,16 +20,16 @@ enum { DIRECTIONS = 40, CYCLES = 12 };  /* of GMRES: kept at a time, and how oft
 
 td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more, td_implicit_need need) {
   /* A reverse pass needs the whole matrix; and what was found with less has to be iterated to rounding. */
-  bool shared = need == TD_NEEDS_SOLUTIONS && s->o->blocks > 1 && !s->o->keep;
+  bool shared = need == TD_NEEDS_SOLUTIONS && s->o->blocks > 1 && !s->o->exact;
   size_t n = s->n, d = sizeof(double), side = shared ? n / s->o->blocks : n;
   const td_pattern *pattern = s->o->pattern && s->o->pattern->n == side ? s->o->pattern : NULL;
-  bool banded = pattern && need != TD_NEEDS_MATRIX, whole = banded && s->f->jacobian;
+  bool banded = pattern && need != TD_NEEDS_MATRIX, whole = banded && s->f->jacobian && !s->f->entries;
   bool dense = !banded && (need != TD_NEEDS_SOLUTIONS || side <= TD_DENSE_MOST || s->o->mass);
   if (!dense && !banded) side = n;
   size_t matrix = banded ? side * td_band_width(pattern) + (whole ? side * side : 0) : 2 * side * side;
   size_t values = pattern ? pattern->count : 0, squares = values + (dense || banded ? matrix : (DIRECTIONS + 3) * n);
   *m = (td_implicit){.n = n, .side = side, .pattern = pattern, .banded = banded,
-                     .exact = s->o->keep || s->o->blocks > 1};
+                     .exact = s->o->exact || s->o->blocks > 1};
   if ((dense || whole) && side > 8000)
     return td_fail(TD_EARG, "%s: method \"%s\" factors a dense %zu×%zu Jacobian, too large; use kvaerno4, bdf or an explicit "
                    "method, or give jac_sparsity", s->f->who, s->method->name, n, n);
@@ -237,7 +237,9 @@ static td_status sparse_jacobian(td_implicit *m, td_stepper *s, double t, const 
   s->counts->njev++;
   td_implicit_narrow(s, y, m->state);
   td_status status;
-  if (f->jacobian) {
+  if (f->entries) {
+    status = f->entries(f, t, m->state, p, m->values);
+  } else if (f->jacobian) {
     status = f->jacobian(f, t, m->state, m->whole, ft);
     if (f->jacobian_calls) s->counts->nfe++;
     for (size_t i = 0; i < p->n; i++)
@@ -280,7 +282,7 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
   if (!f->jvp && !f->vjp)
     return td_fail(TD_EGRAD, "%s: method \"%s\" needs the Jacobian of the right-hand side, which %s does not give; write "
                    "it on tensors, or give the option jac", f->who, s->method->name, f->kind);
-  td_status status = f->jvp ? by_columns(m, s, t, jacobian, ft) : by_rows(m, s, t, jacobian, ft);
+  td_status status = f->vjp ? by_rows(m, s, t, jacobian, ft) : by_columns(m, s, t, jacobian, ft);
   if (!status && dy) status = td_implicit_eval(m, s, t, y, dy);
   return status;
 }
@@ -537,20 +539,39 @@ static td_status pull_second(second *g, const td_stepper *s, double *ybar, doubl
   return status;
 }
 
-td_status td_implicit_second(td_implicit *m, td_stepper *s, double t, const double *y, size_t count, const double *w,
-                             const double *u, const double *wt, double *ybar, double *tbar, td_tensor **dexternal) {
-  size_t mark = td_auto_mark(), n = m->n;
+/* The arguments of td_implicit_second. */
+typedef struct {
+  td_stepper *s;
+  double t;
+  const void *state;
+  size_t count;
+  const double *w, *u, *wt;
+  double *ybar, *tbar;
+  td_tensor **dexternal;
+} second_call;
+
+static td_status second_here(void *data) {
+  const second_call *c = data;
+  td_stepper *s = c->s;
+  size_t mark = td_auto_mark(), n = s->n;
   second g = {.count = 0};
-  td_implicit_narrow(s, y, m->state);
-  s->counts->nfe++;
-  td_status status = tape_begin(&g.f, s, m->state, t, true);
+  td_status status = tape_begin(&g.f, s, c->state, c->t, true);
   bool depends = !status && g.f.dy->node, was = td_recording;
   td_recording = true;
-  for (size_t k = 0; k < count && depends && !status; k++)
-    status = add_output(&g, s, w + k * n, g.f.y, tensor_of(s, u + k * n));
-  if (depends && wt && !status) status = add_output(&g, s, wt, g.f.t, td_auto(td_tensor_number(TD_F64, 1, false)));
+  for (size_t k = 0; k < c->count && depends && !status; k++)
+    status = add_output(&g, s, c->w + k * n, g.f.y, tensor_of(s, c->u + k * n));
+  if (depends && c->wt && !status)
+    status = add_output(&g, s, c->wt, g.f.t, td_auto(td_tensor_number(TD_F64, 1, false)));
   td_recording = was;
-  if (!status && g.count) status = pull_second(&g, s, ybar, tbar, dexternal);
+  if (!status && g.count) status = pull_second(&g, s, c->ybar, c->tbar, c->dexternal);
   td_auto_release(mark);
   return status;
+}
+
+td_status td_implicit_second(td_implicit *m, td_stepper *s, double t, const double *y, size_t count, const double *w,
+                             const double *u, const double *wt, double *ybar, double *tbar, td_tensor **dexternal) {
+  td_implicit_narrow(s, y, m->state);
+  s->counts->nfe++;
+  second_call c = {s, t, m->state, count, w, u, wt, ybar, tbar, dexternal};
+  return s->f->elsewhere ? s->f->elsewhere(s->f, second_here, &c) : second_here(&c);
 }

@@ -27,6 +27,7 @@ static void give_up(td_solve *v, td_ode_status status, double h, const char *why
   td_ode_stats *stats = &out->stats;
   unsigned long long tries = stats->accepted + stats->rejected;
   stats->value = element(v, v->s.y, stats->worst);
+  if (isnan(stats->value)) stats->value = fabs(stats->value);  /* which is not printed as -nan */
   double floor = 10 * (v->s.f->dtype == TD_F32 ? FLT_EPSILON : DBL_EPSILON);
   int n = snprintf(out->message, sizeof out->message,
                    "%s at t=%.8g with step %.3g after %llu steps (state component %zu is %.4g)%s%s", why, v->s.t,

@@ -57,6 +57,7 @@ typedef struct td_ode_options {
   size_t every;                           /* every so many steps are saved too; 0: none */
   size_t slots, budget;                   /* states kept for the reverse pass, see trajectory.h */
   bool keep;                              /* keep them at all */
+  bool exact;                             /* a gradient is to follow: implicit methods iterate to rounding */
   td_event *events;                       /* see event.h */
   size_t nevents;
   int event_points;

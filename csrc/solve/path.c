@@ -2,8 +2,9 @@
 #include "solve/path.h"
 
 td_status td_path_make(td_path *p, td_trajectory *steps, const td_ode_options *o, td_field *f) {
-  *p = (td_path){.steps = steps, .at = SIZE_MAX};
-  return td_stepper_make(&p->s, o->method, o, f, &p->counts);
+  *p = (td_path){.steps = steps, .at = SIZE_MAX, .o = *o};
+  p->o.exact = true;  /* so that a step does not depend on which was made before it */
+  return td_stepper_make(&p->s, o->method, &p->o, f, &p->counts);
 }
 
 void td_path_free(td_path *p) { td_stepper_free(&p->s); }

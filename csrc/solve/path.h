@@ -5,6 +5,7 @@
 
 typedef struct {
   td_trajectory *steps;
+  td_ode_options o;  /* the solve's, which s looks at: a path is not moved */
   td_stepper s;
   td_step_counts counts;
   size_t at;  /* the step that s has made; SIZE_MAX: none */

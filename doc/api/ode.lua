@@ -67,7 +67,7 @@ save_fn: function? | save_fn(t, y): what is saved of every state, in ys
 dense: boolean = false | sol(t) gives y and dy/dt at any time; keeps the states of all steps
 event: function|table? | fn(t, y) ends the solve where it changes its sign (a boolean: at the step's end); or a
   table {fn, direction = 1 | -1 | 0, terminal = true | false | after how many, reset = function(t, y) → y after}; an
-  event with a reset goes on
+  event with a reset goes on. A zero at the first time does not count
 events: table? | a list of such
 event_points: integer = 10 | places in a step at which signs are looked at
 checkpoints: integer = 0 | states kept for the reverse pass, the rest made again at least cost; 0: as memory allows
@@ -79,7 +79,8 @@ grad: string = "discrete" | exact for the steps taken; "full": the same, all sta
   derivative by tangents that ride on the steps, see Solution:sensitivity; "interp": continuous over the forward
   solve's own interpolation; "gauss": the same, parameters by Gauss quadrature; "adjoint" (or "backsolve"):
   continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible":
-  discrete, the states rebuilt backwards by a reversible method, nothing kept but the end
+  discrete, the states rebuilt backwards by a reversible method, nothing kept but the end. Batches have "discrete",
+  "full" and "forward"; events pass in these too, in a batch in discrete alone
 max_tangents: integer = 200 | of grad = "forward": more numbers that need a gradient are refused
 params: tensor[]? | further tensors that need gradients
 capture: boolean|string = "auto" | run f as a captured program: where it can be, true: or raise, false: never
@@ -104,9 +105,10 @@ max_iters: integer = 0 | corrections of implicit_adams, 5 at most; 0: 4
 batch: boolean = false | every row of y0 is an equation of its own, solved as if alone: f(t, y, rows) gets the rows
   that are still at work (t: rows×1…, rows: their numbers); t and the tolerances may be one for each row; the result
   has rows (a solution each), lists status, message and stats, and ys (rows × times × state) where all rows have
-  equally many
+  equally many. f is captured as for one equation
 throw: boolean = true | false returns a failed or refused solve instead of raising (default of a batch)
-adjoint_method: string? | of the backward solve; as forward by default
+adjoint_method: string? | of the backward solve; as forward by default, but "kvaerno5" for Rosenbrock and exponential
+  methods and "auto", "tsit5" for symplectic ones
 adjoint_rtol: number? | as forward by default
 adjoint_atol: number? | as forward by default
 adjoint_norm: string = "seminorm" | parameters stay out of the backward error; "rms": all count]],

@@ -2611,14 +2611,14 @@ function EMA:load_state_dict(state) end
 ---@field save? string|integer values at t; "steps" or every how many steps: at those instead; default "times"
 ---@field save_fn? function save_fn(t, y): what is saved of every state, in ys
 ---@field dense? boolean sol(t) gives y and dy/dt at any time; keeps the states of all steps; default false
----@field event? function|table fn(t, y) ends the solve where it changes its sign (a boolean: at the step's end); or a table {fn, direction = 1 | -1 | 0, terminal = true | false | after how many, reset = function(t, y) → y after}; an event with a reset goes on
+---@field event? function|table fn(t, y) ends the solve where it changes its sign (a boolean: at the step's end); or a table {fn, direction = 1 | -1 | 0, terminal = true | false | after how many, reset = function(t, y) → y after}; an event with a reset goes on. A zero at the first time does not count
 ---@field events? table a list of such
 ---@field event_points? integer places in a step at which signs are looked at; default 10
 ---@field checkpoints? integer states kept for the reverse pass, the rest made again at least cost; 0: as memory allows; default 0
 ---@field memory? number bytes of states kept for the reverse pass; default 2^30
 ---@field step_size? number fixed steps; methods without an error estimate need it, or grid_constructor, or land
 ---@field land? boolean step onto the times instead of interpolating; alone, it takes a method without an error estimate from time to time in one step each; default false
----@field grad? string exact for the steps taken; "full": the same, all states kept; "forward": the same derivative by tangents that ride on the steps, see Solution:sensitivity; "interp": continuous over the forward solve's own interpolation; "gauss": the same, parameters by Gauss quadrature; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end; default "discrete"
+---@field grad? string exact for the steps taken; "full": the same, all states kept; "forward": the same derivative by tangents that ride on the steps, see Solution:sensitivity; "interp": continuous over the forward solve's own interpolation; "gauss": the same, parameters by Gauss quadrature; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end. Batches have "discrete", "full" and "forward"; events pass in these too, in a batch in discrete alone; default "discrete"
 ---@field max_tangents? integer of grad = "forward": more numbers that need a gradient are refused; default 200
 ---@field params? tide.Tensor[] further tensors that need gradients
 ---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"
@@ -2632,9 +2632,9 @@ function EMA:load_state_dict(state) end
 ---@field coupling? number of mccallum_foster: less damps more forward and amplifies rounding backward; default 0.999
 ---@field max_order? integer of bdf, 5 at most, and abm, 12 at most; the order of explicit_adams and implicit_adams, 4 by default; 0: no bound; default 0
 ---@field max_iters? integer corrections of implicit_adams, 5 at most; 0: 4; default 0
----@field batch? boolean every row of y0 is an equation of its own, solved as if alone: f(t, y, rows) gets the rows that are still at work (t: rows×1…, rows: their numbers); t and the tolerances may be one for each row; the result has rows (a solution each), lists status, message and stats, and ys (rows × times × state) where all rows have equally many; default false
+---@field batch? boolean every row of y0 is an equation of its own, solved as if alone: f(t, y, rows) gets the rows that are still at work (t: rows×1…, rows: their numbers); t and the tolerances may be one for each row; the result has rows (a solution each), lists status, message and stats, and ys (rows × times × state) where all rows have equally many. f is captured as for one equation; default false
 ---@field throw? boolean false returns a failed or refused solve instead of raising (default of a batch); default true
----@field adjoint_method? string of the backward solve; as forward by default
+---@field adjoint_method? string of the backward solve; as forward by default, but "kvaerno5" for Rosenbrock and exponential methods and "auto", "tsit5" for symplectic ones
 ---@field adjoint_rtol? number as forward by default
 ---@field adjoint_atol? number as forward by default
 ---@field adjoint_norm? string parameters stay out of the backward error; "rms": all count; default "seminorm"

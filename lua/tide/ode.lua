@@ -2,6 +2,7 @@
 -- modes are chosen by name and independent of each other.
 
 local batches = require "tide.ode.batch"
+local captures = require "tide.ode.captured"
 local control = require "tide.ode.control"
 local core = require "tide.core"
 local dual = require "tide.ode.dual"
@@ -16,7 +17,6 @@ local solutions = require "tide.ode.solution"
 local splits = require "tide.ode.split"
 local stages = require "tide.ode.stages"
 local tensors = require "tide.tensor"
-local watch = require "tide.capture.watch"
 
 local M = {}
 
@@ -28,18 +28,6 @@ M.methods = requests.methods
 
 --- The controllers by name.
 M.controllers = control.presets
-
--- What the core asks before it captures f, which was called once by then, and tells when that fails. A function that
--- changes what it closes over (it counts its calls, say) runs as it is, unless capture = true insists.
-local function accepts_capture(wanted, f, outcome)
-  local before = watch.snapshot(f)
-  return function(err)
-    if not err and not watch.untouched(before) then err = "ode.solve: f changes what it closes over" end
-    outcome.used, outcome.why = not err, err
-    if err and wanted == true then error(err, 0) end
-    return not err
-  end
-end
 
 -- The Jacobian that implicit methods use, as the core calls it: the user's own, or for functions of plain numbers that
 -- of dual numbers. A function on tensors has its own from the tape: nil.
@@ -137,14 +125,15 @@ function M.solve(f, y0, t, opts)
   if not in_c then field, differentiated, request.halves = callees_of(f, state, request.method) end
   local captured = {}
   if not in_c and not state.form and o.capture then
-    request.capture = accepts_capture(o.capture, request.halves and field or f, captured)
+    request.capture = captures.accepts(o.capture, request.halves and field or f, captured)
   end
   request.jacobian = jacobian_of(differentiated, state, o.jac)
   if not in_c and state.form then
     request.stages = stages.of(M.methods[request.method], state.y0.numel, state.form)
   end
   local steps
-  if core.recording() and request.grad == "discrete" and not (state.form or in_c or M.methods[request.method].a) then
+  if core.recording() and request.grad == "discrete" and not (state.form or in_c)
+    and (request.events or not M.methods[request.method].a) then
     request.second, steps = seconds.of(field, state, times:detach(), request)
   end
   local function finished(sensitivity, ys, result, ...)

@@ -21,16 +21,18 @@ local function distance(a, b)
   return row[#b]
 end
 
-local function nearest(key, known)
+--- What a message says after an unknown name: the nearest of the known ones, the keys of a table, and all of them.
+function M.choices(key, known)
   local names = {}
   for name in pairs(known) do names[#names + 1] = name end
   table.sort(names)
   local best, best_distance
   for _, name in ipairs(names) do
-    local d = distance(key, name)
+    local d = distance(tostring(key), name)
     if not best or d < best_distance then best, best_distance = name, d end
   end
-  return best
+  local hint = best and best_distance < math.max(#tostring(key), #best) and (", did you mean %q?"):format(best) or ""
+  return ("%s (expected one of %s)"):format(hint, table.concat(names, ", "))
 end
 
 -- At the user's line: the innermost one outside tide's files where the core knows them, else the caller of
@@ -53,9 +55,7 @@ function M.check(where, given, defaults)
   end
   for key, value in pairs(given or {}) do
     if defaults[key] == nil then
-      local hint = type(key) == "string" and nearest(key, defaults)
-      hint = hint and (", did you mean %q?"):format(hint) or ""
-      raise(("%s: unknown option %q%s"):format(where, tostring(key), hint))
+      raise(("%s: unknown option %q%s"):format(where, tostring(key), M.choices(key, defaults)))
     end
     o[key] = value
   end

@@ -1,10 +1,13 @@
 -- Batches: every row of y0 is an equation of its own, with its own times, steps, events, status and statistics.
 
+local captures = require "tide.ode.captured"
 local core = require "tide.core"
+local forward = require "tide.ode.forward_batch"
 local message = require "tide.message"
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
 local requests = require "tide.ode.request"
+local seconds = require "tide.ode.second"
 local solutions = require "tide.ode.solution"
 local tensors = require "tide.tensor"
 
@@ -97,14 +100,23 @@ local function set_stops(request, o)
   request.stops, request.jumps = core.tensor(list, "float64"), core.tensor(jumps, "float64")
 end
 
--- Options that a batch does not have: their values for one equation.
+-- Options that a batch does not have, and what to do without.
+local instead = {
+  dense = "give the times that are wanted, or solve that row alone", save = "give the times that are wanted, or solve "
+    .. "the rows one by one", grid_constructor = "use step_size, or step_t for times to land on",
+  jac = "the Jacobians come from f's own derivative",
+}
+
 local function refuse(o)
-  local wrong = (o.dense and "dense") or (o.save ~= "times" and "save") or (o.save_fn and "save_fn")
-    or (o.grid_constructor and "grid_constructor") or (o.grad ~= "discrete" and "grad")
-    or (o.norm ~= "rms" and o.norm ~= "max" and "norm") or (o.linear and "linear") or (o.mass and "mass")
-      or (o.jac_sparsity and "jac_sparsity")
-    or (o.preconditioner and "preconditioner")
-  if wrong then raise("ode.solve: %s = %s is not for a batch", wrong, tostring(o[wrong])) end
+  local wrong = (o.dense and "dense") or (o.save ~= "times" and "save") or (o.grid_constructor and "grid_constructor")
+    or (o.jac and "jac")
+  if wrong then
+    raise("ode.solve: %s = %s is not for a batch; %s", wrong, wrong == "jac" and "function" or tostring(o[wrong]),
+      instead[wrong])
+  end
+  if o.grad == "reversible" or requests.is_continuous(o.grad) then
+    raise("ode.solve: grad = %q is not for a batch; use \"discrete\" or \"forward\"", o.grad)
+  end
 end
 
 -- ---- Solving ----
@@ -129,12 +141,13 @@ local function part(x, begin, count)
 end
 
 -- The solutions of the rows from those of all.
-local function split(request, state, times, ys, results, counter, event_t, before, after)
+local function split(request, state, times, o, captured, sensitivities, ys, results, counter, event_t, before, after)
   local rows, y_at, hit_at = {}, 1, 1
   for i, result in ipairs(results) do
     local hits = #result.event_index
-    rows[i] = solutions.of(request, state, times[i], {}, nil, part(ys, y_at, result.reached), result, counter, nil,
-      part(event_t, hit_at, hits), part(before, hit_at, hits), part(after, hit_at, hits))
+    rows[i] = solutions.of(request, state, times[i], captured, o.save_fn, part(ys, y_at, result.reached), result,
+      counter, nil, part(event_t, hit_at, hits), part(before, hit_at, hits), part(after, hit_at, hits))
+    rows[i].tangents = sensitivities and sensitivities[i]
     y_at, hit_at = y_at + result.reached, hit_at + hits
   end
   return rows
@@ -169,8 +182,15 @@ function M.solve(solve, f, y0, t, opts)
   local counts = {}
   for i, own in ipairs(times) do counts[i] = own.numel end
   request.counts = core.tensor(counts, "float64")
-  local field = pass.hold(function(time, y, rows) return f(time, y, rows) end)
-  local rows = split(request, state, times, core.ode_solve_batch(field, y0, core.cat(times, 1), request))
+  local field, captured = pass.hold(function(time, y, rows) return f(time, y, rows) end), {}
+  if o.capture then request.capture = captures.accepts(o.capture, f, captured) end
+  local all_times = core.cat(times, 1)
+  local function solved()
+    if request.grad == "forward" then return forward.solve(field, state, y0, times, request) end
+    if core.recording() then request.second = seconds.of(field, state, all_times:detach(), request) end
+    return nil, core.ode_solve_batch(field, y0, all_times, request)
+  end
+  local rows = split(request, state, times, o, captured, solved())
   check_failures(rows, o)
   return collected(rows, request.method)
 end

@@ -55,12 +55,7 @@ function M.chosen(o)
   else
     base = M.presets[given]
   end
-  if not base then
-    local names = {}
-    for k in pairs(M.presets) do names[#names + 1] = k end
-    table.sort(names)
-    raise("ode.solve: unknown controller %q, expected one of %s", tostring(given), table.concat(names, ", "))
-  end
+  if not base then raise("ode.solve: unknown controller %q%s", tostring(given), options.choices(given, M.presets)) end
   local c = {}
   for k, v in pairs(base) do c[k] = v end
   c.safety, c.grow, c.shrink = o.safety or c.safety, o.ifactor or c.grow, o.dfactor or c.shrink

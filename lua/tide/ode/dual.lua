@@ -10,23 +10,39 @@ local M = {}
 local Dual = {}
 local width = 0  -- partial derivatives that a dual number has now
 
-local function is_dual(x) return getmetatable(x) == Dual end
+-- A dual number x with the value x.v and the partial derivatives x.d[1 … width]. LuaJIT's structs can be compared with
+-- plain numbers (if t > 1 …), which tables in Lua 5.1 cannot.
+local is_dual, new
+local has_ffi, ffi = pcall(require, "ffi")
+if has_ffi then
+  local kind = ffi.metatype("struct { double v; double d[?]; }", Dual)
+  function is_dual(x) return type(x) == "cdata" and ffi.istype(kind, x) end
+  function new(v)
+    local x = kind(width + 1)
+    x.v = v
+    return x
+  end
+else
+  function is_dual(x) return getmetatable(x) == Dual end
+  function new(v) return setmetatable({v = v, d = {}}, Dual) end
+end
+
 local function value(x) return is_dual(x) and x.v or x end
 
 -- f(x) with f' = slope, x a dual number.
 local function chain(x, v, slope)
-  local out = {v = v}
-  for i = 1, width do out[i] = x[i] * slope end
-  return setmetatable(out, Dual)
+  local out = new(v)
+  for i = 1, width do out.d[i] = x.d[i] * slope end
+  return out
 end
 
 -- v with partial derivatives da·∂a + db·∂b; either may be a plain number.
 local function combined(v, a, da, b, db)
   if not is_dual(a) then return chain(b, v, db) end
   if not is_dual(b) then return chain(a, v, da) end
-  local out = {v = v}
-  for i = 1, width do out[i] = a[i] * da + b[i] * db end
-  return setmetatable(out, Dual)
+  local out = new(v)
+  for i = 1, width do out.d[i] = a.d[i] * da + b.d[i] * db end
+  return out
 end
 
 function Dual.__add(a, b) return combined(value(a) + value(b), a, 1, b, 1) end
@@ -47,9 +63,9 @@ function Dual.__mod(a, b)
   if is_dual(b) then error("the derivative of a % b by b is not known", 2) end
   return chain(a, a.v % b, 1)
 end
-function Dual.__lt(a, b) return a.v < b.v end
-function Dual.__le(a, b) return a.v <= b.v end
-function Dual.__eq(a, b) return a.v == b.v end
+function Dual.__lt(a, b) return value(a) < value(b) end
+function Dual.__le(a, b) return value(a) <= value(b) end
+function Dual.__eq(a, b) return value(a) == value(b) end
 
 -- ---- The functions of math ----
 
@@ -151,18 +167,19 @@ end
 -- ---- Jacobians ----
 
 local function seeded(v, at)
-  local out = {v = v}
-  for i = 1, width do out[i] = i == at and 1 or 0 end
-  return setmetatable(out, Dual)
+  local out = new(v)
+  for i = 1, width do out.d[i] = i == at and 1 or 0 end
+  return out
 end
 
--- ∂f/∂y row by row in one table, and ∂f/∂t, of f(t, y) on numbers (`single`) or tables of numbers.
+-- ∂f/∂y row by row in one table, and ∂f/∂t, of f(t, y) on numbers (`single`) or tables of numbers. A false result,
+-- where f cannot be evaluated, has none: its value, which the solver sees too, is NaN.
 local function of_result(result, n, single)
   local rows, by_time = {}, {}
   for i = 1, n do
-    local x = single and result or result[i]
-    for j = 1, n do rows[#rows + 1] = is_dual(x) and x[j] or 0 end
-    by_time[i] = is_dual(x) and x[n + 1] or 0
+    local x = result and (single and result or result[i])
+    for j = 1, n do rows[#rows + 1] = is_dual(x) and x.d[j] or 0 end
+    by_time[i] = is_dual(x) and x.d[n + 1] or 0
   end
   return rows, by_time
 end

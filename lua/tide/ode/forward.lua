@@ -5,6 +5,7 @@
 
 local autograd = require "tide.autograd"
 local core = require "tide.core"
+local crossing = require "tide.ode.crossing"
 local message = require "tide.message"
 local tensors = require "tide.tensor"
 
@@ -14,33 +15,28 @@ local raise = message.raise
 
 -- ---- The lifted right-hand side ----
 
--- The product of f's derivative with each tangent: the derivative by u of ⟨uᵀ∂f, tangent⟩.
-local function products(dy, points, tangents, outer)
-  local u = core.zeros(dy.shape, dy.dtype):requires_grad()
-  local pulled = core.backward({dy}, {u}, points, true, true, true)
-  local out = {}
-  for k, tangent in ipairs(tangents) do
-    local outputs, cotangents = {}, {}
-    for i, v in pairs(tangent) do
-      if pulled[i] and pulled[i].needs_grad then
-        outputs[#outputs + 1], cotangents[#cotangents + 1] = pulled[i], v
-      end
-    end
-    out[k] = #outputs > 0 and core.backward(outputs, cotangents, {u}, outer, true, true)[1] or false
-  end
+-- The shape {rows, …}.
+local function with_rows(rows, shape)
+  local out = {rows}
+  for i, v in ipairs(shape) do out[1 + i] = v end
   return out
 end
 
 --- f(t, y) on Y, whose first part along `dim` is y and whose others are tangents; seeds[k] has the k-th tangent's
---- directions in the parts, by their numbers.
+--- directions in the parts, by their numbers. f of a batch, f(t, y, rows), has the rows before these dims.
 function M.lifted(f, shape, dim, parts, seeds)
-  return function(t, Y)
-    local outer = core.recording()
-    local function vector(k) return core.reshape(core.select(Y, dim, k), shape) end
+  return function(t, Y, rows)
+    local outer, own, flat, along = core.recording(), shape, -1, dim
+    if rows then
+      local ones = {rows.numel}
+      for i = 1, #shape do ones[1 + i] = 1 end
+      own, flat, along, t = with_rows(rows.numel, shape), {rows.numel, -1}, dim + 1, core.reshape(t, ones)
+    end
+    local function vector(k) return core.reshape(core.select(Y, along, k), own) end
     local out = autograd.enable_grad(function()
       local y = vector(1)
       if not y.needs_grad then y = y:detach():requires_grad() end
-      local dy = f(t, y)
+      local dy = f(t, y, rows)
       if dy == false then return false end
       if not tensors.is_tensor(dy) or message.shape(dy) ~= message.shape(y) then
         raise("ode.solve: the right-hand side gave %s, expected a tensor of the state's shape (%s)",
@@ -53,31 +49,42 @@ function M.lifted(f, shape, dim, parts, seeds)
         tangents[k] = {vector(1 + k)}
         for i, direction in pairs(seed) do tangents[k][1 + i] = direction end
       end
-      slopes = dy.needs_grad and products(dy, points, tangents, outer) or slopes
-      local list = {core.reshape(dy, -1)}
-      for k = 1, #seeds do list[1 + k] = slopes[k] and core.reshape(slopes[k], -1) or core.zeros({y.numel}, y.dtype) end
+      slopes = dy.needs_grad and crossing.products(dy, points, tangents, outer) or slopes
+      local list = {core.reshape(dy, flat)}
+      for k = 1, #seeds do
+        list[1 + k] = slopes[k] and core.reshape(slopes[k], flat) or core.zeros(list[1].shape, y.dtype)
+      end
       return list
     end)
     if not out then return false end
     if not outer then
       for k, x in ipairs(out) do out[k] = x:detach() end
     end
-    return tensors.stack(out, dim)
+    return tensors.stack(out, along)
   end
 end
 
 -- ---- Directions ----
 
--- What f depends on besides t and y.
-local function externals_of(f, t0, y0, params)
-  local since = core.now()
-  local dy = autograd.enable_grad(f, core.reshape(core.tensor({t0}, "float64"), {}), y0:detach())
-  local list = tensors.is_tensor(dy) and core.externals({dy}, since) or {}
-  for _, p in ipairs(params or {}) do
+--- What f and the events depend on besides t and y, and f(t, y, …).
+function M.externals_of(f, events, params, t, y, ...)
+  local since, list = core.now(), {}
+  local function add(p)
     local known = not p.needs_grad
     for _, q in ipairs(list) do known = known or core.same_point(p, q) end
     if not known then list[#list + 1] = p end
   end
+  local function explore(fn, ...)
+    local x = fn and autograd.enable_grad(fn, ...)
+    for _, p in ipairs(tensors.is_tensor(x) and core.externals({x}, since) or {}) do add(p) end
+    return x
+  end
+  local dy = explore(f, t, y:detach(), ...)
+  for _, e in ipairs(events or {}) do
+    explore(e.fn, t, y:detach())
+    explore(e.reset, t, y:detach())
+  end
+  for _, p in ipairs(params or {}) do add(p) end
   return list, dy
 end
 
@@ -87,11 +94,12 @@ local function unit(like, e)
   return core.reshape(x, like.shape)
 end
 
--- The tangents: their directions in the parts, and the first vector of each; those of y0 first.
-local function directions_of(y0, parts, by_time, most)
+--- The tangents: their directions in the parts, and the first vector of each, like `y` (one row of y0, or y0); those of
+--- y0 first.
+function M.directions_of(y0, y, parts, by_time, most)
   local count, words = by_time and 1 or 0, {}
   if y0.needs_grad then
-    count, words[1] = count + y0.numel, ("y0 %d"):format(y0.numel)
+    count, words[1] = count + y.numel, ("y0 %d"):format(y.numel)
   end
   for _, p in ipairs(parts) do
     count = count + p.numel
@@ -103,12 +111,12 @@ local function directions_of(y0, parts, by_time, most)
       #words < #parts + (y0.needs_grad and 1 or 0) and ", …" or "", most)
   end
   local seeds, first = {}, {}
-  local zero = core.zeros({y0.numel}, y0.dtype)
+  local zero = core.zeros({y.numel}, y.dtype)
   local function add(seed, vector)
     seeds[#seeds + 1], first[#first + 1] = seed, vector
   end
   if y0.needs_grad then
-    for e = 1, y0.numel do add({}, unit(zero, e)) end
+    for e = 1, y.numel do add({}, unit(zero, e)) end
   end
   for i, p in ipairs(parts) do
     for e = 1, p.numel do add({[i] = unit(p, e)}, zero) end
@@ -150,26 +158,23 @@ end
 --- so there the tangents go last.
 function M.dim_of(request) return request.family == "symplectic" and 2 or 1 end
 
-local function with_rows(rows, shape)
-  local out = {rows}
-  for i, v in ipairs(shape) do out[1 + i] = v end
-  return out
-end
-
 -- The solve of y0 and its tangents: a table with what the gradient and the sensitivities are read from.
 local function begin(f, state, times, request, y0)
-  local parts, slope = externals_of(f, times[1]:item(), y0, request.params)
+  local t0 = core.reshape(core.tensor({times[1]:item()}, "float64"), {})
+  local parts, slope = M.externals_of(f, request.events, request.params, t0, y0)
   local by_time = times.needs_grad and slope:detach() or nil
   if by_time and request.every then
     raise("ode.solve: grad = \"forward\" with save = \"steps\" has no gradient of times; use \"discrete\"")
   end
-  local seeds, first = directions_of(y0, parts, by_time, request.max_tangents)
+  local seeds, first = M.directions_of(y0, y0, parts, by_time, request.max_tangents)
   local dim = M.dim_of(request)
   local own = M.lifted_request(request, state, y0.numel, dim == 1 and 1 + #seeds or 0)
   local field = M.lifted(f, y0.shape, dim, parts, seeds)
   for i, g in ipairs(request.halves or {}) do own.halves[i] = M.lifted(g, y0.shape, dim, parts, seeds) end
+  local crossings
+  own.events, crossings = crossing.lifted(request.events, f, y0.shape, dim, parts, seeds)
   return {
-    parts = parts, count = #seeds, dim = dim, by_time = by_time,
+    parts = parts, count = #seeds, dim = dim, by_time = by_time, crossings = crossings,
     run = function(start, at)
       local list = {core.reshape(start, -1)}
       for k, v in ipairs(first) do list[1 + k] = v end
@@ -184,10 +189,35 @@ local function tangents_of(work, Y)
   return work.dim == 1 and all or tensors.transpose(all, 2, 3)
 end
 
--- The sum over rows and elements of w against each tangent, cut into pieces like the inputs.
-local function contracted(work, Y, w, inputs)
-  local all = tangents_of(work, Y)
-  local g = core.sum(all * core.reshape(w, {all:size(1), 1, all:size(3)}), {1, 3})
+--- Derivatives of what core.ode_solve gave for a lifted state, by each tangent: of the rows (rows × tangents ×
+--- elements), and with events of their times and of the states before and after. work: {dim, count, crossings}.
+function M.derivatives_of(work, Y, result, _, _, event_t, before)
+  local rows = tangents_of(work, Y)
+  local dt, by_before, by_after = crossing.of_hits(work.crossings, work.count, event_t and result.event_index, event_t,
+    before)
+  if dt and result.event_row then  -- the last row is the state after the last event, whose time moves
+    local last = core.narrow(by_after, 1, by_after:size(1), 1)
+    rows = rows:size(1) == 1 and last or core.cat({core.narrow(rows, 1, 1, rows:size(1) - 1), last}, 1)
+  end
+  return {rows, dt, by_before, by_after}
+end
+
+--- The sum of each tangent's derivatives of the results against the cotangents w (a list of as many, false: none).
+function M.against(derivatives, w)
+  local sum
+  for i = 1, 4 do
+    local all, own = derivatives[i], w[i]
+    if all and own then
+      local g = all.ndim == 2 and core.sum(all * core.reshape(own, {-1, 1}), 1)
+        or core.sum(all * core.reshape(own, {all:size(1), 1, all:size(3)}), {1, 3})
+      sum = sum and sum + g or g
+    end
+  end
+  return sum
+end
+
+--- That sum cut into pieces like the inputs, and the number of the tangent after them.
+function M.pieces(g, inputs)
   local out, at = {}, 1
   for i, x in ipairs(inputs) do
     out[i] = core.reshape(core.to(core.narrow(g, 1, at, x.numel), x.dtype), x.shape)
@@ -196,16 +226,22 @@ local function contracted(work, Y, w, inputs)
   return out, at
 end
 
--- The cotangent of the times: each row moves along its slope, and the first time moves all by the last tangent.
-local function by_times(f, work, Y, ys, w, times, at)
-  local out, w_rows = core.zeros({times.numel}, "float64"), core.reshape(w, {ys:size(1), -1})
-  for i = 1, ys:size(1) do
+-- The cotangent of the times: each row moves along its slope, and the first time moves all by the last tangent,
+-- `moved`.
+local function by_times(f, ys, w, times, moved)
+  local out, count = core.zeros({times.numel}, "float64"), math.min(ys:size(1), times.numel)
+  local w_rows = w and core.reshape(w, {ys:size(1), -1})
+  for i = 1, w and count or 0 do
     local slope = f(core.select(times, 1, i), core.select(ys, 1, i))
     out[i] = core.sum(core.reshape(slope, -1) * core.select(w_rows, 1, i)):item()
   end
-  local all = core.select(tangents_of(work, Y), 2, at)
-  out[1] = out[1] + core.sum(all * w_rows)
+  out[1] = out[1] + moved
   return out
+end
+
+--- The states of a lifted solve's rows.
+function M.states_of(work, Y, shape)
+  return core.reshape(core.select(Y, 1 + work.dim, 1), with_rows(Y:size(1), shape))
 end
 
 --- core.ode_solve with the tangents of y0, of what f depends on, and of times where they need a gradient: before its
@@ -219,30 +255,42 @@ function M.solve(f, state, times, request)
   if not work or work.count == 0 then
     return nil, core.ode_solve(f, y0, times, M.lifted_request(request, state, y0.numel, 0))
   end
-  local Y, result, counter, every, _, _, _, path = autograd.no_grad(work.run, y0:detach(), times:detach())
-  local ys = core.reshape(core.select(Y, 1 + work.dim, 1), with_rows(Y:size(1), y0.shape))
-  local inputs = {}
+  local Y, result, counter, every, event_t, before, after, path = autograd.no_grad(work.run, y0:detach(),
+    times:detach())
+  local ys = M.states_of(work, Y, y0.shape)
+  local results, inputs = {ys}, {}
+  if event_t then
+    results = {ys, event_t, M.states_of(work, before, y0.shape), M.states_of(work, after, y0.shape)}
+  end
+  local derivatives = autograd.no_grad(M.derivatives_of, work, Y, result, counter, every, event_t, before)
   if y0.needs_grad then inputs[1] = y0 end
   for _, p in ipairs(work.parts) do inputs[#inputs + 1] = p end
   local operands = {unpack(inputs)}
   if work.by_time then operands[#operands + 1] = times end
-  local out = core.custom({ys}, operands, function(w)
-    local again = Y
+  local function pull(...)
+    local again, w = derivatives, {...}
     if core.recording() then
       if work.by_time then raise("ode.solve: grad = \"forward\" has no second derivatives by times") end
-      local once_more
-      again, once_more = work.run(y0, times)
-      if again:size(1) ~= Y:size(1) then raise("ode.solve: the solve failed when repeated: %s", once_more.message) end
+      local function repeated_run(Y2, result2, ...)
+        if Y2:size(1) ~= Y:size(1) or #result2.event_index ~= #result.event_index then
+          raise("ode.solve: the solve failed when repeated: %s", result2.message)
+        end
+        return M.derivatives_of(work, Y2, result2, ...)
+      end
+      again = repeated_run(work.run(y0, times))
     end
-    local grads, at = contracted(work, again, w, inputs)
-    if work.by_time then grads[#grads + 1] = by_times(f, work, Y, ys, w, times:detach(), at) end
+    local g = M.against(again, w)
+    if not g then return end
+    local grads, at = M.pieces(g, inputs)
+    if work.by_time then grads[#grads + 1] = by_times(f, ys, w[1], times:detach(), g[at]:item()) end
     return unpack(grads, 1, #operands)
-  end)
+  end
+  local out, t, y_before, y_after = core.custom(results, operands, pull)
   local function sensitivity(x)
     local at = 1
     for _, p in ipairs(inputs) do
       if core.same_point(p, x) then
-        local rows = tensors.transpose(core.narrow(tangents_of(work, Y), 2, at, p.numel), 2, 3)
+        local rows = tensors.transpose(core.narrow(derivatives[1], 2, at, p.numel), 2, 3)
         local shape = with_rows(rows:size(1), y0.shape)
         for _, v in ipairs(p.shape) do shape[#shape + 1] = v end
         return core.reshape(core.contiguous(rows), shape)
@@ -250,11 +298,11 @@ function M.solve(f, state, times, request)
       at = at + p.numel
     end
   end
-  local inner = path and function(t, left)
-    local y, dy = path(t, left)
+  local inner = path and function(time, left)
+    local y, dy = path(time, left)
     return core.reshape(core.select(y, work.dim, 1), y0.shape), core.reshape(core.select(dy, work.dim, 1), y0.shape)
   end
-  return sensitivity, out, result, counter, every, nil, nil, nil, inner
+  return sensitivity, out, result, counter, every, t, y_before, y_after, inner
 end
 
 return M

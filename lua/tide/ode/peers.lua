@@ -164,8 +164,11 @@ function M.of(solve)
     local span = requests.times_of(t_span)
     local name = scipy_methods[o.method] or o.method
     if not requests.methods[name] then
-      raise("solve_ivp: unknown method %q, expected one of RK45, RK23, DOP853, Radau, BDF or of ode.methods",
-        tostring(name))
+      local known = {}
+      for _, list in ipairs {scipy_methods, requests.methods} do
+        for k in pairs(list) do known[k] = true end
+      end
+      raise("solve_ivp: unknown method %q%s", tostring(name), options.choices(name, known))
     end
     local args, f = o.args, fun
     if args then f = function(t, y) return fun(t, y, unpack(args)) end end

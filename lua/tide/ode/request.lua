@@ -30,11 +30,23 @@ M.defaults = {
   adjoint_norm = "seminorm",
 }
 
+-- What mccallum_foster can stand on.
+local bases = {}
+for name, m in pairs(M.methods) do
+  if m.a then bases[name] = m end
+end
+
 local gradient_modes = {
   discrete = "discrete", backsolve = "backsolve", adjoint = "backsolve", frozen = "frozen",
   reversible = "reversible", interp = "interp", full = "discrete", forward = "forward",
   gauss = "gauss",
 }
+
+--- Is a gradient mode, if there is such a one, a continuous adjoint?
+function M.is_continuous(grad)
+  local mode = gradient_modes[grad]
+  return mode == "backsolve" or mode == "frozen" or mode == "interp" or mode == "gauss"
+end
 
 -- ---- Single options ----
 
@@ -44,12 +56,8 @@ local function check_number(name, v, least)
   end
 end
 
-local function nearest_of(kind, name, known)
-  if known[name] then return known[name] end
-  local names = {}
-  for k in pairs(known) do names[#names + 1] = k end
-  table.sort(names)
-  raise("ode.solve: unknown %s %q, expected one of %s", kind, tostring(name), table.concat(names, ", "))
+local function known_of(kind, name, known)
+  return known[name] or raise("ode.solve: unknown %s %q%s", kind, tostring(name), options.choices(name, known))
 end
 
 local function check_choice(o, name, ...)
@@ -131,6 +139,19 @@ local function set_stops(request, o, times)
   local jumps = {}
   for i, t in ipairs(list) do jumps[i] = at[t] end
   request.stops, request.jumps = core.tensor(list, "float64"), core.tensor(jumps, "float64")
+end
+
+-- Families that do not suit the adjoint equation, by what does: it has no ∂/∂t, no linear part and no halves.
+local adjoint_of = {
+  Rosenbrock = "kvaerno5", exponential = "kvaerno5", ["automatic switching"] = "kvaerno5", symplectic = "tsit5",
+}
+
+local function check_adjoint(method)
+  local m = method and M.methods[method]
+  if m and adjoint_of[m.family] then
+    raise("ode.solve: adjoint_method = %q does not suit the adjoint equation; use %q, \"radau5\", \"bdf\" or an "
+      .. "explicit method", method, adjoint_of[m.family])
+  end
 end
 
 --- Whether steps of a method are neither given by a size nor its own choice.
@@ -269,8 +290,8 @@ local function set_events(request, o, state)
   if type(given) ~= "table" then raise("ode.solve: event is a %s, expected a function or a list", type(given)) end
   request.events, request.event_points = {}, o.event_points
   for i, e in ipairs(given) do request.events[i] = event_of(e, i, state) end
-  if o.grad ~= "discrete" then
-    raise("ode.solve: grad = %q does not pass events, use \"discrete\"", tostring(o.grad))
+  if gradient_modes[o.grad] ~= "discrete" and o.grad ~= "forward" then
+    raise("ode.solve: grad = %q does not pass events, use \"discrete\" or \"forward\"", tostring(o.grad))
   end
 end
 
@@ -283,13 +304,13 @@ local function common(o, state)
   end
   check_number("max_steps", o.max_steps, 1)
   local request = {
-    method = nearest_of("method", o.method, M.methods).name, controller = control.chosen(o),
+    method = known_of("method", o.method, M.methods).name, controller = control.chosen(o),
     first_step = o.first_step, min_step = o.min_step, accept_min_step = o.on_min_step == "accept",
     max_step = o.max_step == math.huge and 0 or o.max_step, max_steps = o.max_steps, step_size = o.step_size,
     land = o.land, max_order = o.max_order, max_iters = o.max_iters, keep = math.min(o.keep, 2 ^ 50),
     seminorm = o.adjoint_norm == "seminorm",
   }
-  request.base = o.base and nearest_of("base", o.base, M.methods).name
+  request.base = o.base and (M.methods[o.base] or known_of("base", o.base, bases)).name
   request.coupling, request.semilinear = o.coupling, semilinear_of(o.linear)
   request.rtol, request.rtols = tolerance("rtol", o.rtol, state)
   request.atol, request.atols = tolerance("atol", o.atol, state)
@@ -327,7 +348,7 @@ function M.of(o, f, y0, state, times)
   set_norm(request, o.norm, state)
   check_number("checkpoints", o.checkpoints, 0)
   check_number("memory", o.memory, 0)
-  request.grad = nearest_of("grad", o.grad, gradient_modes)
+  request.grad = known_of("grad", o.grad, gradient_modes)
   check_number("max_tangents", o.max_tangents, 0)
   request.max_tangents, request.family = o.max_tangents, M.methods[request.method].family
   request.mass = mass_of(o.mass, state, request.grad)
@@ -348,8 +369,10 @@ function M.of(o, f, y0, state, times)
   check_steps(o, times)
   if (request.grad == "discrete" or request.grad == "forward") and not (o.adjoint_method or o.adjoint_rtol
     or o.adjoint_atol) then return request end
+  check_adjoint(o.adjoint_method)
   request.adjoint = common(setmetatable({
-    method = o.adjoint_method, rtol = o.adjoint_rtol or request.rtol, atol = o.adjoint_atol or request.atol,
+    method = o.adjoint_method or adjoint_of[request.family], rtol = o.adjoint_rtol or request.rtol,
+    atol = o.adjoint_atol or request.atol,
     first_step = 0, land = false,
   }, {__index = o}), state)
   return request

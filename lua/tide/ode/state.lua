@@ -17,7 +17,7 @@ local function flattened(state, list, path)
     list[#list + 1] = state
     return {leaf = #list}
   elseif type(state) ~= "table" then
-    raise("ode.solve: y0%s is a %s, expected a tensor", path, type(state))
+    raise("ode.solve: %s is a %s, expected a tensor", path, type(state))
   end
   local keys, plan = {}, {}
   for k in pairs(state) do keys[#keys + 1] = k end
@@ -62,7 +62,7 @@ end
 
 local function nested_tensors(y0)
   local list = {}
-  local plan = flattened(y0, list, "")
+  local plan = flattened(y0, list, "y0")
   if #list == 0 then raise("ode.solve: y0 is an empty table") end
   local shapes, sizes, parts = {}, {}, {}
   for i, x in ipairs(list) do
@@ -113,7 +113,7 @@ local function nested_tensors(y0)
       return function(t, y)
         local result, derivative = f(t, unpacked(y, {})), {}
         if result == false then return false end
-        flattened(result, derivative, "'")
+        flattened(result, derivative, "what the right-hand side gave")
         if #derivative ~= #list then
           raise("ode.solve: the right-hand side gave %d tensors, the state has %d", #derivative, #list)
         end
