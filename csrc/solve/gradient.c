@@ -109,8 +109,8 @@ static void second_free(td_ode_second *second) {
 static void reverse_by_tangents(td_rule *rule) {
   td_ode_recorded *r = rule->data;
   if (rule->need[TIMES]) {
-    td_fail(TD_EGRAD, "ode.solve: by times there are no second derivatives %s %s", r->nevents ? "through events, by" :
-            "by", r->o.method->name);
+    td_fail(TD_EGRAD, "ode.solve: method %s has no second derivatives by times%s", r->o.method->name,
+            r->nevents ? " through events" : "");
     return;
   }
   td_recording = false;
