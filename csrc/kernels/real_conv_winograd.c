@@ -22,6 +22,8 @@ enum {
   CHUNK_BYTES = 96 << 10,   /* of products at a time, then */
   LONG_BLOCK = 8,           /* register tiles of a block that does not */
   LEAST_BLOCK = 2,          /* register tiles below which a block is not worth keeping small */
+  FEW_BLOCKS = 2,           /* long blocks of a call that is short */
+  CACHE_BYTES = 1 << 20,    /* of transformed weights beyond which a short call reads them seldom */
   PASS_BYTES = 24 << 20,    /* of transformed weights in memory at a time */
   MIN_TASK = 1 << 17        /* multiplications below which a thread is not worth waking */
 };
@@ -73,24 +75,26 @@ static size_t weights_of(const plan *p, size_t units) {
 }
 
 /* Cuts few blocks so that all threads have equally much: into shorter ones, or when a block is too
- * short for that, by output channels. */
-static void share_blocks(plan *p) {
+ * short for that or the weights are what takes time to read, by output channels. */
+static void share_blocks(plan *p, bool by_channels) {
   size_t threads = (size_t)td_threads_free(), n = conv_ceil_div(p->tiles.total, p->block);
-  size_t more = n < 4 * threads ? conv_round_up(n, threads) : n;
+  size_t more = n < 4 * threads && (n > threads || !by_channels) ? conv_round_up(n, threads) : n;
   if (conv_ceil_div(p->tiles.total, more) >= TILE_ROWS_2) n = more;
   p->block = conv_ceil_div(p->tiles.total, n);
   p->parts = n < threads ? conv_min(p->units, conv_ceil_div(threads, n)) : 1;
 }
 
-/* Tiles of a block: what the second-level cache holds, or when that is too little, long blocks
- * that read the weights seldom, with their products all in memory. */
+/* Tiles of a block: what the second-level cache holds, or when that is too little, or weights are
+ * many and tiles few, long blocks that read the weights seldom, with their products all in memory. */
 static void choose_block(plan *p) {
   size_t tile_bytes = p->points * p->depth * sizeof(real);
   size_t product_bytes = p->points * 2 * TD_VBYTES;
   size_t rows = conv_min(INPUT_BYTES / tile_bytes / TILE_ROWS_2, LONG_BLOCK);
-  bool is_long = rows < LEAST_BLOCK;
+  bool is_short = p->tiles.total <= FEW_BLOCKS * LONG_BLOCK * TILE_ROWS_2 &&
+                  weights_of(p, p->units) * sizeof(real) > CACHE_BYTES;
+  bool is_long = rows < LEAST_BLOCK || is_short;
   p->block = (is_long ? LONG_BLOCK : rows) * TILE_ROWS_2;
-  share_blocks(p);
+  share_blocks(p, is_short);
   p->chunk = is_long ? p->units : conv_max(1, CHUNK_BYTES / (p->block * product_bytes));
   p->chunk = conv_min(p->chunk, p->units);
   /* one line more, so that the points of a tile do not fall on the same lines of the cache */
