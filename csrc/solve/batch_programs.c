@@ -1,7 +1,7 @@
 /* A batch's right-hand side as programs (graph/program.h). A program has a fixed number of rows, so there is a set of them
- * for each number that occurs, rounded up to one of four in an octave: rows that are missing repeat the last one. What a
- * row gets does not depend on the others, so this changes nothing. A set is captured when its number of rows is asked for
- * the second time, and of each kind only what is asked for:
+ * for each number that occurs, rounded up to one of four in an octave, of two where there are few: rows that are missing
+ * repeat the last one. What a row gets does not depend on the others, so this changes nothing. A set is captured when its
+ * number of rows has been asked for some times, and of each kind only what is asked for:
  *
  *   EVAL            t, y, rows → dy
  *   VJP, VJP_ALL    w, t, y, rows → cotangents of y, of t, and of the externals
@@ -13,7 +13,10 @@
 #include "ops/ops.h"
 #include "solve/batch_rows.h"
 
-enum { KINDS = 5, COMPONENTS = 24 };  /* beyond so many components a Jacobian is left to the tape */
+enum {
+  KINDS = 5, COMPONENTS = 24,  /* beyond so many components a Jacobian is left to the tape */
+  CALLS_BEFORE = 4             /* evaluations until programs for another number of rows pay */
+};
 
 /* One program, and which of its results are what: -1 where there is none. */
 typedef struct {
@@ -161,9 +164,9 @@ static td_status make(td_batch *b, size_t rows, td_row_kind which, compiled *to)
 
 /* As many rows or a few more, but not more than there are. */
 static size_t rounded(const td_batch *b, size_t count) {
-  size_t octave = 4;
+  size_t octave = 1;
   while (2 * octave <= count) octave *= 2;
-  size_t step = octave / 4, up = count <= 8 ? count : (count + step - 1) / step * step;
+  size_t step = octave < 4 ? 1 : octave <= 64 ? octave / 2 : octave / 4, up = (count + step - 1) / step * step;
   return up < b->n ? up : b->n;
 }
 
@@ -207,7 +210,7 @@ td_status td_batch_capture(td_batch *b) {
   p->room_bytes = b->n * ((3 + each) * bytes + (2 + each) * sizeof(double) + sizeof(int64_t)) + 64 * (8 + 2 * each);
   p->room = td_alloc(p->room_bytes);
   td_status s = all && p->room ? make(b, b->n, EVAL, &all->kind[EVAL]) : td_last_status();
-  if (all) all->calls = 1;
+  if (all) all->calls = CALLS_BEFORE;
   if (s) td_batch_programs_free(b);
   return s;
 }
@@ -316,7 +319,10 @@ td_status td_batch_programs_answer(td_batch *b, td_row_request *const *list, siz
   size_t rows = rounded(b, count);
   set *own = set_of(b->programs, rows);
   if (!own) return td_last_status();
-  if (own->calls++ == 0) return TD_OK;
+  if (own->calls < CALLS_BEFORE) {
+    own->calls++;
+    return TD_OK;
+  }
   compiled *c = &own->kind[which];
   if (!c->tried && make(b, rows, which, c)) {
     td_program_release(c->program);
