@@ -38,7 +38,11 @@
 
 enum { IDLE, ASLEEP, WORK, RUNNING, AWAITED, STOP };
 enum { MAX_THREADS = 64, LINE = 64 };
-enum { UNITS = 8 }; /* of a thread, at most */
+enum {
+  UNITS = 8,       /* of a thread, at most */
+  UNIT_GRAINS = 8  /* of small items in a unit, unless a thread would have none: less is not worth
+                      the change of cache */
+};
 enum { WORKER_SPIN_NS = 40000, CALLER_SPIN_NS = 200000 };
 
 typedef struct {
@@ -341,7 +345,8 @@ void td_parallel(size_t n, size_t grain, td_task f, void *ctx) {
   if (pool.count + 1 != (int)threads) resize((int)threads - 1);
   if (threads > (size_t)pool.count + 1) threads = (size_t)pool.count + 1;
   if (threads > units) threads = units;
-  if (units > UNITS * threads) units = UNITS * threads;
+  units = units / (grain > 1 ? UNIT_GRAINS : 1) / threads; /* the same number for each thread */
+  units = (units < 1 ? 1 : units > UNITS ? UNITS : units) * threads;
   run_shared(n, (uint32_t)units, (int)threads, f, ctx);
   release_pool();
 }
