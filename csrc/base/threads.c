@@ -48,7 +48,8 @@ enum { WORKER_SPIN_NS = 40000, CALLER_SPIN_NS = 200000 };
 typedef struct {
   _Alignas(2 * LINE) _Atomic uint32_t state; /* two lines: processors fetch them in pairs */
   int index;
-  _Atomic uint64_t left; /* of its share: the first unit, and the one after the last in the low half */
+  _Atomic uint64_t left; /* of its share: the first unit, and in the low half the one after the
+                            last */
   pthread_t thread;
 #if !defined(__linux__)
   pthread_mutex_t mutex;
@@ -210,8 +211,8 @@ void *td_scratch(size_t bytes) {
 
 /* ---- Shares of the call under way ------------------------------------------------------------ */
 
-/* Of the units in the share of `of`, half or the last one: from the front for the thread itself, so that what it had in
- * its cache in the last call it has in this one, from the back for others. */
+/* Of the units in the share of `of`, half or the last one: from the front for the thread itself, so
+ * that what it had in its cache in the last call it has in this one, from the back for others. */
 static bool take_units(worker *of, bool own, uint32_t *begin, uint32_t *end) {
   uint64_t left = atomic_load_explicit(&of->left, memory_order_relaxed), rest;
   do {
@@ -237,7 +238,8 @@ static void run_shares(int index) {
   uint32_t begin, end;
   for (int i = 0; i < pool.sharers; i++) {
     worker *of = &pool.worker[(index + i) % pool.sharers];
-    while (take_units(of, i == 0, &begin, &end)) pool.task(pool.ctx, unit_begin(begin), unit_begin(end));
+    while (take_units(of, i == 0, &begin, &end))
+      pool.task(pool.ctx, unit_begin(begin), unit_begin(end));
   }
 }
 
@@ -318,7 +320,8 @@ static void run_shared(size_t n, uint32_t units, int threads, td_task f, void *c
   pool.units = units;
   pool.sharers = threads;
   for (uint32_t i = 0, t = (uint32_t)threads; i < t; i++)
-    atomic_store_explicit(&pool.worker[i].left, (uint64_t)(units * i / t) << 32 | units * (i + 1) / t,
+    atomic_store_explicit(&pool.worker[i].left,
+                          (uint64_t)(units * i / t) << 32 | units * (i + 1) / t,
                           memory_order_relaxed);
   avoid_caller();
   for (int i = 1; i < threads; i++)

@@ -85,7 +85,8 @@ static void share_blocks(plan *p, bool by_channels) {
 }
 
 /* Tiles of a block: what the second-level cache holds, or when that is too little, or weights are
- * many and tiles few, long blocks that read the weights seldom, with their products all in memory. */
+ * many and tiles few, long blocks that read the weights seldom, with their products all in
+ * memory. */
 static void choose_block(plan *p) {
   size_t tile_bytes = p->points * p->depth * sizeof(real);
   size_t product_bytes = p->points * 2 * TD_VBYTES;
