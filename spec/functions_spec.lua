@@ -63,6 +63,34 @@ describe("statistics", function()
 end)
 
 describe("products", function()
+  it("of every small size and layout are their sums", function()
+    local source, mm = tide.generator(5), array.matmul
+    for _, dtype in ipairs {"float32", "float64"} do
+      local tolerance = dtype == "float32" and 1e-5 or 1e-13
+      for k = 1, 6 do
+        for m = 1, 9 do
+          for _, n in ipairs {1, 2, 3, 4, 5, 7, 8, 9, 15, 17, 50} do
+            for ways = 0, 3 do
+              local a = ways % 2 == 0 and source:randn({m, k}, dtype) or source:randn({k, m}, dtype):t()
+              local b = ways < 2 and source:randn({k, n}, dtype) or source:randn({n, k}, dtype):t()
+              assert.close(a:matmul(b), mm(array.of(a), array.of(b)), tolerance)
+            end
+          end
+        end
+      end
+      for _, m in ipairs {1, 2, 3, 8, 50} do  -- long sums to two columns
+        local a, b = source:randn({m, 50}, dtype), source:randn({50, 2}, dtype)
+        assert.close(a:matmul(b), mm(array.of(a), array.of(b)), 10 * tolerance)
+        assert.close(a:t():matmul(source:randn({m, 2}, dtype)).shape, {50, 2}, 0)
+      end
+      local x, c = source:randn({50, 1}, dtype), source:randn({1, 3}, dtype)  -- parts of larger matrices
+      local wide = tide.zeros({50, 8}, dtype)
+      wide[{{}, {2, 4}}] = x:matmul(c)
+      assert.close(wide[{{}, {2, 4}}], mm(array.of(x), array.of(c)), tolerance)
+      assert.close(wide:abs():sum(), x:matmul(c):abs():sum(), 10 * tolerance)
+    end
+  end)
+
   it("of vectors, matrices and batches are matmul's", function()
     local m, v, w, b = g:randn(3, 4, "float64"), g:randn(4, "float64"), g:randn(3, "float64"), g:randn(2, 4,
       5, "float64")

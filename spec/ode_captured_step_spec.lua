@@ -53,6 +53,42 @@ describe("a captured step", function()
     end)
   end
 
+  it("is the same to the last bit as machine code and as a list", function()
+    local core = require "tide.core"
+    local p = vector(1.5, 1, 3, 1, 0.7):requires_grad()
+    local fields = {
+      function(t, x, y) return x * p[1] - x * y * p[2] - t * 0.1, y:neg() * p[3] + x * y * p[4] end,
+      function(t, x, y)
+        return (x * p[1]):sin() + y:exp() * p[5] - x:tanh() + y:sigmoid(),
+          (y * p[2]):cos() - x:square():sqrt() + (y * y + 1):log() - (t * 0.1):tan()
+      end,
+      function(_, x, y)
+        return tide.where(x:gt(y), x * p[1], -y),
+          tide.where(y:le(p[2]), y:abs(), (-x):relu()) - y:pow(2) + x:pow(3) * 0.01 - x:reciprocal() * 0.1
+      end,
+      function(_, x, y)
+        return -(x * x + 0.5):pow(p[5]) + tide.where(x:lt(y), p[3], p[4]) * 0.1,
+          tide.where(x:ge(y), -y, y * 0.1) / (1 + x * x)
+      end,
+    }
+    for _, f in ipairs(fields) do
+      local result = {}
+      for _, native in ipairs {true, false} do
+        local was = core.ode_native(native)
+        p.grad = nil
+        local y0 = vector(1, 0.9):requires_grad()
+        -- another limit, so that the lists are written anew
+        local sol = ode.solve(function(t, y) return tide.stack({f(t, y[1], y[2])}, 1) * 0.2 end, y0, {0, 2},
+          {method = "dopri5", step_size = 0.01, keep = native and 2 ^ 28 or 2 ^ 27})
+        sol.last:sum():backward()
+        core.ode_native(was)
+        assert.is_true(sol.captured)
+        result[#result + 1] = {sol.last:totable(), y0.grad:totable(), p.grad:totable()}
+      end
+      assert.are.same(result[2], result[1])
+    end
+  end)
+
   it("of one method follows that of another by the same field", function()
     local p = vector(0.7):requires_grad()
     local function f(_, y) return p * y * (1 - y) end

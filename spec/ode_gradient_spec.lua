@@ -570,7 +570,7 @@ describe("memory", function()
     assert.is_true(many_peak < 1.2 * few_peak)
   end)
 
-  it("of a step without its state is some forty bytes", function()
+  it("of a step without its state is some fifty bytes, its time in the grid included", function()
     local y0 = tide.ones({1000}, "float64"):requires_grad()
     local function peak(steps, o)
       local function work()
@@ -584,7 +584,7 @@ describe("memory", function()
       return tide.memory().peak - before
     end
     for _, o in ipairs {{grad = "backsolve"}, {grad = "discrete", checkpoints = 4}} do
-      assert.is_true(peak(1000, o) - peak(10, o) < 46 * 990)
+      assert.is_true(peak(1000, o) - peak(10, o) < 54 * 990)
     end
   end)
 

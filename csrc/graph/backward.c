@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "graph/key.h"
 #include "graph/tape.h"
 #include "ops/ops.h"
 
@@ -406,6 +407,72 @@ td_status td_tape_externals(td_tensor *const *outputs, int noutputs, uint64_t si
   *count = out.count;
   *capacity = out.capacity;
   return s;
+}
+
+/* ---- A key for what was recorded ---- */
+
+typedef struct {
+  uint64_t since;
+  td_tensor *const *inputs;
+  size_t n;
+  uint64_t (*storage)(const void *data, const td_storage *s);
+  const void *data;
+} recorded;
+
+/* A tensor that a node holds: shape, and which storage's elements. */
+static bool mix_tensor(const recorded *r, const td_tensor *t, uint64_t key[2]) {
+  uint64_t which = t->storage ? r->storage(r->data, t->storage) : 0;
+  td_key_mix(key, which << 16 | (uint64_t)t->dtype << 8 | (uint64_t)t->ndim);
+  td_key_mix_bytes(key, t->shape, (size_t)t->ndim * sizeof *t->shape);
+  if (!t->storage) return true;
+  td_key_mix(key, (uint64_t)(t->data - (char *)t->storage->data));
+  td_key_mix_bytes(key, t->stride, (size_t)t->ndim * sizeof *t->stride);
+  return which != 0;
+}
+
+/* Where an operand comes from: a node of the record, or an input. */
+static bool mix_source(const recorded *r, const td_tensor *t, uint64_t key[2]) {
+  size_t place = t->node->place, kind = 1;
+  if (t->node->mark != pass_number || t->node->seq < r->since) {
+    for (place = 0; place < r->n; place++)
+      if (r->inputs[place]->node == t->node && r->inputs[place]->slot == t->slot) break;
+    if (place == r->n || t->node->hooks) return false;
+    kind = 2;
+  }
+  td_key_mix(key, (uint64_t)place << 16 | (uint64_t)t->slot << 8 | kind);
+  return true;
+}
+
+static bool mix_node(const recorded *r, const td_node *n, uint64_t key[2]) {
+  if (n->custom || n->hooks || n->used) return false;
+  td_key_mix(key, (uint64_t)(uintptr_t)n->op);
+  td_key_mix(key, (uint64_t)n->nin << 8 | (uint64_t)n->nout);
+  td_key_mix_bytes(key, &n->a, sizeof n->a);
+  for (int i = 0; i < n->nin; i++) {
+    td_key_mix(key, n->need[i]);
+    if (!mix_tensor(r, n->in[i], key) || (n->need[i] && !mix_source(r, n->in[i], key))) return false;
+  }
+  for (int i = 0; i < n->nout; i++)
+    if (n->out[i] && !mix_tensor(r, n->out[i], key)) return false;
+  return true;
+}
+
+bool td_tape_key(td_tensor *y, uint64_t since, td_tensor *const *inputs, size_t n,
+                 uint64_t (*storage)(const void *data, const td_storage *s), const void *data, uint64_t key[2]) {
+  recorded r = {since, inputs, n, storage, data};
+  list nodes = {0};
+  bool whole = !collect(&nodes, &y, 1, since);
+  for (size_t k = 0; k < nodes.count && whole; k++) {
+    const td_node *node = nodes.item[k];
+    whole = node->op ? mix_node(&r, node, key) : !node->hooks;  /* leaves made meanwhile: t and y */
+    for (size_t i = 0; !node->op && whole; i++) {
+      if (i == n) whole = false;
+      else if (inputs[i]->node == node) break;
+    }
+    td_key_mix(key, !node->op);
+  }
+  list_free(&nodes);
+  return whole && mix_source(&r, y, key);
 }
 
 /* ---- Derivatives through a twin ---- */

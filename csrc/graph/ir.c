@@ -2,6 +2,7 @@
 #include "graph/ir.h"
 #include <string.h>
 #include "base/alloc.h"
+#include "graph/key.h"
 #include "ops/ops.h"
 
 /* ---- Lists in the pool ---- */
@@ -213,32 +214,12 @@ void td_ir_analyse(td_ir *ir) {
 
 /* ---- The key ---- */
 
-/* Two independent hashes of 64 bits; together long enough to stand for what was hashed. */
-static void mix(uint64_t key[2], uint64_t v) {
-  key[0] = (key[0] ^ v) * 0x9E3779B97F4A7C15u;
-  key[0] ^= key[0] >> 29;
-  key[1] = (key[1] + v) * 0xD6E8FEB86659FD93u;
-  key[1] ^= key[1] >> 32;
-}
-
-static void mix_bytes(uint64_t key[2], const void *data, size_t n) {
-  const char *p = data;
-  for (; n >= 8; n -= 8, p += 8) {
-    uint64_t v;
-    memcpy(&v, p, 8);
-    mix(key, v);
-  }
-  uint64_t rest = 0;
-  memcpy(&rest, p, n);
-  mix(key, rest);
-}
-
 static void mix_value(uint64_t key[2], const td_value *v) {
-  mix(key, (uint64_t)v->buffer << 32 | (uint64_t)v->dtype << 16 | (uint64_t)v->ndim << 8 | v->weak);
-  mix(key, v->offset);
+  td_key_mix(key, (uint64_t)v->buffer << 32 | (uint64_t)v->dtype << 16 | (uint64_t)v->ndim << 8 | v->weak);
+  td_key_mix(key, v->offset);
   for (int i = 0; i < v->ndim; i++) {
-    mix(key, v->shape[i]);
-    mix(key, v->stride[i]);
+    td_key_mix(key, v->shape[i]);
+    td_key_mix(key, v->stride[i]);
   }
 }
 
@@ -247,15 +228,15 @@ void td_ir_key(const td_ir *ir, uint64_t key[2]) {
   key[1] = 2;
   for (int i = 0; i < ir->nbuffer; i++) {
     const td_buffer *f = &ir->buffer[i];
-    mix(key, (uint64_t)f->kind << 40 | (uint64_t)(unsigned)f->slot << 8 | (uint64_t)f->rewritten << 1 | f->written);
-    mix(key, f->bytes);
-    if (f->kind == TD_BUF_CONSTANT) mix_bytes(key, ir->constant[f->slot]->storage->data, f->bytes);
+    td_key_mix(key, (uint64_t)f->kind << 40 | (uint64_t)(unsigned)f->slot << 8 | (uint64_t)f->rewritten << 1 | f->written);
+    td_key_mix(key, f->bytes);
+    if (f->kind == TD_BUF_CONSTANT) td_key_mix_bytes(key, ir->constant[f->slot]->storage->data, f->bytes);
   }
   for (int i = 0; i < ir->nstep; i++) {
     const td_step *s = ir->step[i];
-    mix(key, (uint64_t)(uintptr_t)s->op);
-    mix(key, (uint64_t)s->nin << 8 | (uint64_t)s->nout);
-    mix_bytes(key, &s->a, sizeof s->a);
+    td_key_mix(key, (uint64_t)(uintptr_t)s->op);
+    td_key_mix(key, (uint64_t)s->nin << 8 | (uint64_t)s->nout);
+    td_key_mix_bytes(key, &s->a, sizeof s->a);
     for (int k = 0; k < s->nin; k++) mix_value(key, &s->in[k]);
     for (int k = 0; k < s->nout; k++) mix_value(key, &s->out[k]);
   }

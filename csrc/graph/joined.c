@@ -1,15 +1,17 @@
-/* Writing a joined list; running it is scalar.c's loop. */
+/* Writing a joined list; running it is scalar.c's loop, or native.c's code. */
 #include "graph/joined.h"
 #include <string.h>
 #include "base/alloc.h"
+#include "graph/native.h"
 #include "graph/scalar.h"
 
-enum { MOST_NUMBERS = 16384, MOST_STEPS = 8192 };
+enum { MOST_NUMBERS = 16384, MOST_STEPS = 8192, RUNS_BEFORE = 100 };  /* runs until machine code pays */
 
 void td_joined_free(td_joined *j) {
   td_free(j->number, (size_t)j->numbers_room * sizeof *j->number);
   td_free(j->step, (size_t)j->step_room * sizeof *j->step);
   td_free(j->load, (size_t)j->load_room * sizeof *j->load);
+  td_native_free(j->native);
   *j = (td_joined){0};
 }
 
@@ -62,10 +64,11 @@ int td_joined_dot(td_joined *j, int base, int coef, int x, int n) {
 }
 
 /* One more value from outside, joined to the last one when it follows it. */
-static void add_load(td_joined *j, td_tensor *of, int number, int count, size_t element) {
+static void add_load(td_joined *j, const td_program *of, int slot, int number, int count, size_t element) {
   j->load = grown(j, j->load, j->nload, 1, &j->load_room, MOST_STEPS, sizeof *j->load);
   if (j->failed) return;
   j->load[j->nload].of = of;
+  j->load[j->nload].slot = slot;
   j->load[j->nload].number = number;
   j->load[j->nload].count = count;
   j->load[j->nload++].element = element;
@@ -75,7 +78,7 @@ static void add_load(td_joined *j, td_tensor *of, int number, int count, size_t 
 static int loaded(const td_joined *j, const td_tensor *of, size_t element) {
   for (int i = 0; i < j->nload; i++) {
     size_t first = j->load[i].element;
-    if (j->load[i].of->storage == of->storage && element >= first && element < first + (size_t)j->load[i].count)
+    if (td_program_external(j->load[i].of, j->load[i].slot)->storage == of->storage && element >= first && element < first + (size_t)j->load[i].count)
       return j->load[i].number + (int)(element - first);
   }
   return -1;
@@ -92,7 +95,7 @@ static void insert_loads(td_joined *j, const td_program *p, const td_scalar *s, 
     }
     if (known) continue;
     int first = td_joined_new(j, l->count, 0);
-    add_load(j, of, first, l->count, l->element);
+    add_load(j, p, l->slot, first, l->count, l->element);
     for (int k = 0; k < l->count; k++) at[l->number + k] = first + k;
   }
 }
@@ -142,11 +145,14 @@ void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, i
   td_free(at, bytes);
 }
 
-void td_joined_run(const td_joined *j) {
+void td_joined_run(td_joined *j) {
   double *x = j->number;
   for (int i = 0; i < j->nload; i++) {
-    const double *from = (const double *)(const void *)j->load[i].of->storage->data + j->load[i].element;
+    const td_tensor *of = td_program_external(j->load[i].of, j->load[i].slot);
+    const double *from = (const double *)of->storage->data + j->load[i].element;
     for (int k = 0; k < j->load[i].count; k++) x[j->load[i].number + k] = from[k];
   }
-  td_scalar_perform(j->step, j->nstep, x);
+  if (j->runs < RUNS_BEFORE && ++j->runs == RUNS_BEFORE) j->native = td_native_new(j->step, j->nstep);
+  if (j->native) td_native_run(j->native, x);
+  else td_scalar_perform(j->step, j->nstep, x);
 }

@@ -11,11 +11,13 @@ typedef struct {
   struct td_scalar_step *step;
   int numbers, nstep, numbers_room, step_room;
   struct {                  /* values read from outside at every run */
-    td_tensor *of;          /* borrowed: the program that was put in holds it */
-    int number, count;
+    const td_program *of;   /* borrowed: a program that was put in */
+    int slot, number, count;
     size_t element;
   } *load;
   int nload, load_room;
+  struct td_native *native; /* the steps as machine code, once they have run for a while */
+  int runs;
   bool failed;
 } td_joined;
 
@@ -32,6 +34,6 @@ int td_joined_dot(td_joined *j, int base, int coef, int x, int n);
 /* Puts a program of numbers in. in[i][e] is the place of element e of its input i. out[i][e] is where element e of its
  * output i should be, or −1 for a place of its choice, and receives where it is. */
 void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, int *const *out);
-void td_joined_run(const td_joined *j);
+void td_joined_run(td_joined *j);
 
 #endif

@@ -44,10 +44,23 @@ static td_status make_chain(td_ir *ir, td_step *s) {
   return TD_OK;
 }
 
+/* A sum over dims of size 1 is a copy of another shape. */
+static void unmake_sum(td_step *s) {
+  td_value *x = &s->in[0];
+  const td_value *y = &s->out[0];
+  if (s->op != &td_op_sum || x->numel != y->numel || x->dtype != y->dtype || !td_value_is_contiguous(x)) return;
+  s->op = &td_op_clone;
+  s->a = (td_attrs){0};
+  x->ndim = y->ndim;
+  memcpy(x->shape, y->shape, sizeof x->shape);
+  memcpy(x->stride, y->stride, sizeof x->stride);
+}
+
 td_status td_pass_chains(td_ir *ir) {
   td_status status = TD_OK;
   for (int i = 0; i < ir->nstep && !status; i++) {
     td_step *s = ir->step[i];
+    unmake_sum(s);
     if (!s->chain && (s->op->pw || s->op == &td_op_clone || s->op == &td_op_cast)) status = make_chain(ir, s);
   }
   return status;

@@ -256,8 +256,39 @@ static td_status add_call(td_plan *p, int step) {
   return TD_OK;
 }
 
+/* A product of two matrices that the kernel can read where they lie. */
+static bool is_plain_product(const td_step *s, td_tensor *a, td_tensor *b) {
+  if (s->chain || s->op != &td_op_matmul || s->in[0].ndim != 2 || s->in[1].ndim != 2) return false;
+  td_tensor *head[2] = {a, b};
+  for (int i = 0; i < 2; i++) {
+    *head[i] = (td_tensor){.dtype = s->in[i].dtype, .ndim = 2, .numel = s->in[i].numel};
+    memcpy(head[i]->shape, s->in[i].shape, sizeof head[i]->shape);
+    memcpy(head[i]->stride, s->in[i].stride, sizeof head[i]->stride);
+  }
+  bool trans;
+  size_t ld;
+  return td_matmul_reads(a, &trans, &ld) && td_matmul_reads(b, &trans, &ld) && td_value_is_contiguous(&s->out[0]);
+}
+
+static td_status add_product(td_plan *p, int step, const td_tensor *a, const td_tensor *b) {
+  const td_step *s = p->ir.step[step];
+  td_action *action = new_action(p, TD_DO_PRODUCT, step);
+  td_plan_product *q = action ? td_pool_get(&p->ir.pool, sizeof *q) : NULL;
+  if (!q) return td_last_status();
+  action->as.product = q;
+  q->kernels = td_k(a->dtype);
+  q->m = a->shape[0], q->n = b->shape[1], q->k = a->shape[1];
+  td_matmul_reads(a, &q->trans_a, &q->lda);
+  td_matmul_reads(b, &q->trans_b, &q->ldb);
+  td_status status = td_plan_note(p, s->out[0].buffer, s->out[0].offset, &q->y);
+  if (!status) status = td_plan_note(p, s->in[0].buffer, s->in[0].offset, &q->a);
+  return status ? status : td_plan_note(p, s->in[1].buffer, s->in[1].offset, &q->b);
+}
+
 static td_status add_step(td_plan *p, int step) {
   const td_step *s = p->ir.step[step];
+  td_tensor a, b;
+  if (is_plain_product(s, &a, &b)) return add_product(p, step, &a, &b);
   if (s->chain) return add_chain(p, step);
   if (s->op == &td_op_cat) return add_cat(p, step);
   if (s->op == &td_op_narrow_grad) return add_narrow_grad(p, step);
@@ -372,6 +403,12 @@ td_status td_plan_make(td_plan *p) {
 static td_status perform(td_action *a) {
   switch (a->kind) {
     case TD_DO_OP: return a->as.call.op->run(&a->as.call);
+    case TD_DO_PRODUCT: {
+      const td_plan_product *q = a->as.product;
+      q->kernels->matmul(q->y, q->a, q->b, q->m, q->n, q->k, q->lda, q->ldb, q->n, q->trans_a, q->trans_b, 1, 0, 0, 0, 1,
+                         0);
+      return TD_OK;
+    }
     case TD_DO_CHAIN: a->as.chain.kernel(a->as.chain.pw); return TD_OK;
     case TD_DO_TILES: return td_tiles_run(a->as.tiles);
     case TD_DO_MOVE: {

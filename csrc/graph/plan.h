@@ -4,10 +4,19 @@
 #define TD_GRAPH_PLAN_H
 #include "graph/ir.h"
 #include "graph/scalar.h"
+#include "kernels/kernels.h"
 
-typedef enum { TD_DO_OP, TD_DO_CHAIN, TD_DO_MOVE, TD_DO_CLEAR, TD_DO_TILES } td_action_kind;
+typedef enum { TD_DO_OP, TD_DO_PRODUCT, TD_DO_CHAIN, TD_DO_MOVE, TD_DO_CLEAR, TD_DO_TILES } td_action_kind;
 
 typedef struct td_tiles td_tiles;
+
+/* A product of two matrices whose layout is known beforehand. */
+typedef struct td_plan_product {
+  const td_kernels *kernels;
+  void *y, *a, *b;
+  size_t m, n, k, lda, ldb;
+  bool trans_a, trans_b;
+} td_plan_product;
 
 /* One kernel call. */
 typedef struct {
@@ -15,6 +24,7 @@ typedef struct {
   int step;         /* the step of the plan that it belongs to */
   union {
     td_call call;
+    struct td_plan_product *product;
     struct {
       void (*kernel)(const td_pw *);
       td_pw *pw;

@@ -136,6 +136,14 @@ bool td_program_reads(const td_program *p, int i) {
   return p->plan->ir.buffer[p->plan->ir.input[i].buffer].readers > 0;
 }
 
+bool td_program_writes(const td_program *p) { return p->plan->nwrites > 0; }
+
+void td_program_bind(td_program *p, int i, td_tensor *t) {
+  td_tensor *before = p->external[i];
+  p->external[i] = td_tensor_retain(t);
+  td_tensor_release(before);
+}
+
 /* ---- Running ---- */
 
 td_status (*td_program_poll)(void);

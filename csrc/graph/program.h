@@ -27,6 +27,11 @@ bool td_program_reads(const td_program *p, int i);
 int td_program_externals(const td_program *p);
 td_tensor *td_program_external(const td_program *p, int i);
 
+/* Has it something to write to but its outputs? */
+bool td_program_writes(const td_program *p);
+/* External i becomes what t is, a tensor of the same type and shape of storage; NULL: none, until it is bound again. */
+void td_program_bind(td_program *p, int i, td_tensor *t);
+
 /* Runs it. Inputs and outputs are contiguous arrays of the types and shapes above; outputs overlap nothing. A program
  * that is called again while it runs uses a second block of memory for that call. */
 td_status td_program_run(td_program *p, void *const *inputs, void *const *outputs);

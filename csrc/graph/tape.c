@@ -124,6 +124,7 @@ td_status td_tape_custom(const td_op *op, td_tensor *const *in, int nin, td_tens
   }
   n->data = data;
   n->data_free = data_free;
+  n->custom = true;
   td_status s = attach(n, in, out, nout, op->keep, op->ints);
   td_node_release(n);
   return s;

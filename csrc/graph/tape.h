@@ -21,6 +21,7 @@ typedef struct td_node {
   int refs;
   int nin, nout;
   bool used;              /* a reverse pass has freed what this node kept */
+  bool custom;            /* made by td_tape_custom: its rule is more than its operation says */
   uint64_t seq;           /* order of recording: operands' nodes have smaller numbers */
   const td_op *op;        /* NULL: a leaf */
   td_attrs a;
@@ -69,6 +70,12 @@ td_status td_backward(td_tensor *const *outputs, td_tensor *const *cotangents, i
  * *capacity tensors. */
 td_status td_tape_externals(td_tensor *const *outputs, int noutputs, uint64_t since, td_tensor ***list, size_t *count,
                             size_t *capacity);
+
+/* Joins to the key what a reverse pass from y would walk through: every node recorded at `since` or later, its operation,
+ * operands and results, where `storage` tells for each storage which it is (0: it cannot), and for operands from before,
+ * which of the n inputs they are. False when that does not say all: rules of their own, hooks, unknown operands. */
+bool td_tape_key(td_tensor *y, uint64_t since, td_tensor *const *inputs, size_t n,
+                 uint64_t (*storage)(const void *data, const td_storage *s), const void *data, uint64_t key[2]);
 
 td_status td_hook_add(td_tensor *t, td_tensor *(*call)(void *, td_tensor *), void (*free)(void *), void *data);
 

@@ -550,11 +550,10 @@ static void run_blocks(void *ctx, size_t begin, size_t end) {
 
 /* ---- Small calls ---------------------------------------------------------------------------- */
 
-/* Over all elements, is the operand of the table's type and contiguous (step TD_LANES) or one
- * number (step 0)? */
+/* Over all elements, is the operand of the table's type and contiguous (step TD_LANES), or one
+ * number of any type (step 0)? */
 static inline bool flat_step(const td_pw *p, const td_pw_operand *o, size_t *step) {
-  if (o->dtype != REAL_DTYPE) return false;
-  bool contiguous = true, constant = true;
+  bool contiguous = o->dtype == REAL_DTYPE, constant = true;
   ptrdiff_t expected = 1;
   for (int d = p->ndim - 1; d >= 0; d--) {
     if (p->shape[d] == 1) continue;
@@ -588,14 +587,16 @@ static bool run_small(const td_pw *p, size_t n) {
   size_t step, out_step[TD_PW_MAX_OUT], room = (n + TD_LANES - 1) / TD_LANES * TD_LANES;
   bool last = p->nstep > 0;
   for (int i = 0; i < p->nout; i++) {
-    if (!flat_step(p, &p->out[i], &out_step[i])) return false;
+    if (p->out[i].dtype != REAL_DTYPE || !flat_step(p, &p->out[i], &out_step[i])) return false;
     last = last && p->out_reg[i] >= p->nin;
   }
   for (int i = 0; i < p->nin; i++) {
     if (!flat_step(p, &p->in[i], &step)) return false;
     const real *x = p->in[i].data;
     if (step == 0) {
-      splat[i] = td_splat(*x);
+      real number;
+      td_row_load[p->in[i].dtype](&number, 1, p->in[i].data, 1, 1);
+      splat[i] = td_splat(number);
       x = (const real *)&splat[i];
     }
     reg[i] = (td_pw_arg){x, step};

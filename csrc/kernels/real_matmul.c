@@ -1,5 +1,5 @@
 /* Products of matrices, one or a batch. Large ones are packed (real_gemm.c). Small and thin ones, where packing costs
- * more than it gives, are done here without it:
+ * more than it gives, are done here without it, tiny ones of few terms by plain loops, and:
  *
  *   tile     sums of a few rows and vectors of columns stay in registers; rows of op(b) are read
  *            as they lie
@@ -165,8 +165,42 @@ static void run_dots(const product *p) {
     }
 }
 
+#if TD_VBYTES == 16 && TD_KREAL == 1
+#define EVEN 0, 2
+#define ODD 1, 3
+#elif TD_VBYTES / (TD_KREAL ? 8 : 4) == 4
+#define EVEN 0, 2, 4, 6
+#define ODD 1, 3, 5, 7
+#elif TD_VBYTES / (TD_KREAL ? 8 : 4) == 8
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15
+#else
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#endif
+#if defined(__clang__)
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (vint){__VA_ARGS__})
+#endif
+
+/* Pairs apart: to[l] = from[2l], to[n + l] = from[2l + 1] */
+static void pack_pairs(real *to, const real *from, size_t n) {
+  size_t l = 0;
+  for (; l + TD_LANES <= n; l += TD_LANES) {
+    vreal first = td_load(from + 2 * l), second = td_load(from + 2 * l + TD_LANES);
+    td_store(to + l, PICK(first, second, EVEN));
+    td_store(to + n + l, PICK(first, second, ODD));
+  }
+  for (; l < n; l++) to[l] = from[2 * l], to[n + l] = from[2 * l + 1];
+}
+
 /* to[i·n + l] = from[i·row + l·col], i < m, l < n */
 static void pack_lines(real *to, const real *from, size_t m, size_t n, size_t row, size_t col) {
+  if (m == 2 && row == 1 && col == 2) {
+    pack_pairs(to, from, n);
+    return;
+  }
   for (size_t i = 0; i < m; i++)
     for (size_t l = 0; l < n; l++) to[i * n + l] = from[i * row + l * col];
 }
@@ -211,6 +245,121 @@ static void by_swapped_tiles(const product *p) {
     }
 }
 
+/* ---- Tiny products: a call or two of a tile would cost more than the sums -------------------- */
+
+#if TD_KISA == 0
+static inline real add_term(real sum, real x, real y) { return sum + x * y; }
+#elif TD_KREAL == 0
+static inline real add_term(real sum, real x, real y) { return __builtin_fmaf(x, y, sum); }
+#else
+static inline real add_term(real sum, real x, real y) { return __builtin_fma(x, y, sum); }
+#endif
+
+/* One vector of a row of c; `last` elements of it, or all (0). */
+static inline __attribute__((always_inline)) void tiny_vector(const product *p, const real *a, const real *b, real *c,
+                                                              size_t last) {
+  vreal sum = td_splat(0);
+  for (size_t l = p->k; l; l--, a += p->a_col, b += p->b_row)
+    sum = td_add_term(TD_BY_ELEMENT, sum, td_splat(*a), last ? td_load_part(b, last) : td_load(b));
+  vreal s = td_splat(p->alpha) * sum;
+  if (p->beta != 0) s += td_splat(p->beta) * (last ? td_load_part(c, last) : td_load(c));
+  if (last) td_store_part(c, s, last);
+  else td_store(c, s);
+}
+
+/* A row of c by vectors, with K known to the compiler; alpha is 1, beta 0. */
+static inline __attribute__((always_inline)) void tiny_row(const int K, const product *p, const real *a, real *c) {
+  vreal x[4];
+  const real *b = p->b;
+  const size_t row = p->b_row;
+  size_t j = 0;
+  for (int l = 0; l < K; l++) x[l] = td_splat(a[(size_t)l * p->a_col]);
+  for (; j + TD_LANES <= p->n; j += TD_LANES) {
+    vreal sum = x[0] * td_load(b + j);
+#pragma GCC unroll 4
+    for (int l = 1; l < K; l++) sum = td_add_term(TD_BY_ELEMENT, sum, x[l], td_load(b + (size_t)l * row + j));
+    td_store(c + j, sum);
+  }
+  if (j == p->n) return;
+  vreal sum = x[0] * td_load_part(b + j, p->n - j);
+#pragma GCC unroll 4
+  for (int l = 1; l < K; l++) sum = td_add_term(TD_BY_ELEMENT, sum, x[l], td_load_part(b + (size_t)l * row + j, p->n - j));
+  td_store_part(c + j, sum, p->n - j);
+}
+
+/* Rows of c by vectors, where k is small and b_col is 1. */
+static void tiny_rows(const product *p) {
+  bool plain = p->alpha == 1 && p->beta == 0;
+  for (size_t i = 0; i < p->m && plain; i++) {
+    const real *a = p->a + i * p->a_row;
+    real *c = p->c + i * p->c_row;
+    if (p->k == 1) tiny_row(1, p, a, c);
+    else if (p->k == 2) tiny_row(2, p, a, c);
+    else if (p->k == 3) tiny_row(3, p, a, c);
+    else tiny_row(4, p, a, c);
+  }
+  if (plain) return;
+  for (size_t i = 0; i < p->m; i++) {
+    const real *a = p->a + i * p->a_row;
+    real *c = p->c + i * p->c_row;
+    size_t j = 0;
+    for (; j + TD_LANES <= p->n; j += TD_LANES) tiny_vector(p, a, p->b + j, c + j, 0);
+    if (j < p->n) tiny_vector(p, a, p->b + j, c + j, p->n - j);
+  }
+}
+
+/* c[i·step] = Σ a[l·a_step]·lines[i·K + l] over i < count: one row or column of c, with K known to the compiler. */
+static inline __attribute__((always_inline)) void tiny_line(const int K, const real *lines, const real *a, size_t a_step,
+                                                            real *restrict c, size_t count) {
+  real x[4];
+  for (int l = 0; l < K; l++) x[l] = a[(size_t)l * a_step];
+  for (size_t i = 0; i < count; i++) {
+    real sum = x[0] * lines[i * (size_t)K];
+#pragma GCC unroll 4
+    for (int l = 1; l < K; l++) sum = add_term(sum, x[l], lines[i * (size_t)K + (size_t)l]);
+    c[i] = sum;
+  }
+}
+
+/* Rows of c where op(b)'s columns lie one after the other, k numbers each. */
+static void tiny_columns(const product *p) {
+  for (size_t i = 0; i < p->m; i++) {
+    const real *a = p->a + i * p->a_row;
+    real *c = p->c + i * p->c_row;
+    if (p->k == 1) tiny_line(1, p->b, a, p->a_col, c, p->n);
+    else if (p->k == 2) tiny_line(2, p->b, a, p->a_col, c, p->n);
+    else if (p->k == 3) tiny_line(3, p->b, a, p->a_col, c, p->n);
+    else tiny_line(4, p->b, a, p->a_col, c, p->n);
+  }
+}
+
+/* c[i·N + j] = a[i]·b[j] */
+static inline __attribute__((always_inline)) void tiny_outer(const int N, const real *a, const real *b, real *restrict c,
+                                                             size_t m) {
+  real x[4];
+  for (int j = 0; j < N; j++) x[j] = b[j];
+  for (size_t i = 0; i < m; i++) {
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) c[i * (size_t)N + (size_t)j] = a[i] * x[j];
+  }
+}
+
+/* Does the whole product when it is of a kind that is done here; sums are made in the order of tiles. */
+static bool run_tiny(const product *p) {
+  enum { FEW_TERMS = 4, MOST = 1024 };
+  bool plain = p->alpha == 1 && p->beta == 0;
+  if (p->k > FEW_TERMS || p->m * p->n > MOST) return false;
+  if (p->m <= THIN && p->b_col == 1 && p->n > THIN) tiny_rows(p);
+  else if (plain && p->m <= THIN && p->b_row == 1 && p->b_col == p->k) tiny_columns(p);
+  else if (!plain || p->k != 1 || p->a_row != 1 || p->c_row != p->n || p->b_col != 1) return false;
+  else if (p->n == 1) tiny_outer(1, p->a, p->b, p->c, p->m);
+  else if (p->n == 2) tiny_outer(2, p->a, p->b, p->c, p->m);
+  else if (p->n == 3) tiny_outer(3, p->a, p->b, p->c, p->m);
+  else if (p->n == 4) tiny_outer(4, p->a, p->b, p->c, p->m);
+  else return false;
+  return true;
+}
+
 /* ---- The kernel ------------------------------------------------------------------------------ */
 
 typedef enum { BY_TILES, BY_DOTS, BY_SWAPPED_TILES, BY_GEMM } way;
@@ -224,10 +373,8 @@ typedef struct {
 
 static way choose_way(const product *p) {
   double work = (double)p->m * (double)p->n * (double)p->k;
-  if (p->n <= THIN && p->m >= 2 * p->n) {
-    if (p->a_col != 1) return p->k < SHORT ? BY_TILES : BY_SWAPPED_TILES;
-    if (p->k >= 2 * TD_LANES) return BY_DOTS;
-  }
+  if (p->n <= THIN && p->a_col == 1 && p->k >= 2 * TD_LANES) return BY_DOTS;
+  if (p->n <= THIN && p->m >= 2 * p->n && p->a_col != 1) return p->k < SHORT ? BY_TILES : BY_SWAPPED_TILES;
   if (p->m <= THIN && p->b_col != 1 && p->k >= 2 * TD_LANES) return BY_DOTS;
   if (p->m <= THIN || work <= SMALL_WORK) return BY_TILES;
   bool near = p->m <= FLAT || p->k * p->n * sizeof(real) <= NEAR_BYTES;
@@ -300,6 +447,7 @@ void TD_K(matmul)(void *c, const void *a, const void *b, size_t m, size_t n, siz
     scale(&e.p, batch, stride_c);
     return;
   }
+  if (batch == 1 && run_tiny(&e.p)) return;
   /* a shared b turns a batch of stacked matrices into one */
   if (batch > 1 && !stride_b && !trans_a && stride_a == m * lda && stride_c == m * ldc) {
     e.p.m = m * batch;
@@ -309,7 +457,11 @@ void TD_K(matmul)(void *c, const void *a, const void *b, size_t m, size_t n, siz
   choose_panels(&e);
   size_t items = batch * e.row_panels * e.column_panels;
   /* few large products each keep all threads busy, one after the other */
-  if (items == 1 || (e.way == BY_GEMM && items < 4 * (size_t)td_threads())) {
+  if (items == 1) {
+    run_product(e.way, &e.p);
+    return;
+  }
+  if ((e.way == BY_GEMM && items < 4 * (size_t)td_threads())) {
     run_panels(&e, 0, items);
     return;
   }

@@ -145,15 +145,15 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
   return s;
 }
 
-/* Steps taken, as a table of their start times with the end last. */
+/* Steps taken, as a float64 tensor of their start times with the end last. */
 static void push_grid(lua_State *L, const td_ode_solution *s) {
-  lua_createtable(L, (int)s->path.n + 1, 0);
-  for (size_t i = 0; i < s->path.n; i++) {
-    lua_pushnumber(L, s->path.steps[i].t);
-    lua_rawseti(L, -2, (int)i + 1);
-  }
-  lua_pushnumber(L, s->stats.t_last);
-  lua_rawseti(L, -2, (int)s->path.n + 1);
+  size_t n = s->path.n + 1;
+  td_tensor *grid = td_tensor_new(TD_F64, 1, &n);
+  if (!grid) tdl_raise(L);
+  double *t = (double *)(void *)grid->data;
+  for (size_t i = 0; i < s->path.n; i++) t[i] = s->path.steps[i].t;
+  t[s->path.n] = s->stats.t_last;
+  tdl_push(L, grid);
 }
 
 static void set_number(lua_State *L, const char *name, double v) {
@@ -174,6 +174,7 @@ void tdl_ode_push_result(lua_State *L, const td_ode_solution *s) {
   set_number(L, "rejected", (double)stats->rejected);
   set_number(L, "h_min", stats->h_min);
   set_number(L, "h_max", stats->h_max);
+  set_number(L, "t_first", s->path.n ? s->path.steps[0].t : stats->t_last);
   set_number(L, "t_last", stats->t_last);
   set_number(L, "worst_index", (double)stats->worst + 1);
   lua_pushboolean(L, s->event_row), lua_setfield(L, -2, "event_row");
@@ -222,6 +223,9 @@ static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tenso
   lua_pop(L, 1);
   lua_getfield(L, 4, "stages");
   if (lua_isfunction(L, -1)) tdl_field_set_stages(L, r->f, lua_gettop(L), method->name);
+  lua_pop(L, 1);
+  lua_getfield(L, 4, "march");
+  if (lua_isfunction(L, -1)) tdl_field_set_march(L, r->f, lua_gettop(L), method->name);
   lua_pop(L, 1);
   for (size_t i = 0; i < r->nts; i++) r->ts[i] = td_tensor_get(times, i * times->stride[0]);
   return r;

@@ -3,11 +3,12 @@
 #include <math.h>
 #include <string.h>
 #include "base/alloc.h"
+#include "graph/native.h"
 #include "ops/ops.h"
 
 typedef struct {
   td_field base;
-  int function, handler, jacobian, stages;  /* registry references */
+  int function, handler, jacobian, stages, march;  /* registry references */
   const char *stages_of;  /* the method whose steps `stages` makes */
   lua_State *main;
   td_tensor *last;        /* what the function returned last, and how often it was written then */
@@ -23,6 +24,7 @@ static void release(td_field *self) {
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->handler);
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->jacobian);
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->stages);
+  luaL_unref(f->main, LUA_REGISTRYINDEX, f->march);
   td_free(f, sizeof *f);
 }
 
@@ -233,6 +235,28 @@ void tdl_field_set_stages(lua_State *L, td_field *f, int index, const char *meth
   ((lua_field *)f)->stages = luaL_ref(L, LUA_REGISTRYINDEX);
   ((lua_field *)f)->stages_of = method;
   f->stages = lua_stages;
+}
+
+static td_status lua_march(td_field *self, double *block, double *rows) {
+  lua_field *f = (lua_field *)self;
+  lua_State *L = tdl_state();
+  int top;
+  td_status s = push_reference(f, L, f->march, &top);
+  if (s) return s;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
+  lua_pushlightuserdata(L, block);
+  lua_pushlightuserdata(L, rows);
+  s = call_for(L, top, 0);
+  if (!s) lua_settop(L, top);
+  return s;
+}
+
+void tdl_field_set_march(lua_State *L, td_field *f, int index, const char *method) {
+  if (f->free != release) return;
+  lua_pushvalue(L, index);
+  ((lua_field *)f)->march = luaL_ref(L, LUA_REGISTRYINDEX);
+  f->march_method = method;
+  f->march = lua_march;
 }
 
 /* ---- The Jacobian by a function of its own, on tables of numbers whatever f's form ---- */
@@ -450,7 +474,15 @@ static c_field *test_c_field(lua_State *L, int index) {
   return same ? p : NULL;
 }
 
+/* ode_native(on) → what was set before: whether long solves make machine code of their steps; for tests */
+static int core_ode_native(lua_State *L) {
+  lua_pushboolean(L, td_native_allow(lua_toboolean(L, 1)));
+  return 1;
+}
+
 void tdl_open_ode_field(lua_State *L) {
+  lua_pushcfunction(L, core_ode_native);
+  lua_setfield(L, -2, "ode_native");
   lua_pushcfunction(L, core_ode_example);
   lua_setfield(L, -2, "ode_example");
   luaL_newmetatable(L, TDL_C_FIELD);
@@ -465,7 +497,7 @@ static td_field *lua_field_new(lua_State *L, int index, tdl_form form) {
   lua_field *f = td_alloc(sizeof *f);
   if (!f) return NULL;
   *f = (lua_field){.base = {.who = "ode.solve", .free = release}, .main = tdl_main(L), .jacobian = LUA_NOREF,
-                   .stages = LUA_NOREF};
+                   .stages = LUA_NOREF, .march = LUA_NOREF};
   lua_pushvalue(L, index);
   f->function = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushcfunction(L, tdl_handler);

@@ -19,6 +19,8 @@ void tdl_field_set_jacobian(lua_State *L, td_field *f, int index);
 /* Steps of the explicit method of this name (the pointer of td_methods()) are made by the Lua function at the index, of
  * lua/tide/ode/stages.lua. */
 void tdl_field_set_stages(lua_State *L, td_field *f, int index, const char *method);
+/* Many of them are made by the Lua function at the index, of lua/tide/ode/march.lua. */
+void tdl_field_set_march(lua_State *L, td_field *f, int index, const char *method);
 /* Has the event's function given booleans? */
 bool tdl_event_is_boolean(const td_field *f);
 /* Adds core.ode_example. */

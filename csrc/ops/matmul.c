@@ -32,8 +32,7 @@ static td_status matmul_shape(td_call *c) {
   return TD_OK;
 }
 
-/* How the kernel reads the matrices of t: rows of `ld` elements, transposed or not. False: it cannot. */
-static bool readable(const td_tensor *t, bool *trans, size_t *ld) {
+bool td_matmul_reads(const td_tensor *t, bool *trans, size_t *ld) {
   size_t rows = t->shape[t->ndim - 2], cols = t->shape[t->ndim - 1];
   size_t rs = t->stride[t->ndim - 2], cs = t->stride[t->ndim - 1];
   if ((cs == 1 || cols == 1) && (rs >= cols || rows == 1)) {
@@ -51,9 +50,9 @@ static bool readable(const td_tensor *t, bool *trans, size_t *ld) {
 
 /* One reference to t, or to a contiguous copy when the kernel cannot read it in place. */
 static td_tensor *made_readable(td_tensor *t, bool *trans, size_t *ld) {
-  if (readable(t, trans, ld)) return td_tensor_retain(t);
+  if (td_matmul_reads(t, trans, ld)) return td_tensor_retain(t);
   td_tensor *copy = td_tensor_clone(t);
-  if (copy) readable(copy, trans, ld);
+  if (copy) td_matmul_reads(copy, trans, ld);
   return copy;
 }
 

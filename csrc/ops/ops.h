@@ -50,6 +50,10 @@ extern const td_op td_op_cast, td_op_clone, td_op_reshape, td_op_permute, td_op_
   td_op_cholesky, td_op_lu_factor, td_op_lu_solve, td_op_qr, td_op_svd, td_op_svdvals, td_op_eigh, td_op_eigvalsh,
   td_op_lstsq, td_op_pinv, td_op_matrix_exp;
 
+/* How the product's kernel reads the matrices of t where they lie: rows of *ld elements, transposed or not. False: it
+ * cannot. */
+bool td_matmul_reads(const td_tensor *t, bool *trans, size_t *ld);
+
 /* Attributes of conv2d_fused besides those of conv2d: which of bias, chan and add follow x and w, and a td_act. */
 enum { TD_CONV_PARTS = 7, TD_CONV_ACT = 8, TD_CONV_BIAS = 1, TD_CONV_CHAN = 2, TD_CONV_ADD = 4 };
 

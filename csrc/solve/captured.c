@@ -45,11 +45,16 @@ size_t td_field_held_bytes(void) {
 
 bool td_field_holds(const td_field *f) { return holder && holder == f->programs; }
 
+void td_captured_drop_hold(const struct td_field_programs *p) {
+  if (holder == p) holder = NULL;
+}
+
 /* ---- Freeing ---- */
 
-static void programs_free(struct td_field_programs *p) {
+void td_captured_programs_free(struct td_field_programs *p) {
   if (!p) return;
-  if (holder == p) holder = NULL;
+  td_captured_drop_hold(p);
+  if (p->again.backward) td_free(p->again.backward, (size_t)(td_program_externals(p->backward) + 1) * sizeof *p->again.backward);
   td_captured_steps_free(p);
   td_program_release(p->eval);
   td_program_release(p->forward);
@@ -184,6 +189,10 @@ typedef struct {
   td_trace trace;
   td_tensor *t, *y, *dy, *w;
   size_t forward;          /* calls before the reverse pass */
+  uint64_t since;          /* the first node of the tape */
+  td_ir ir;                /* of the forward part, for the key */
+  uint64_t key[2];
+  bool keyed;
   td_tensor **grad, **in;  /* of y, t and the externals; grad owned */
   size_t n;
 } capture;
@@ -197,6 +206,7 @@ static void capture_free(capture *c) {
   td_tensor_release(c->dy);
   td_tensor_release(c->w);
   td_trace_free(&c->trace);
+  td_ir_free(&c->ir);
 }
 
 static td_status record_forward(td_field *f, capture *c, bool gradient) {
@@ -204,6 +214,7 @@ static td_status record_forward(td_field *f, capture *c, bool gradient) {
   c->y = td_tensor_virtual(f->dtype, f->ndim, f->shape);
   if (!c->t || !c->y) return td_last_status();
   td_status s = TD_OK;
+  c->since = td_tape_now();
   if (gradient) s = td_requires_grad(c->y, true);
   if (gradient && !s) s = td_requires_grad(c->t, true);
   td_recording = gradient;
@@ -225,11 +236,15 @@ static td_status record_backward(td_field *f, capture *c) {
   return td_backward(&c->dy, &c->w, 1, c->in, (int)c->n, c->grad, TD_STOP_AT_INPUTS);
 }
 
-static td_status record_all(td_field *f, capture *c, bool gradient) {
+/* Records f, and its reverse pass unless programs for such a record are at hand: *p. */
+static td_status record_all(td_field *f, capture *c, bool gradient, size_t keep_most, struct td_field_programs **p) {
   bool was = td_recording;
   size_t mark = td_auto_mark();
   td_status s = record_forward(f, c, gradient);
-  if (!s && c->dy->node) s = record_backward(f, c);
+  td_captured_record r = {&c->trace, c->forward, c->t, c->y, c->dy, c->since};
+  c->keyed = !s && td_captured_key(f, &r, gradient, keep_most, &c->ir, c->key);
+  *p = c->keyed ? td_captured_again(c->key, &c->ir) : NULL;
+  if (!s && !*p && c->dy->node) s = record_backward(f, c);
   td_recording = was;
   td_trace_end(&c->trace);
   td_auto_release(mark);
@@ -334,26 +349,33 @@ static td_status make_programs(td_field *f, capture *c, struct td_field_programs
   return s || !p->out || !p->scratch ? td_last_status() : TD_OK;
 }
 
-td_status td_field_capture(td_field *f, bool gradient, size_t keep_most) {
-  capture c = {0};
+/* Programs for what was recorded. */
+static td_status new_programs(td_field *f, capture *c, size_t keep_most, struct td_field_programs **to) {
   struct td_field_programs *p = td_alloc(sizeof *p);
   if (!p) return td_last_status();
   memset(p, 0, sizeof *p);
   p->keep_most = keep_most;
+  td_status s = make_programs(f, c, p);
+  if (!s && c->keyed) td_captured_mark(p, c->key);
+  if (s) td_captured_programs_free(p);
+  else *to = p;
+  return s;
+}
+
+td_status td_field_capture(td_field *f, bool gradient, size_t keep_most) {
+  capture c = {0};
+  struct td_field_programs *p = NULL;
   td_status s = td_trace_begin(&c.trace);
-  if (!s) s = record_all(f, &c, gradient);
-  if (!s) s = make_programs(f, &c, p);
+  if (!s) s = record_all(f, &c, gradient, keep_most, &p);
+  if (!s && !p) s = new_programs(f, &c, keep_most, &p);
   capture_free(&c);
-  if (s) {
-    programs_free(p);
-    return s;
-  }
+  if (s) return s;
   p->before.eval = f->eval;
   p->before.keep = f->keep;
   p->before.pull = f->pull;
   p->before.vjp = f->vjp;
   f->programs = p;
-  f->programs_free = programs_free;
+  f->programs_free = td_captured_give_back;
   f->eval = captured_eval;
   td_captured_steps_set(f, gradient);
   if (!f->stages) td_captured_tiles_set(f);
@@ -375,5 +397,5 @@ void td_field_uncapture(td_field *f) {
   f->stages = NULL;
   f->stages_back = NULL;
   f->programs = NULL;
-  programs_free(p);
+  td_captured_programs_free(p);
 }

@@ -301,7 +301,7 @@ static td_status list_for(td_field *f, const td_field_stages *step, bool back, t
 
 /* ---- Running ---- */
 
-static void run(const td_joined_step *list, const td_field_stages *step, size_t n) {
+static void run(td_joined_step *list, const td_field_stages *step, size_t n) {
   double *x = list->list.number;
   x[list->h] = step->h;
   memcpy(x + list->y, step->y, n * sizeof *x);

@@ -1,5 +1,6 @@
 /* Explicit Runge–Kutta methods: one step, its extension, its transpose, and the step on the tape, for any tableau. */
 #include "solve/tableau.h"
+#include <math.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "ops/ops.h"
@@ -11,15 +12,28 @@ typedef struct {
   double w[TD_MAX_STAGES];
 } row;
 
-/* Stage i's slope is f0, f1, or the family's vector i; the last vector but one is a stage's state. */
-typedef struct {
+typedef enum { AT_FIRST, AT_LAST, BETWEEN } moment;
+
+/* A tableau as steps use it: made once for each method and kept. Stage i's slope is f0, f1, or the family's vector i;
+ * the last vector but one is a stage's state. */
+typedef struct explicit {
   const td_tableau *m;
   int stages, width, end;              /* width: with those of the extension; end: which stage is f(t₁, y₁) */
   row a[TD_MAX_STAGES], b, e, e2;
   double c[TD_MAX_STAGES];
+  moment when[TD_MAX_STAGES];          /* each stage is evaluated */
   double packed[TD_MAX_STAGES * (TD_MAX_STAGES - 1) / 2];  /* the rows of `a`, for the field */
-  int known;                           /* stages that are computed in this step, without f1 */
+  bool needed[TD_MAX_STAGES];          /* stages that y1 depends on, */
+  int nneeded;                         /* and their number */
+  const td_method *method;
+  struct explicit *next;
 } explicit;
+
+/* What a stepper has of its own: stages that are computed in this step, without f1. */
+typedef struct {
+  const explicit *x;
+  int known;
+} work;
 
 static row row_of(const double *w, int n) {
   row r = {0};
@@ -31,26 +45,59 @@ static row row_of(const double *w, int n) {
   return r;
 }
 
-static td_status make(td_stepper *s) {
-  explicit *x = td_alloc(sizeof *x);
-  if (!x) return td_last_status();
-  const td_tableau *m = s->method->table;
+/* Which stages the marked ones reach through the matrix. */
+static void mark_needed(const explicit *x, bool *needed) {
+  for (int i = x->width - 1; i > 0; i--)
+    for (int j = 0; needed[i] && j < x->a[i].count; j++) needed[x->a[i].at[j]] = true;
+}
+
+static void fill(explicit *x, const td_method *method) {
+  const td_tableau *m = method->table;
   *x = (explicit){.m = m, .stages = m->stages, .width = td_tableau_width(m),
-                  .end = m->fsal ? m->stages - 1 : m->stages};
+                  .end = m->fsal ? m->stages - 1 : m->stages, .method = method};
   for (int i = 0; i < x->width; i++) {
     x->a[i] = row_of(td_tableau_row(m, i), i);
     x->c[i] = td_tableau_c(m, i);
+    x->when[i] = i == x->end || fabs(x->c[i] - 1) < 1e-14 ? AT_LAST : x->c[i] == 0 ? AT_FIRST : BETWEEN;
     if (i > 0) memcpy(x->packed + i * (i - 1) / 2, td_tableau_row(m, i), (size_t)i * sizeof(double));
   }
   x->b = row_of(m->b, m->stages);
   x->e = row_of(m->e, m->stages);
   x->e2 = row_of(m->e2, m->stages);
-  s->own = x;
+  for (int i = 0; i < x->b.count; i++) x->needed[x->b.at[i]] = true;
+  mark_needed(x, x->needed);
+  for (int i = 0; i < x->width; i++) x->nneeded += x->needed[i];
+}
+
+static const explicit *explicit_of(const td_method *method) {
+  static explicit *made;
+  for (const explicit *x = made; x; x = x->next)
+    if (x->method == method) return x;
+  explicit *x = td_alloc(sizeof *x);
+  if (!x) return NULL;
+  fill(x, method);
+  x->next = made;
+  return made = x;
+}
+
+static td_status make(td_stepper *s) {
+  work *own = td_alloc(sizeof *own);
+  const explicit *x = own ? explicit_of(s->method) : NULL;
+  s->own = own;
+  if (!x) return td_last_status();
+  *own = (work){.x = x};
   td_stepper_room(s, (size_t)x->width + 1);
   return TD_OK;
 }
 
-static void release(td_stepper *s) { td_free(s->own, sizeof(explicit)); }
+static void release(td_stepper *s) { td_free(s->own, sizeof(work)); }
+
+static const explicit *table_of(const td_stepper *s) { return ((const work *)s->own)->x; }
+
+/* When stage i is evaluated. */
+static double time_of(const td_stepper *s, const explicit *x, int i) {
+  return x->when[i] == BETWEEN ? s->t + x->c[i] * (s->end - s->t) : x->when[i] == AT_LAST ? s->last_time : s->first_time;
+}
 
 static char *slope_of(const td_stepper *s, const explicit *x, int i) {
   return i == 0 ? s->f0 : i == x->end ? s->f1 : td_stepper_vector(s, (size_t)i);
@@ -76,7 +123,7 @@ static void advance_by(const td_stepper *s, const explicit *x, const row *r, voi
 /* The step as the field sees it; t and k have room for the stages. */
 static td_field_stages step_of(const td_stepper *s, const explicit *x, double *t, void **k) {
   for (int i = 0; i < x->stages; i++) {
-    t[i] = i == x->end ? s->last_time : td_stepper_time(s, x->c[i]);
+    t[i] = time_of(s, x, i);
     k[i] = slope_of(s, x, i);
   }
   return (td_field_stages){.method = s->method->name, .stages = x->stages, .first = 1, .end = x->stages,
@@ -85,7 +132,7 @@ static td_field_stages step_of(const td_stepper *s, const explicit *x, double *t
 }
 
 /* Stages [*first, end) by one call of the field, when it can; *first then is end. */
-static td_status make_at_once(td_stepper *s, explicit *x, int *first, int end, bool keep) {
+static td_status make_at_once(td_stepper *s, const explicit *x, int *first, int end, bool keep) {
   double t[TD_MAX_STAGES];
   void *k[TD_MAX_STAGES];
   td_field_stages some = step_of(s, x, t, k);
@@ -106,42 +153,30 @@ static int marked_end(const explicit *x, const bool *marked, int first) {
   return first;
 }
 
-/* Which stages the marked ones reach through the matrix: those have to be there for their transpose. */
-static void mark_needed(const explicit *x, bool *needed) {
-  for (int i = x->width - 1; i > 0; i--)
-    for (int j = 0; needed[i] && j < x->a[i].count; j++) needed[x->a[i].at[j]] = true;
-}
-
-/* Stages that y1 depends on. */
-static void mark_solution(const explicit *x, bool *needed) {
-  for (int i = 0; i < x->b.count; i++) needed[x->b.at[i]] = true;
-  mark_needed(x, needed);
-}
-
 /* Stage i's slope, kept by the field for its transpose. */
 static td_status keep(td_stepper *s, const explicit *x, int i, const char *state) {
-  double t = i == x->end ? s->last_time : td_stepper_time(s, x->c[i]);
+  double t = time_of(s, x, i);
   s->counts->nfe++;
   return td_field_keep(s->f, i, t, state, slope_of(s, x, i));
 }
 
 static td_status step(td_stepper *s, td_step_result *result) {
   (void)result;
-  explicit *x = s->own;
+  const explicit *x = table_of(s);
   bool kept[TD_MAX_STAGES] = {false};
   int first = 1;
   td_status status = td_stepper_slope(s);
   s->held = s->hold;
-  if (s->held) mark_solution(x, kept);
+  if (s->held) memcpy(kept, x->needed, sizeof kept);
   if (!status) status = make_at_once(s, x, &first, s->held ? marked_end(x, kept, 1) : x->stages, s->held);
   for (int i = first; i < x->stages && !status; i++) {
     char *state = i == x->end ? s->y1 : stage_state(s, x);
     advance_by(s, x, &x->a[i], state);
     status = kept[i] ? keep(s, x, i, state)
-                     : td_stepper_eval(s, td_stepper_time(s, x->c[i]), state, slope_of(s, x, i));
+                     : td_stepper_eval(s, time_of(s, x, i), state, slope_of(s, x, i));
   }
   if (status) return status;
-  x->known = x->stages;
+  ((work *)s->own)->known = x->stages;
   s->have_f1 = x->m->fsal;
   if (!x->m->fsal) advance_by(s, x, &x->b, s->y1);
   terms_of(s, x, &x->e, &s->error);
@@ -152,23 +187,24 @@ static td_status step(td_stepper *s, td_step_result *result) {
 /* ---- The extension ---- */
 
 /* Computes the stages that only the extension uses. */
-static td_status extend(td_stepper *s, explicit *x) {
+static td_status extend(td_stepper *s, const explicit *x) {
   td_status status = TD_OK;
   if (x->width > x->end && !s->have_f1) {
     status = td_stepper_eval(s, s->last_time, s->y1, s->f1);
     s->have_f1 = !status;
   }
-  int first = x->end + 1 > x->known ? x->end + 1 : x->known;
+  work *own = s->own;
+  int first = x->end + 1 > own->known ? x->end + 1 : own->known;
   for (int i = first; i < x->width && !status; i++) {
     advance_by(s, x, &x->a[i], stage_state(s, x));
-    status = td_stepper_eval(s, td_stepper_time(s, x->c[i]), stage_state(s, x), slope_of(s, x, i));
+    status = td_stepper_eval(s, time_of(s, x, i), stage_state(s, x), slope_of(s, x, i));
   }
-  if (!status) x->known = x->width;
+  if (!status) own->known = x->width;
   return status;
 }
 
 static td_status dense(td_stepper *s, double theta, void *y, void *slope) {
-  explicit *x = s->own;
+  const explicit *x = table_of(s);
   td_status status = extend(s, x);
   if (status) return status;
   double w[TD_MAX_STAGES];
@@ -246,7 +282,7 @@ static double along(const td_stepper *s, const explicit *x, const row *r, const 
 /* The forward part: every needed stage, kept by the field for its transpose. Values y(θ) and slopes are not needed;
  * h̄ is a product with the slopes, which are. Of a step that was held only the first stage, which came from the step
  * before, is missing. */
-static td_status replay(td_stepper *s, explicit *x, const bool *needed, bool held) {
+static td_status replay(td_stepper *s, const explicit *x, const bool *needed, bool held) {
   int first = 0, last = held ? 1 : x->width;
   td_status status = held ? TD_OK : make_at_once(s, x, &first, marked_end(x, needed, 0), true);
   for (int i = first; i < last && !status; i++) {
@@ -259,7 +295,7 @@ static td_status replay(td_stepper *s, explicit *x, const bool *needed, bool hel
 }
 
 /* Cotangents of the values inside the step. */
-static void back_dense(td_stepper *s, explicit *x, const td_step_back *b, cotangents *g) {
+static void back_dense(td_stepper *s, const explicit *x, const td_step_back *b, cotangents *g) {
   double h = s->end - s->t, w[TD_MAX_STAGES], one = 1;
   for (size_t i = 0; i < b->ndense; i++) {
     int n = td_tableau_dense(x->m, b->theta[i], w);
@@ -275,7 +311,7 @@ static void back_dense(td_stepper *s, explicit *x, const td_step_back *b, cotang
 }
 
 /* Stages from last to first: Ȳᵢ = Jᵢᵀ k̄ᵢ, which goes to the stages before and, at the end, to λ. */
-static td_status back_stages(td_stepper *s, explicit *x, td_step_back *b, cotangents *g, const void *lambda) {
+static td_status back_stages(td_stepper *s, const explicit *x, td_step_back *b, cotangents *g, const void *lambda) {
   double ones[TD_MAX_STAGES];
   const void *from[TD_MAX_STAGES];
   int count = 0;
@@ -297,20 +333,23 @@ static td_status back_stages(td_stepper *s, explicit *x, td_step_back *b, cotang
 }
 
 /* The transpose by one call of the field, when it can. */
-static td_status back_at_once(td_stepper *s, explicit *x, td_step_back *b, const bool *needed, bool *done) {
+static td_status back_at_once(td_stepper *s, const explicit *x, td_step_back *b, bool *done) {
   double t[TD_MAX_STAGES];
   void *k[TD_MAX_STAGES];
   td_field_stages all = step_of(s, x, t, k);
   td_status status = s->f->stages_back(s->f, &all, b->lambda, b->dexternal, done);
-  for (int i = 0; i < x->stages && *done; i++) s->counts->nfe += needed[i];
+  if (*done) s->counts->nfe += (uint64_t)x->nneeded;
   return status;
 }
 
 static td_status back(td_stepper *s, td_step_back *b) {
-  explicit *x = s->own;
-  bool needed[TD_MAX_STAGES] = {false}, done = false;
+  const explicit *x = table_of(s);
+  bool needed[TD_MAX_STAGES], done = false;
   double w[TD_MAX_STAGES];
-  mark_solution(x, needed);
+  bool plain = !b->ndense && !b->tbar && !b->hbar && b->dexternal;
+  td_status status = plain && s->f->stages_back ? back_at_once(s, x, b, &done) : TD_OK;
+  if (status || done) return status;
+  memcpy(needed, x->needed, sizeof needed);
   for (size_t j = 0; j < b->ndense; j++) {
     int n = td_tableau_dense(x->m, b->theta[j], w);
     for (int i = 0; i < n; i++) needed[i] |= w[i] != 0;
@@ -319,9 +358,6 @@ static td_status back(td_stepper *s, td_step_back *b) {
   }
   mark_needed(x, needed);
   cotangents g;
-  bool plain = !b->ndense && !b->tbar && !b->hbar && b->dexternal;
-  td_status status = plain && s->f->stages_back ? back_at_once(s, x, b, needed, &done) : TD_OK;
-  if (status || done) return status;
   status = cotangents_new(&g, s, x, b->hbar || b->theta_bar);
   if (!status) status = replay(s, x, needed, b->held && !b->ndense && !b->hbar && !b->theta_bar);
   if (!status) {
@@ -339,7 +375,7 @@ static td_status back(td_stepper *s, td_step_back *b) {
 
 /* The time of stage i as a tensor. */
 static td_tensor *time_tensor(const td_stepper *s, const explicit *x, const td_step_record *r, int i) {
-  double time = i == x->end ? s->last_time : td_stepper_time(s, x->c[i]);
+  double time = time_of(s, x, i);
   if (!r->t) return td_auto(td_tensor_number(TD_F64, time, false));
   if (i == 0) return s->first_time == s->t ? r->t : td_add(r->t, td_num(s->first_time - s->t));
   return time == s->end ? r->end : td_add(r->t, td_mul(r->h, td_num(x->c[i])));
@@ -378,7 +414,7 @@ static td_tensor *recorded_value(const td_stepper *s, const explicit *x, const t
 }
 
 static td_status record(td_stepper *s, td_step_record *r) {
-  explicit *x = s->own;
+  const explicit *x = table_of(s);
   td_tensor *k[TD_MAX_STAGES] = {NULL};
   for (int i = 0; i < x->stages; i++) {
     if (i == x->end) continue;  /* belongs to the next step */

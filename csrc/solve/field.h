@@ -24,6 +24,22 @@ typedef struct {
 } td_field_stages;
 
 struct td_pattern;
+
+/* Steps with error control that a field makes on its own, one after the other, until the next would reach `limit`: what a
+ * march is told and what it leaves, in this order (lua/tide/ode/march.lua reads it so). The names are those of
+ * td_controller and td_ode_options; exponents are −k[i]/q, and −1/q after a rejected step. */
+enum {
+  TD_MARCH_T, TD_MARCH_H,                      /* changed */
+  TD_MARCH_LIMIT, TD_MARCH_DIRECTION, TD_MARCH_MOST, /* trials */
+  TD_MARCH_RTOL, TD_MARCH_ATOL, TD_MARCH_IS_MAX, /* the norm */
+  TD_MARCH_MIN_STEP, TD_MARCH_MAX_STEP,
+  TD_MARCH_SAFETY, TD_MARCH_SHRINK, TD_MARCH_LEAST, TD_MARCH_GROW, TD_MARCH_HOLDS,
+  TD_MARCH_EXPONENT, TD_MARCH_EXPONENT_1, TD_MARCH_EXPONENT_2, TD_MARCH_EXPONENT_REJECTED,
+  TD_MARCH_ERROR_1, TD_MARCH_ERROR_2, TD_MARCH_WAS_REJECTED, /* (2: not finite) changed, like all that follow */
+  TD_MARCH_H_MIN, TD_MARCH_H_MAX, TD_MARCH_ACCEPTED, TD_MARCH_REJECTED, TD_MARCH_WORST,
+  TD_MARCH_STATE  /* y, f(t, y), how often each element had the largest error; then room for three more vectors */
+};
+
 typedef struct td_field td_field;
 struct td_field {
   const char *who;   /* whose messages these are: "ode.solve" */
@@ -36,6 +52,9 @@ struct td_field {
   td_status (*eval)(td_field *f, double t, const void *y, void *dy);
   /* *done is false when it does not make these stages at once now: the caller goes stage by stage. May be NULL. */
   td_status (*stages)(td_field *f, const td_field_stages *step, bool *done);
+  /* Makes steps of that method; block: as above, rows: receives t, end and y of each accepted step. May be NULL. */
+  const char *march_method;
+  td_status (*march)(td_field *f, double *block, double *rows);
   /* The transpose of that step, whose k and y1 mean nothing here: lambda, the cotangent of y + h Σ bᵢ kᵢ, becomes that of
    * y; dexternal as in vjp, not NULL. May be NULL. */
   td_status (*stages_back)(td_field *f, const td_field_stages *step, void *lambda, td_tensor **dexternal, bool *done);

@@ -145,7 +145,8 @@ static td_status step(td_solve *v, double *h) {
   const td_ode_options *o = v->o;
   td_ode_stats *stats = &v->out->stats;
   bool adaptive = td_is_adaptive(o);
-  verdict it = {.finite = true};
+  verdict it = {.finite = !v->broken};
+  v->broken = false;
   while (stats->accepted + stats->rejected < o->max_steps) {
     if (adaptive && o->accept_min_step && fabs(*h) < o->min_step) *h = v->direction * o->min_step;
     td_trial p = td_solve_propose(v, *h);
@@ -221,7 +222,10 @@ static td_status run(td_solve *v) {
   double h = 0;
   status = start(v, &h);
   if (!status) status = td_event_begin(&v->out->events, v->s.t, v->s.y);
-  while (!status && v->next < v->nt && v->out->status == TD_ODE_OK) status = step(v, &h);
+  while (!status && v->next < v->nt && v->out->status == TD_ODE_OK) {
+    if (v->march) status = td_solve_march(v, &h);
+    if (!status) status = step(v, &h);
+  }
   return status;
 }
 
@@ -289,10 +293,12 @@ td_status td_ode_integrate(td_field *f, const void *y0, const double *ts, size_t
   if (!status && o->norm == TD_NORM_FUNCTION && !(v.scaled = td_alloc(v.s.bytes + 1))) status = td_last_status();
   if (!status && o->nevents && !(v.room = td_alloc(2 * v.s.bytes + 1))) status = td_last_status();
   if (!status) status = make_lists(o, f, v.s.bytes, out);
+  if (!status) status = td_solve_prepare_march(&v);
   if (!status) status = td_stepper_start(&v.s, ts[0], y0);
   if (!status) status = run(&v);
   if (!status && o->keep_last) status = keep_last(&v);
   if (!status && out->status == TD_ODE_OK && v.s.held) td_field_hold(f);
+  td_solve_end_march(&v);
   td_free(v.room, v.room ? 2 * v.s.bytes + 1 : 0);
   td_free(v.scaled, v.scaled ? v.s.bytes + 1 : 0);
   td_stepper_free(&v.s);

@@ -19,6 +19,8 @@ typedef struct {
   size_t worst;               /* the element with the largest scaled error in the last norm */
   char *scaled;               /* room for one vector when a norm needs it; else NULL */
   char *room;                 /* for two, with events; else NULL */
+  bool broken;                /* the last trial of a march was not finite */
+  double *march;              /* room of march.c when the field makes steps of its own; else NULL */
   td_ode_solution *out;
 } td_solve;
 
@@ -46,6 +48,13 @@ td_trial td_solve_propose(const td_solve *v, double wanted);
 double td_solve_least_step(const td_solve *v);
 void td_solve_control(td_solve *v, const td_trial *p, double error, double *h);
 void td_solve_reject(td_solve *v, const td_trial *p, double error, bool finite, double *h);
+
+/* ---- march.c ---- */
+/* Room to march when the field can and nothing has to be looked at between the steps. */
+td_status td_solve_prepare_march(td_solve *v);
+void td_solve_end_march(td_solve *v);
+/* The steps that the field makes on its own, if any. */
+td_status td_solve_march(td_solve *v, double *h);
 
 /* ---- save.c ---- */
 /* Values at the save times in the step just made up to `stop`, its end or an event, and the step's end when every n-th is wanted. */

@@ -2,6 +2,7 @@
  * captured_step.c. */
 #ifndef TD_SOLVE_PROGRAMS_H
 #define TD_SOLVE_PROGRAMS_H
+#include "graph/ir.h"
 #include "graph/joined.h"
 #include "solve/field.h"
 
@@ -52,12 +53,41 @@ struct td_field_programs {
   char *scratch;           /* a vector of the state's size, then one number */
   size_t scratch_bytes;
   td_joined_steps steps;   /* captured_step.c */
+  struct {                 /* captured_cache.c */
+    bool kept;             /* to be kept for the next solve by the same field */
+    uint64_t key[2], used;
+    int *backward;         /* which external of eval each one of backward is */
+  } again;
 };
 
 /* Slot number `at`, with its block. */
 td_status td_captured_slot(struct td_field_programs *p, int at, kept_slot **slot);
 /* Gives f `stages` when its programs go through a batch tile by tile (captured_tiles.c). */
 void td_captured_tiles_set(td_field *f);
+void td_captured_programs_free(struct td_field_programs *p);
+/* Evaluations that they hold beyond their solve (field.h) are nobody's any more. */
+void td_captured_drop_hold(const struct td_field_programs *p);
+
+/* ---- captured_cache.c ---- */
+/* What a right-hand side was recorded as. */
+typedef struct {
+  const td_trace *trace;
+  size_t forward;          /* calls of the trace before the reverse pass */
+  td_tensor *t, *y, *dy;
+  uint64_t since;          /* the first node */
+} td_captured_record;
+
+/* A key of all that the programs are made from, or false when something cannot be told; the forward part, whose externals
+ * the programs read, is left in *ir, to be freed by td_ir_free in either case. */
+bool td_captured_key(const td_field *f, const td_captured_record *r, bool gradient, size_t keep_most, td_ir *ir,
+                     uint64_t key[2]);
+/* The programs that were kept under the key, reading the externals of *ir; the caller's. NULL: there are none. */
+struct td_field_programs *td_captured_again(const uint64_t key[2], const td_ir *ir);
+/* Marks programs that were made for the key, to be kept when they are given back. */
+void td_captured_mark(struct td_field_programs *p, const uint64_t key[2]);
+/* They are not needed now: kept without what they read, or freed. */
+void td_captured_give_back(struct td_field_programs *p);
+
 /* Gives f `stages` and `stages_back` when its programs are lists of operations on numbers. */
 void td_captured_steps_set(td_field *f, bool gradient);
 void td_captured_steps_free(struct td_field_programs *p);

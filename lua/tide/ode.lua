@@ -7,6 +7,7 @@ local control = require "tide.ode.control"
 local core = require "tide.core"
 local dual = require "tide.ode.dual"
 local forward = require "tide.ode.forward"
+local march = require "tide.ode.march"
 local message = require "tide.message"
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
@@ -31,8 +32,9 @@ M.controllers = control.presets
 
 -- The Jacobian that implicit methods use, as the core calls it: the user's own, or for functions of plain numbers that
 -- of dual numbers. A function on tensors has its own from the tape: nil.
-local function jacobian_of(f, state, jac)
+local function jacobian_of(f, state, jac, method)
   if jac == nil then
+    if M.methods[method].family == "explicit Runge–Kutta" then return nil end
     return (state.form and type(f) == "function") and dual.jacobian(f, state.form == "number") or nil
   elseif type(jac) ~= "function" then
     raise("ode.solve: jac is a %s, expected a function jac(t, y)", type(jac))
@@ -61,7 +63,7 @@ local function is_callable(f) return type(f) == "table" and getmetatable(f) and 
 
 -- Options, state and times, checked, and the request to the core; nothing is called.
 local function prepare(f, y0, t, opts)
-  local o = options.check("ode.solve", opts, requests.defaults)
+  local o = options.over("ode.solve", opts, requests.defaults)
   local in_c = type(f) == "userdata" and not is_tensor(f)
   if not in_c and type(f) ~= "function" and not is_callable(f) and not splits.is(f) then
     raise("ode.solve: f is a %s, expected a function f(t, y)", type(f))
@@ -127,9 +129,10 @@ function M.solve(f, y0, t, opts)
   if not in_c and not state.form and o.capture then
     request.capture = captures.accepts(o.capture, request.halves and field or f, captured)
   end
-  request.jacobian = jacobian_of(differentiated, state, o.jac)
+  request.jacobian = jacobian_of(differentiated, state, o.jac, request.method)
   if not in_c and state.form then
     request.stages = stages.of(M.methods[request.method], state.y0.numel, state.form)
+    request.march = request.stages and march.of(M.methods[request.method], state.y0.numel, state.form)
   end
   local steps
   if core.recording() and request.grad == "discrete" and not (state.form or in_c)
@@ -139,7 +142,7 @@ function M.solve(f, y0, t, opts)
   local function finished(sensitivity, ys, result, ...)
     local failed = result.status ~= "ok" and result.status ~= "event"
     if failed and o.throw then raise("ode.solve: %s", result.message) end
-    if steps then steps.nodes = result.grid end
+    if steps then steps.nodes = result.grid:totable() end
     local sol = solutions.of(request, state, times, captured, o.save_fn, ys, result, ...)
     sol.tangents = sensitivity
     return sol

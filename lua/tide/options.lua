@@ -62,4 +62,34 @@ function M.check(where, given, defaults)
   return o
 end
 
+local shadows = setmetatable({}, {__mode = "k"})
+
+-- What a table of defaults gives for what is not set.
+local function shadow_of(defaults)
+  local shadow = shadows[defaults]
+  if not shadow then
+    local plain = {}
+    for key, value in pairs(defaults) do
+      if value ~= M.none then plain[key] = value end
+    end
+    shadow = {__index = plain}
+    shadows[defaults] = shadow
+  end
+  return shadow
+end
+
+--- The same for defaults that never change: a table of what was given alone, which looks up the rest there. For calls
+--- that take microseconds and have many options.
+function M.over(where, given, defaults)
+  local o = {}
+  if given ~= nil then
+    if type(given) ~= "table" then return M.check(where, given, defaults) end
+    for key, value in pairs(given) do
+      if defaults[key] == nil then return M.check(where, given, defaults) end
+      o[key] = value
+    end
+  end
+  return setmetatable(o, shadow_of(defaults))
+end
+
 return M

@@ -56,6 +56,7 @@ function M.chosen(o)
     base = M.presets[given]
   end
   if not base then raise("ode.solve: unknown controller %q%s", tostring(given), options.choices(given, M.presets)) end
+  if base == M.presets[given] and not (o.safety or o.ifactor or o.dfactor) then return base end
   local c = {}
   for k, v in pairs(base) do c[k] = v end
   c.safety, c.grow, c.shrink = o.safety or c.safety, o.ifactor or c.grow, o.dfactor or c.shrink

@@ -308,10 +308,12 @@ local function common(o, state)
     first_step = o.first_step, min_step = o.min_step, accept_min_step = o.on_min_step == "accept",
     max_step = o.max_step == math.huge and 0 or o.max_step, max_steps = o.max_steps, step_size = o.step_size,
     land = o.land, max_order = o.max_order, max_iters = o.max_iters, keep = math.min(o.keep, 2 ^ 50),
-    seminorm = o.adjoint_norm == "seminorm",
+    seminorm = o.adjoint_norm == "seminorm", coupling = o.coupling,
+    rtol = 0, atol = 0, max_norm = false, grad = "", max_tangents = 0, family = "", form = "", slots = 0, budget = 0,
+    dense = false, linear = false,  -- (room for what is set below)
   }
   request.base = o.base and (M.methods[o.base] or known_of("base", o.base, bases)).name
-  request.coupling, request.semilinear = o.coupling, semilinear_of(o.linear)
+  request.semilinear = semilinear_of(o.linear)
   request.rtol, request.rtols = tolerance("rtol", o.rtol, state)
   request.atol, request.atols = tolerance("atol", o.atol, state)
   if request.rtol == 0 and request.atol == 0 then

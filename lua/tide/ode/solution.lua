@@ -9,7 +9,14 @@ local is_tensor, raise, shape_of = tensors.is_tensor, message.raise, message.sha
 local M = {}
 
 local Solution = {}
-Solution.__index = Solution
+
+-- The times between the steps become a table when they are first asked for.
+function Solution:__index(key)
+  if key ~= "grid" then return Solution[key] end
+  local nodes = rawget(self, "nodes")
+  if nodes then self.grid = nodes:totable() end
+  return rawget(self, "grid")
+end
 
 -- ---- Words ----
 
@@ -115,7 +122,7 @@ local function statistics(result, counter)
   local s = {
     nfe = result.nfe, njev = result.njev, nlu = result.nlu, accepted = result.accepted,
     rejected = result.rejected, h_min = result.h_min, h_max = result.h_max,
-    t_first = result.grid[1], t_last = result.t_last, worst_index = result.worst_index,
+    t_first = result.t_first, t_last = result.t_last, worst_index = result.worst_index,
     saved = result.reached,
     steps = result.accepted + result.rejected,
   }
@@ -155,7 +162,7 @@ function M.of(request, state, times, captured, save_fn, ys, result, counter, eve
   local self = {
     ts = plain(ts), ys = save_fn and saved_by(save_fn, ts, ys, state) or state.saved(ys),
     last = state.one(core.select(ys, 1, ys:size(1))),
-    status = result.status, message = result.message, method = request.method, grid = result.grid,
+    status = result.status, message = result.message, method = request.method, nodes = result.grid,
     limits = result.limits, stats = statistics(result, counter), path = path, one = state.one,
     captured = captured.used or false, not_captured = captured.why,
   }

@@ -7,6 +7,7 @@ local M = {}
 -- Beyond this many numbers the function would run out of local variables.
 local MOST_NUMBERS, MOST_ELEMENTS = 120, 8
 
+--- "name_1, name_2, …"
 local function listed(name, n)
   local out = {}
   for e = 1, n do out[e] = name .. "_" .. e end
@@ -22,8 +23,9 @@ local function state_of(row, e)
   return table.concat(sum, " + ")
 end
 
--- Stage i: its state, f there, and what f gave, checked: on anything but n numbers the core takes over.
-local function write_stage(add, row, i, n, form)
+-- Stage i: its state, f there, and what f gave, checked: on anything but n numbers it gives up with this statement, and
+-- the core takes over.
+local function write_stage(add, row, i, n, form, give_up)
   local states = {}
   for j, w in ipairs(row) do
     if w ~= 0 then add(("  local c%d = h * %.17g"):format(j, w)) end
@@ -34,10 +36,27 @@ local function write_stage(add, row, i, n, form)
     add(("  k%d_1 = f(t%d, u_1)"):format(i, i))
   else
     add(("  local d = f(t%d, {%s})"):format(i, listed("u", n)))
-    add(("  if type(d) ~= \"table\" or #d ~= %d then return end"):format(n))
+    -- (the length as # would give it, by means that leave the table unmade in compiled code)
+    add(("  if type(d) ~= \"table\" or d[%d] ~= nil then %s end"):format(n + 1, give_up))
     for e = 1, n do add(("  k%d_%d = d[%d]"):format(i, e, e)) end
   end
-  for e = 1, n do add(("  if type(k%d_%d) ~= \"number\" then return end"):format(i, e)) end
+  for e = 1, n do add(("  if type(k%d_%d) ~= \"number\" then %s end"):format(i, e, give_up)) end
+end
+
+--- Adds the lines of stages 2 … of a method, given h, y_e, k1_e and the times t2 …: locals k2_e …, and u_e, the last
+--- state.
+function M.write(add, m, n, form, give_up)
+  local slopes = {}
+  for i = 2, m.stages do slopes[#slopes + 1] = listed("k" .. i, n) end
+  add("local " .. table.concat(slopes, ", "))
+  add("local " .. listed("u", n))
+  for i = 2, m.stages do
+    local row = {}
+    for j = 1, i - 1 do row[j] = m.a[i][j] end
+    add("do")
+    write_stage(add, row, i, n, form, give_up)
+    add("end")
+  end
 end
 
 local function source_of(m, n, form)
@@ -46,15 +65,7 @@ local function source_of(m, n, form)
   for i = 2, m.stages do times[#times + 1], slopes[#slopes + 1] = "t" .. i, listed("k" .. i, n) end
   add("local type = type")
   add(("return function(f, h, %s, %s, %s)"):format(table.concat(times, ", "), listed("y", n), listed("k1", n)))
-  add("local " .. table.concat(slopes, ", "))
-  add("local " .. listed("u", n))
-  for i = 2, m.stages do
-    local row = {}
-    for j = 1, i - 1 do row[j] = m.a[i][j] end
-    add("do")
-    write_stage(add, row, i, n, form)
-    add("end")
-  end
+  M.write(add, m, n, form, "return")
   add(("return %s, %s"):format(listed("u", n), table.concat(slopes, ", ")))
   add("end")
   return table.concat(lines, "\n")
@@ -77,5 +88,7 @@ function M.of(m, n, form)
   end
   return f
 end
+
+M.listed = listed
 
 return M
