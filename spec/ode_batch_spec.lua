@@ -262,6 +262,39 @@ describe("a batch", function()
 end)
 
 describe("gradients of a batch", function()
+  it("see the Jacobian of rows whose derivative is partly constant", function()
+    local function by(method, batched)
+      local p = vector(1.1):requires_grad()
+      local y0 = tide.tensor({{1, 0.1}, {0.9, 0.2}}, "float64"):requires_grad()
+      local function f(_, y)
+        local x, v = y:narrow(y.ndim, 1, 1), y:narrow(y.ndim, 2, 1)
+        return tide.cat({v * p, -(x:sin()) - v * 0.3}, y.ndim)
+      end
+      local loss, steps = 0, 0
+      local o = {method = method, rtol = 1e-5, atol = 1e-7, batch = batched}
+      for i = 1, batched and 1 or 2 do
+        local sol = ode.solve(f, batched and y0 or y0[i], {0, 1}, o)
+        loss = loss + sol.last:sum()
+        steps = steps + (batched and sol.stats[1].steps + sol.stats[2].steps or sol.stats.steps)
+      end
+      return tide.gradients(loss, {p, y0}), steps
+    end
+    for _, method in ipairs {"radau5", "rodas5p", "kvaerno4", "bdf", "exprb32"} do
+      if method == "exprb32" then
+        local function swing(_, y)
+          local x, v = y:narrow(2, 1, 1), y:narrow(2, 2, 1)
+          return tide.cat({v, -(x:sin()) - v * 0.3}, 2)
+        end
+        assert_rows_alone(swing, tide.generator(3):randn({3, 2}, "float64"), {0, 1}, {method = method})
+      else
+        local got, steps = by(method, true)
+        local want, alone = by(method)
+        assert.are.equal(alone, steps)
+        for i = 1, 2 do assert.close(got[i], want[i], 1e-12) end
+      end
+    end
+  end)
+
   local start = tide.generator(2):randn({5, 2}, "float64") * 0.5
 
   it("are those of the rows alone: starts, parameters, and every time", function()

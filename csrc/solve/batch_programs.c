@@ -5,7 +5,8 @@
  *
  *   EVAL            t, y, rows → dy
  *   VJP, VJP_ALL    w, t, y, rows → cotangents of y, of t, and of the externals
- *   JACOBIAN        t, y, rows → for each component of f its gradients by y and by t */
+ *
+ * A Jacobian is as many runs of VJP as f has components. */
 #include <string.h>
 #include "base/alloc.h"
 #include "graph/program.h"
@@ -14,7 +15,7 @@
 #include "solve/batch_rows.h"
 
 enum {
-  KINDS = 5, COMPONENTS = 24,  /* beyond so many components a Jacobian is left to the tape */
+  KINDS = 4, COMPONENTS = 24,  /* beyond so many components a Jacobian is left to the tape */
   CALLS_BEFORE = 4             /* evaluations until programs for another number of rows pay */
 };
 
@@ -22,7 +23,7 @@ enum {
 typedef struct {
   td_program *program;
   bool tried;
-  int *place;         /* of VJP: y, t, externals; of JACOBIAN: y and t for each component */
+  int *place;         /* y, t, externals */
   size_t places;
 } compiled;
 
@@ -73,21 +74,12 @@ static td_status make_inputs(capture *c, size_t rows) {
   c->y = td_tensor_virtual(f->dtype, f->ndim + 1, shape);
   c->rows = td_tensor_virtual(TD_I64, 1, ones);
   c->w = td_tensor_virtual(f->dtype, f->ndim + 1, shape);
-  size_t n = c->which == EVAL ? 0 : c->which == JACOBIAN ? 2 * f->numel : 2 + f->nexternals;
+  size_t n = c->which == EVAL ? 0 : 2 + f->nexternals;
   c->result = td_alloc((n + 1) * sizeof *c->result);
   if (!c->t || !c->y || !c->rows || !c->w || !c->result) return td_last_status();
   memset(c->result, 0, (n + 1) * sizeof *c->result);
   c->places = n;
   return TD_OK;
-}
-
-/* Component j in all rows: a cotangent that is known while capturing. */
-static td_status component_back(capture *c, size_t rows, size_t j) {
-  td_tensor *unit = td_auto(td_tensor_zeros(c->y->dtype, c->y->ndim, c->y->shape)), *in[2] = {c->y, c->t};
-  if (!unit) return td_last_status();
-  size_t n = c->b->f->base.numel;
-  for (size_t i = 0; i < rows; i++) td_tensor_set(unit, i * n + j, 1);
-  return td_backward(&c->dy, &unit, 1, in, 2, c->result + 2 * j, TD_STOP_AT_INPUTS | TD_RETAIN_GRAPH);
 }
 
 static td_status pull_back(capture *c) {
@@ -114,8 +106,7 @@ static td_status record(capture *c, size_t rows) {
   if (s || !gradient || !c->dy->node) return s;
   bool was = td_recording;
   td_recording = true;
-  if (c->which != JACOBIAN) s = pull_back(c);
-  for (size_t j = 0; c->which == JACOBIAN && j < c->b->f->base.numel && !s; j++) s = component_back(c, rows, j);
+  s = pull_back(c);
   td_recording = was;
   return s;
 }
@@ -206,8 +197,7 @@ td_status td_batch_capture(td_batch *b) {
   if (!p) return td_last_status();
   memset(p, 0, sizeof *p);
   set *all = set_of(p, b->n);
-  size_t bytes = td_row_bytes(b), each = b->f->base.numel <= COMPONENTS ? b->f->base.numel : 1;
-  p->room_bytes = b->n * ((3 + each) * bytes + (2 + each) * sizeof(double) + sizeof(int64_t)) + 64 * (8 + 2 * each);
+  p->room_bytes = b->n * (3 * td_row_bytes(b) + 2 * sizeof(double) + sizeof(int64_t)) + 64 * 8;
   p->room = td_alloc(p->room_bytes);
   td_status s = all && p->room ? make(b, b->n, EVAL, &all->kind[EVAL]) : td_last_status();
   if (all) all->calls = CALLS_BEFORE;
@@ -290,32 +280,35 @@ static double number_at(const td_field *f, const char *x, size_t i) {
   return f->dtype == TD_F64 ? ((const double *)(const void *)x)[i] : (double)((const float *)(const void *)x)[i];
 }
 
+/* Component j in all rows at once, by the program for products. */
 static td_status run_jacobian(td_batch *b, td_row_request *const *list, size_t count, size_t rows, compiled *c) {
   const td_field *f = &b->f->base;
   size_t bytes = td_row_bytes(b), n = f->numel;
   run r = lay_out(b, list, count, rows, false);
-  void *out[2 * COMPONENTS];
-  char *by_y[COMPONENTS];
-  double *by_t[COMPONENTS];
-  for (size_t j = 0; j < n; j++) {
-    by_y[j] = cut(&r, rows * bytes);
-    by_t[j] = (void *)cut(&r, rows * sizeof(double));
-    if (c->place[2 * j] >= 0) out[c->place[2 * j]] = by_y[j];
-    if (c->place[2 * j + 1] >= 0) out[c->place[2 * j + 1]] = by_t[j];
-  }
-  td_status s = c->program ? td_program_run(c->program, r.in, out) : TD_OK;
-  for (size_t i = 0; i < count && !s; i++)
-    for (size_t j = 0; j < n; j++) {
+  char *w = r.in[3], *ybar = cut(&r, rows * bytes);
+  double *tbar = (void *)cut(&r, rows * sizeof *tbar);
+  bool by_y = c->program && c->place[0] >= 0, by_t = c->program && c->place[1] >= 0;
+  void *out[2];
+  if (by_y) out[c->place[0]] = ybar;
+  if (by_t) out[c->place[1]] = tbar;
+  td_tensor units = {.dtype = f->dtype, .data = w};
+  td_status s = TD_OK;
+  for (size_t j = 0; j < n && !s; j++) {
+    memset(w, 0, rows * bytes);
+    for (size_t i = 0; i < rows; i++) td_tensor_set(&units, i * n + j, 1);
+    if (c->program) s = td_program_run(c->program, r.in, out);
+    for (size_t i = 0; i < count && !s; i++) {
       for (size_t k = 0; k < n; k++)
-        ((double *)list[i]->out)[j * n + k] = c->place[2 * j] < 0 ? 0 : number_at(f, by_y[j], i * n + k);
-      if (list[i]->tbar) list[i]->tbar[j] = c->place[2 * j + 1] < 0 ? 0 : by_t[j][i];
+        ((double *)list[i]->out)[j * n + k] = by_y ? number_at(f, ybar, i * n + k) : 0;
+      if (list[i]->tbar) list[i]->tbar[j] = by_t ? tbar[i] : 0;
     }
+  }
   return s;
 }
 
 td_status td_batch_programs_answer(td_batch *b, td_row_request *const *list, size_t count, td_row_kind which, bool *done) {
   *done = false;
-  if ((int)which >= KINDS || (which == JACOBIAN && b->f->base.numel > COMPONENTS)) return TD_OK;
+  if (which > JACOBIAN || (which == JACOBIAN && b->f->base.numel > COMPONENTS)) return TD_OK;
   size_t rows = rounded(b, count);
   set *own = set_of(b->programs, rows);
   if (!own) return td_last_status();
@@ -323,8 +316,9 @@ td_status td_batch_programs_answer(td_batch *b, td_row_request *const *list, siz
     own->calls++;
     return TD_OK;
   }
-  compiled *c = &own->kind[which];
-  if (!c->tried && make(b, rows, which, c)) {
+  td_row_kind kind = which == JACOBIAN ? VJP : which;
+  compiled *c = &own->kind[kind];
+  if (!c->tried && make(b, rows, kind, c)) {
     td_program_release(c->program);
     c->program = NULL;
     td_free(c->place, c->place ? (c->places + 1) * sizeof *c->place : 0);
