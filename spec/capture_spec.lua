@@ -364,6 +364,20 @@ describe("a plan", function()
     assert.are.equal(#profile, #g:profile())
   end)
 
+  it("adds to a gradient that is a constant, in programs of few numbers too", function()
+    for _, dtype in ipairs {"float64", "float32"} do
+      for _, n in ipairs {2, 50} do
+        local p, y = tide.tensor({1.1}, dtype), tide.randn({n, 2}, dtype)
+        local function f(v)
+          local leaf = v:detach():requires_grad()
+          local a = leaf:narrow(2, 2, 1)
+          return tide.gradients(tide.cat({a * p, a * 0.3}, 2), {leaf}, {cotangents = tide.ones({n, 2}, dtype) * 2})[1]
+        end
+        close(f(y), tide.capture(f)(y))
+      end
+    end
+  end)
+
   it("says what arguments its programs are for", function()
     local g = tide.capture(function(a, o) return a:sum() * o.scale + o.parts[1]:sum() end)
     g(tide.ones(2, 3), {scale = 2, parts = {tide.tensor(1)}})

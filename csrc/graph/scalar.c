@@ -237,13 +237,31 @@ static bool is_tiny(const td_ir *ir) {
   return ir->nstep > 0 && ir->ninput <= MOST_SLOTS && ir->noutput <= MOST_SLOTS && ir->nexternal <= MOST_SLOTS;
 }
 
+/* What steps read a buffer's elements as, which a constant's own tensor need not say: a storage that was written to
+ * begins as a copy of bytes. */
+static td_dtype read_as(writer *w, int buffer) {
+  td_dtype type = TD_F64;
+  bool found = false;
+  for (int i = 0; i < w->ir->nstep; i++) {
+    const td_step *s = w->ir->step[i];
+    for (int k = 0; k < s->nin; k++) {
+      if (s->in[k].buffer != buffer) continue;
+      if (found && s->in[k].dtype != type) w->failed = true;
+      type = s->in[k].dtype;
+      found = true;
+    }
+  }
+  return type;
+}
+
 /* Numbers for what is there before the first step. */
 static void begin(writer *w, int buffer) {
   const td_buffer *f = &w->ir->buffer[buffer];
   const td_tensor *c = f->kind == TD_BUF_CONSTANT ? w->ir->constant[f->slot] : NULL;
-  size_t size = c ? td_dtype_size(c->dtype) : sizeof(double), n = f->bytes / size;
+  td_dtype type = c ? read_as(w, buffer) : TD_F64;
+  size_t n = f->bytes / td_dtype_size(type);
   bool there = f->kind == TD_BUF_INPUT || f->kind == TD_BUF_EXTERNAL || c;
-  td_tensor whole = {.dtype = c ? c->dtype : TD_F64, .data = c ? c->storage->data : NULL};
+  td_tensor whole = {.dtype = type, .data = c ? c->storage->data : NULL};
   for (size_t i = 0; i < n; i++)
     w->at[buffer][i] = there ? (int16_t)new_number(w, c ? td_tensor_get(&whole, i) : 0, c != NULL) : -1;
 }
