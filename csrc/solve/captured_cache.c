@@ -47,7 +47,7 @@ static bool mix_tape(const td_field *f, const td_captured_record *r, uint64_t ke
   enum { MOST = 64 };
   td_tensor *inputs[MOST + 2] = {r->t, r->y};
   if (f->nexternals > MOST) return false;
-  memcpy(inputs + 2, f->externals, f->nexternals * sizeof *inputs);
+  if (f->nexternals) memcpy(inputs + 2, f->externals, f->nexternals * sizeof *inputs);
   return td_tape_key(r->dy, r->since, inputs, 2 + f->nexternals, storage_place, r, key);
 }
 
