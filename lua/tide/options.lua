@@ -5,20 +5,22 @@ local M = {}
 --- Stands for a default of nil in a table of known options.
 M.none = setmetatable({}, {__tostring = function() return "options.none" end})
 
--- The number of single-character edits between two strings (Levenshtein).
+-- The number of single-character edits, and of neighbours exchanged, between two strings (Damerau–Levenshtein).
 local function distance(a, b)
-  local row = {}
-  for j = 0, #b do row[j] = j end
+  local rows = {[0] = {}}
+  for j = 0, #b do rows[0][j] = j end
   for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
+    local row, above = {[0] = i}, rows[i - 1]
     for j = 1, #b do
       local cost = a:byte(i) == b:byte(j) and 0 or 1
-      local best = math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
-      diagonal, row[j] = row[j], best
+      row[j] = math.min(above[j] + 1, row[j - 1] + 1, above[j - 1] + cost)
+      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+        row[j] = math.min(row[j], rows[i - 2][j - 2] + 1)
+      end
     end
+    rows[i] = row
   end
-  return row[#b]
+  return rows[#a][#b]
 end
 
 --- What a message says after an unknown name: the nearest of the known ones, the keys of a table, and all of them.

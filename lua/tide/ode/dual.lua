@@ -10,15 +10,21 @@ local M = {}
 local Dual = {}
 local width = 0  -- partial derivatives that a dual number has now
 
--- A dual number x with the value x.v and the partial derivatives x.d[1 … width]. LuaJIT's structs can be compared with
--- plain numbers (if t > 1 …), which tables in Lua 5.1 cannot.
+-- Traces of LuaJIT through these functions have given wrong numbers; a Jacobian is no inner loop.
+if jit then jit.off(true, true) end
+
+-- A dual number x with the value x.v and the partial derivatives x.d[1 … width]. LuaJIT's structs, one kind for each
+-- width, can be compared with plain numbers (if t > 1 …), which tables in Lua 5.1 cannot.
 local is_dual, new
 local has_ffi, ffi = pcall(require, "ffi")
 if has_ffi then
-  local kind = ffi.metatype("struct { double v; double d[?]; }", Dual)
-  function is_dual(x) return type(x) == "cdata" and ffi.istype(kind, x) end
+  local kinds = setmetatable({}, {__index = function(list, n)
+    list[n] = ffi.metatype(("struct { double v; double d[%d]; }"):format(n + 1), Dual)
+    return list[n]
+  end})
+  function is_dual(x) return type(x) == "cdata" and ffi.istype(kinds[width], x) end
   function new(v)
-    local x = kind(width + 1)
+    local x = kinds[width]()
     x.v = v
     return x
   end
