@@ -3,15 +3,17 @@
 -- locals that hold functions of `math` (local cos = math.cos) stand for their counterparts on dual numbers, which
 -- treat plain numbers as before.
 
+-- Loaded once for a Lua state, even where package.loaded is cleared: opening LuaJIT's ffi again numbers its types anew.
+local registry, key = debug.getregistry(), "tide.ode.dual"
+if registry[key] then return registry[key] end
+
 local message = require "tide.message"
 
 local M = {}
+registry[key] = M
 
 local Dual = {}
 local width = 0  -- partial derivatives that a dual number has now
-
--- Traces of LuaJIT through these functions have given wrong numbers; a Jacobian is no inner loop.
-if jit then jit.off(true, true) end
 
 -- A dual number x with the value x.v and the partial derivatives x.d[1 … width]. LuaJIT's structs, one kind for each
 -- width, can be compared with plain numbers (if t > 1 …), which tables in Lua 5.1 cannot.
