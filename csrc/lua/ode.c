@@ -56,9 +56,7 @@ static td_status add_params(lua_State *L, int index, td_field *f) {
   return s;
 }
 
-/* Asks the option `capture`, a function at the stack index, whether to go on; the error value on top of the stack, if
- * `failed`, is what it is told. */
-static td_status ask(lua_State *L, int index, bool failed, bool *answer) {
+td_status tdl_ode_ask(lua_State *L, int index, bool failed, bool *answer) {
   lua_pushvalue(L, index);
   if (failed) lua_insert(L, -2);
   td_status s = tdl_pcall(L, failed, 1);
@@ -73,13 +71,13 @@ static td_status capture_field(lua_State *L, td_field *f, bool gradient) {
   lua_getfield(L, 4, "capture");
   int index = lua_gettop(L);
   bool yes = false;
-  td_status s = lua_isfunction(L, index) ? ask(L, index, false, &yes) : TD_OK;
+  td_status s = lua_isfunction(L, index) ? tdl_ode_ask(L, index, false, &yes) : TD_OK;
   size_t keep = (size_t)tdl_ode_number(L, 4, "keep");
   bool fails = !s && yes && td_field_capture(f, gradient, keep);
   for (int i = 0; i < 2 && f->half[i] && yes && !s && !fails; i++) fails = td_field_capture(f->half[i], gradient, keep);
   if (fails) {
     tdl_push_error(L);
-    s = ask(L, index, true, &yes);
+    s = tdl_ode_ask(L, index, true, &yes);
   }
   lua_settop(L, index - 1);
   return s;

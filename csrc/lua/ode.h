@@ -35,6 +35,9 @@ void tdl_ode_extras_free(lua_State *L, tdl_ode_extras *e);
  * implicit methods ask for in the reverse pass too. */
 void tdl_ode_forget_arrays(td_ode_options *o);
 
+/* Asks the option `capture`, a function at the stack index, whether to go on; the error value on top of the stack, if
+ * `failed`, is what it is told. */
+td_status tdl_ode_ask(lua_State *L, int index, bool failed, bool *answer);
 /* The entries {fn, reset, direction, stop_after} of the option events of the table at index 4. */
 td_status tdl_ode_read_events(lua_State *L, tdl_form form, const td_tensor *y0, td_event **events, size_t *count);
 /* The pattern of the Jacobian, from the table at the index; NULL when there is none. */

@@ -133,26 +133,15 @@ static td_status explore(lua_State *L, td_batch *b, const td_tensor *y0, td_tens
   return s ? s : td_batch_explore(b, y0->data, (*slopes)->data);
 }
 
-/* Asks the option capture, a function at the stack index, whether to go on; the error value on top of the stack, if
- * `failed`, is what it is told. */
-static td_status ask(lua_State *L, int index, bool failed, bool *answer) {
-  lua_pushvalue(L, index);
-  if (failed) lua_insert(L, -2);
-  td_status s = tdl_pcall(L, failed, 1);
-  *answer = !s && lua_toboolean(L, -1);
-  lua_settop(L, index);
-  return s;
-}
-
 /* Programs for the field, when the option capture says yes. */
 static td_status capture_field(lua_State *L, td_batch *b) {
   lua_getfield(L, 4, "capture");
   int index = lua_gettop(L);
   bool yes = false;
-  td_status s = lua_isfunction(L, index) ? ask(L, index, false, &yes) : TD_OK;
+  td_status s = lua_isfunction(L, index) ? tdl_ode_ask(L, index, false, &yes) : TD_OK;
   if (!s && yes && td_batch_capture(b)) {
     tdl_push_error(L);
-    s = ask(L, index, true, &yes);
+    s = tdl_ode_ask(L, index, true, &yes);
   }
   lua_settop(L, index - 1);
   return s;

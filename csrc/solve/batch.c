@@ -354,12 +354,7 @@ static void batch_vjp(td_rule *rule) {
             b->nevents ? "through events" : rule->need[TIMES] ? "by times" : "of this kind");
     return;
   }
-  td_recording = false;
-  reverse(rule);
-  td_recording = true;
-  bool any = false;
-  for (int i = 0; i < rule->nin; i++) any |= rule->din[i] != NULL;
-  if (any) b->second.run(b->second.data, rule, &b->f->base);
+  td_ode_second_reverse(&b->second, rule, &b->f->base, reverse);
 }
 
 static const td_op batch_op = {.name = "ode.solve", .vjp = batch_vjp, .keep = TD_KEEP_IN(Y0) | TD_KEEP_IN(TIMES)};

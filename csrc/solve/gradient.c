@@ -106,6 +106,15 @@ static void second_free(td_ode_second *second) {
   *second = (td_ode_second){0};
 }
 
+void td_ode_second_reverse(const td_ode_second *second, td_rule *rule, td_field *f, void (*pass)(td_rule *)) {
+  td_recording = false;
+  pass(rule);
+  td_recording = true;
+  bool any = false;
+  for (int i = 0; i < rule->nin; i++) any |= rule->din[i] != NULL;
+  if (any) second->run(second->data, rule, f);
+}
+
 static void reverse_by_tangents(td_rule *rule) {
   td_ode_recorded *r = rule->data;
   if (rule->need[TIMES]) {
@@ -113,12 +122,7 @@ static void reverse_by_tangents(td_rule *rule) {
             r->nevents ? " through events" : "");
     return;
   }
-  td_recording = false;
-  reverse(rule);
-  td_recording = true;
-  bool any = false;
-  for (int i = 0; i < rule->nin; i++) any |= rule->din[i] != NULL;
-  if (any) r->second.run(r->second.data, rule, r->f);
+  td_ode_second_reverse(&r->second, rule, r->f, reverse);
 }
 
 /* Recording is on: the pass itself must be differentiable. */

@@ -24,6 +24,8 @@ typedef struct {
   void (*free)(void *data);
   void *data;
 } td_ode_second;
+/* The reverse pass off the tape, then what it gave made differentiable. */
+void td_ode_second_reverse(const td_ode_second *second, td_rule *rule, td_field *f, void (*pass)(td_rule *));
 
 /* What the reverse pass of a solve needs. Filled by the caller of td_ode_record, which takes it over. */
 typedef struct {
