@@ -24,21 +24,14 @@ static void run_task(void *p) {
   t->status = t->work(t->b, t->row, t->data);
 }
 
-/* Runs every row's work, all waiting requests answered together. After a failure every row is told so and comes to its
+/* Rows [b->first, b->end), all waiting requests answered together. After a failure every row is told so and comes to its
  * end; the first failure is the result, its message kept. */
-static td_status run_rows(td_batch *b, td_status (*work)(td_batch *, size_t, void *), void *data) {
-  size_t n = b->n, left = 0;
-  td_fiber **fibers = td_alloc((n + 1) * sizeof *fibers);
-  task *tasks = td_alloc((n + 1) * sizeof *tasks);
-  td_row_request **list = td_alloc((n + 1) * sizeof *list);
-  b->requests = td_alloc((n + 1) * sizeof *b->requests);
-  td_status failed = fibers && tasks && list && b->requests ? TD_OK : td_last_status();
-  if (!failed) {
-    memset(fibers, 0, (n + 1) * sizeof *fibers);
-    memset(b->requests, 0, (n + 1) * sizeof *b->requests);
-  }
+static td_status run_some(td_batch *b, td_status (*work)(td_batch *, size_t, void *), void *data, td_fiber **fibers,
+                          task *tasks, td_row_request **list) {
+  size_t n = b->end - b->first, left = 0;
+  td_status failed = TD_OK;
   for (size_t i = 0; i < n && !failed; i++) {
-    tasks[i] = (task){.b = b, .row = i, .work = work, .data = data};
+    tasks[i] = (task){.b = b, .row = b->first + i, .work = work, .data = data};
     fibers[i] = td_fiber_new(run_task, &tasks[i]);
     if (!fibers[i]) failed = td_last_status();
     else left++;
@@ -46,21 +39,42 @@ static td_status run_rows(td_batch *b, td_status (*work)(td_batch *, size_t, voi
   if (failed) left = 0;
   while (left) {
     for (size_t i = 0; i < n; i++) {
-      if (td_fiber_done(fibers[i])) continue;
+      if (!fibers[i]) continue;
       td_fiber_resume(fibers[i]);
       if (!td_fiber_done(fibers[i])) continue;
+      td_fiber_free(fibers[i]);
+      fibers[i] = NULL;
       left--;
       if (tasks[i].status && !failed) failed = tasks[i].status;
     }
     if (left) failed = td_rows_answer(b, list, failed);
   }
-  for (size_t i = 0; fibers && i < n; i++) td_fiber_free(fibers[i]);
+  for (size_t i = 0; i < n; i++) td_fiber_free(fibers[i]);
+  return failed;
+}
+
+/* Runs every row's work, as many as go together at a time. */
+static td_status run_rows(td_batch *b, td_status (*work)(td_batch *, size_t, void *), void *data) {
+  size_t n = b->n;
+  td_fiber **fibers = td_alloc((n + 1) * sizeof *fibers);
+  task *tasks = td_alloc((n + 1) * sizeof *tasks);
+  td_row_request **list = td_alloc((n + 1) * sizeof *list);
+  b->requests = td_alloc((n + 1) * sizeof *b->requests);
+  td_status s = fibers && tasks && list && b->requests ? TD_OK : td_last_status();
+  if (!s) {
+    memset(fibers, 0, (n + 1) * sizeof *fibers);
+    memset(b->requests, 0, (n + 1) * sizeof *b->requests);
+  }
+  for (b->first = 0; b->first < n && !s; b->first = b->end) {
+    b->end = n - b->first > b->together ? b->first + b->together : n;
+    s = run_some(b, work, data, fibers, tasks, list);
+  }
   td_free(fibers, (n + 1) * sizeof *fibers);
   td_free(tasks, (n + 1) * sizeof *tasks);
   td_free(list, (n + 1) * sizeof *list);
   td_free(b->requests, (n + 1) * sizeof *b->requests);
   b->requests = NULL;
-  return failed;
+  return s;
 }
 
 /* ---- A batch ---- */
@@ -73,7 +87,7 @@ td_batch *td_batch_new(td_batch_field *f, size_t n) {
   }
   memset(b, 0, sizeof *b);
   b->f = f;
-  b->n = n;
+  b->n = b->together = n;
   b->fields = td_alloc((n + 1) * sizeof *b->fields);
   b->rows = td_alloc((n + 1) * sizeof *b->rows);
   b->row_of_y = td_alloc(3 * (n + 1) * sizeof *b->row_of_y);

@@ -25,7 +25,8 @@ typedef struct {
 
 struct td_batch {
   td_batch_field *f;
-  size_t n;
+  size_t n, together;          /* rows, and how many of them are at work at the same time */
+  size_t first, end;           /* those now */
   td_row_field *fields;        /* of the rows */
   td_ode_recorded *rows;       /* their solves; rows[i].f is &fields[i].base */
   td_row_field *proxies;       /* of the rows' events: value and reset by turns */

@@ -36,6 +36,25 @@ static td_status row_jacobian(td_field *self, double t, const void *y, double *j
   return ask((td_row_field *)self, (td_row_request){.kind = JACOBIAN, .t = t, .y = y, .out = jacobian, .tbar = ft});
 }
 
+static td_status row_second(td_field *self, double t, const void *y, const td_field_second *sum, double *ybar,
+                            double *tbar, td_tensor **dexternal) {
+  return ask((td_row_field *)self, (td_row_request){.kind = SECOND, .t = t, .y = y, .second = sum, .out = ybar,
+                                                    .tbar = tbar, .dexternal = dexternal});
+}
+
+/* Stages that are kept one by one are left to row_eval. */
+static td_status row_stages(td_field *self, const td_field_stages *step, bool *done) {
+  *done = !step->keep && self->numel;
+  return *done ? ask((td_row_field *)self, (td_row_request){.kind = STAGES, .stages = step}) : TD_OK;
+}
+
+static td_status row_stages_back(td_field *self, const td_field_stages *step, void *lambda, td_tensor **dexternal,
+                                 bool *done) {
+  *done = self->numel > 0;
+  return *done ? ask((td_row_field *)self, (td_row_request){.kind = STAGES_BACK, .stages = step, .out = lambda,
+                                                            .dexternal = dexternal}) : TD_OK;
+}
+
 static td_status row_precondition(void *data, double t, double shift, const void *y, void *x) {
   return ask(data, (td_row_request){.kind = PRECONDITION, .t = t, .number = shift, .y = y, .out = x});
 }
@@ -77,6 +96,9 @@ void td_row_field_init(td_row_field *r, td_batch *b, size_t row, td_field *solo)
   memcpy(r->base.shape, like->shape, sizeof like->shape);
   if (!solo) {
     r->base.jvp = row_jvp;
+    r->base.second = row_second;
+    r->base.stages = row_stages;
+    r->base.stages_back = row_stages_back;
     r->base.record = row_record;
     r->base.elsewhere = row_elsewhere;
     r->base.jacobian = row_jacobian;
@@ -143,6 +165,88 @@ td_status td_rows_scatter(const td_field *f, td_tensor *x, td_row_request *const
     else memset(list[i]->out, 0, bytes);
   }
   return TD_OK;
+}
+
+/* Tensors with the arrays' values; automatic. */
+static td_status tensors_of(td_batch *b, const td_rows_arrays *a, td_tensor **t, td_tensor **y, td_tensor **rows) {
+  const td_field *f = &b->f->base;
+  size_t shape[TD_MAX_DIMS] = {a->count}, ones[TD_MAX_DIMS] = {a->count};
+  for (int i = 0; i < f->ndim; i++) {
+    shape[i + 1] = f->shape[i];
+    ones[i + 1] = 1;
+  }
+  *t = td_auto(td_tensor_new(TD_F64, f->ndim + 1, ones));
+  *y = td_auto(td_tensor_new(f->dtype, f->ndim + 1, shape));
+  *rows = td_auto(td_tensor_new(TD_I64, 1, ones));
+  if (!*t || !*y || !*rows) return td_last_status();
+  memcpy((*t)->data, a->t, a->count * sizeof(double));
+  memcpy((*y)->data, a->y, a->count * bytes_of(f));
+  memcpy((*rows)->data, a->number, a->count * sizeof(int64_t));
+  return TD_OK;
+}
+
+static td_status take_all(const td_field *f, td_tensor *x, size_t count, char *to) {
+  size_t bytes = count * bytes_of(f);
+  if (!x) {
+    memset(to, 0, bytes);
+    return TD_OK;
+  }
+  td_tensor *flat = x;
+  if (x->dtype != f->dtype || !td_tensor_is_contiguous(x)) {
+    flat = td_auto(td_tensor_new(f->dtype, x->ndim, x->shape));
+    if (!flat || td_tensor_copy(flat, x)) return td_last_status();
+  }
+  memcpy(to, flat->data, bytes);
+  return TD_OK;
+}
+
+td_status td_rows_eval(td_batch *b, td_rows_arrays *a, char *dy) {
+  td_tensor *t, *y, *rows, *out;
+  bool done = false;
+  td_status s = b->programs ? td_batch_programs_run(b, EVAL, a, dy, NULL, &done) : TD_OK;
+  if (s || done) return s;
+  size_t mark = td_auto_mark();
+  s = tensors_of(b, a, &t, &y, &rows);
+  if (!s) s = td_rows_call(b, t, y, rows, false, &out);
+  if (!s) s = take_all(&b->f->base, out, a->count, dy);
+  td_auto_release(mark);
+  return s;
+}
+
+static td_status pull_arrays(td_batch *b, const td_rows_arrays *a, char *ybar, td_tensor **dexternal, td_tensor **in,
+                             td_tensor **grad) {
+  const td_field *f = &b->f->base;
+  size_t n = 1 + f->nexternals;
+  td_tensor *t, *y, *rows, *dy;
+  td_status s = tensors_of(b, a, &t, &y, &rows);
+  uint64_t since = td_tape_now();
+  if (!s) s = td_requires_grad(y, true);
+  if (!s) s = td_rows_call(b, t, y, rows, true, &dy);
+  if (!s) s = td_rows_check_known(b, dy, since);
+  td_tensor *w = s ? NULL : td_auto(td_tensor_new(f->dtype, y->ndim, y->shape));
+  if (!w) return s ? s : td_last_status();
+  memcpy(w->data, a->w, a->count * bytes_of(f));
+  in[0] = y;
+  for (size_t i = 1; i < n; i++) in[i] = f->externals[i - 1];
+  if (dy->node) s = td_backward(&dy, &w, 1, in, (int)n, grad, TD_STOP_AT_INPUTS);
+  for (size_t i = 0; i < n; i++) td_auto(grad[i]);
+  if (!s) s = take_all(f, grad[0], a->count, ybar);
+  for (size_t i = 1; i < n && !s; i++) s = td_field_add(&dexternal[i - 1], grad[i]);
+  return s;
+}
+
+td_status td_rows_pull(td_batch *b, td_rows_arrays *a, char *ybar, td_tensor **dexternal) {
+  bool done = false;
+  size_t n = 1 + b->f->base.nexternals, mark = td_auto_mark();
+  td_status s = b->programs ? td_batch_programs_run(b, VJP_ALL, a, ybar, dexternal, &done) : TD_OK;
+  if (!s && !done) {
+    td_tensor **in = td_alloc(2 * n * sizeof *in);
+    if (in) memset(in, 0, 2 * n * sizeof *in);
+    s = in ? pull_arrays(b, a, ybar, dexternal, in, in + n) : td_last_status();
+    td_free(in, 2 * n * sizeof *in);
+  }
+  td_auto_release(mark);
+  return s;
 }
 
 static td_status answer_evals(td_batch *b, td_row_request *const *list, size_t count) {
@@ -289,7 +393,9 @@ static td_status by_tape(td_batch *b, td_row_request *const *list, size_t count,
   switch (which) {
     case EVAL: return answer_evals(b, list, count);
     case JACOBIAN: return answer_jacobians(b, list, count);
+    case SECOND: return td_rows_answer_seconds(b, list, count);
     case JVP: return answer_jvps(b, list, count);
+    case STAGES: case STAGES_BACK: return td_rows_answer_stages(b, list, count, which == STAGES_BACK);
     default: return answer_vjps(b, list, count, which == VJP_ALL);
   }
 }
@@ -297,7 +403,7 @@ static td_status by_tape(td_batch *b, td_row_request *const *list, size_t count,
 /* All pending requests of one kind to the batched right-hand side, in the order of the rows. */
 static td_status answer_kind(td_batch *b, td_row_request **list, td_row_kind which, td_status failed) {
   size_t count = 0;
-  for (size_t i = 0; i < b->n; i++) {
+  for (size_t i = b->first; i < b->end; i++) {
     td_row_request *r = &b->requests[i];
     if (r->kind == which && !r->field->solo) list[count++] = r;
   }
@@ -313,7 +419,7 @@ static td_status answer_kind(td_batch *b, td_row_request **list, td_row_kind whi
 }
 
 td_status td_rows_answer(td_batch *b, td_row_request **list, td_status failed) {
-  for (size_t i = 0; i < b->n; i++) {
+  for (size_t i = b->first; i < b->end; i++) {
     td_row_request *r = &b->requests[i];
     if (r->kind == NOTHING || (!r->field->solo && r->kind < PRECONDITION)) continue;
     size_t mark = td_auto_mark();

@@ -3,18 +3,23 @@
 #define TD_SOLVE_BATCH_ROWS_H
 #include "solve/batch.h"
 
-/* VJP_ALL: of the externals too. The ones from PRECONDITION on are answered row by row. */
-typedef enum { NOTHING, EVAL, VJP, VJP_ALL, JACOBIAN, JVP, PRECONDITION, NORM, RUN } td_row_kind;
+/* VJP_ALL: of the externals too; STAGES, STAGES_BACK: of an explicit step. Those up to SECOND may have programs, those from
+ * PRECONDITION on are answered row by row. */
+typedef enum {
+  NOTHING, EVAL, VJP, VJP_ALL, JACOBIAN, SECOND, JVP, STAGES, STAGES_BACK, PRECONDITION, NORM, RUN
+} td_row_kind;
 
 typedef struct td_row_request {
   td_row_kind kind;
   td_row_field *field;
   double t;
   const void *y, *w;    /* w: a cotangent, or of JVP a tangent */
-  void *out;
+  void *out;            /* of STAGES_BACK the cotangent that changes; of SECOND doubles that are added to */
   double *tbar;         /* of a Jacobian: where ∂f/∂t goes */
   double number;        /* of JVP the time's tangent, of PRECONDITION the shift */
   td_tensor **dexternal;
+  const td_field_second *second;
+  const td_field_stages *stages;
   td_status (*work)(void *data);  /* RUN calls it with out */
   td_status status;
 } td_row_request;
@@ -37,8 +42,32 @@ td_status td_rows_check_known(td_batch *b, td_tensor *dy, uint64_t since);
 /* All that waits in b->requests; list has room for all. The first failure is told to every row and is the result. */
 td_status td_rows_answer(td_batch *b, td_row_request **list, td_status failed);
 
-/* Requests of one kind by the programs for so many rows. *done is false when there are none. */
+/* Points of `count` rows as arrays with room for td_rows_room(b, count) of them, which programs may fill up. */
+typedef struct {
+  size_t count;
+  double *t;
+  int64_t *number;      /* from 1 */
+  char *y, *w;
+} td_rows_arrays;
+size_t td_rows_room(const td_batch *b, size_t count);
+/* dy = f there; or ybar = wᵀ∂f/∂y, dexternal taking the rows' sums. */
+td_status td_rows_eval(td_batch *b, td_rows_arrays *a, char *dy);
+td_status td_rows_pull(td_batch *b, td_rows_arrays *a, char *ybar, td_tensor **dexternal);
+
+/* Requests of one kind up to SECOND, of SECOND with sums alike, by the programs for so many rows. *done is false when there
+ * are none. */
 td_status td_batch_programs_answer(td_batch *b, td_row_request *const *list, size_t count, td_row_kind which, bool *done);
+/* The same of EVAL and VJP_ALL for arrays. */
+td_status td_batch_programs_run(td_batch *b, td_row_kind which, td_rows_arrays *a, char *out, td_tensor **dexternal,
+                                bool *done);
 void td_batch_programs_free(td_batch *b);
+
+/* ---- batch_stages.c ---- */
+td_status td_rows_answer_stages(td_batch *b, td_row_request *const *list, size_t count, bool back);
+/* ---- batch_second.c: on the tape; sums alike ---- */
+td_status td_rows_answer_seconds(td_batch *b, td_row_request *const *list, size_t count);
+/* Terms k of the rows' sums under one another: w, u like y, v like t; rows beyond count are zero. */
+void td_rows_lay_terms(const td_field *f, td_row_request *const *list, size_t count, size_t rows, char *w, char *u,
+                       double *v);
 
 #endif

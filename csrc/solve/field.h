@@ -23,6 +23,15 @@ typedef struct {
   void *y1;
 } td_field_stages;
 
+/* Σₖ wₖᵀ(∂f/∂y uₖ + ∂f/∂t vₖ), whose derivatives are second ones of f. */
+enum { TD_SECOND_MOST = 16 };
+typedef struct {
+  size_t count;          /* at most TD_SECOND_MOST */
+  bool units;            /* wₖ is the k-th unit vector and count the state's size; w is NULL */
+  const double *w, *u;   /* count vectors each */
+  const double *v;       /* count numbers */
+} td_field_second;
+
 struct td_pattern;
 
 /* Steps with error control that a field makes on its own, one after the other, until the next would reach `limit`: what a
@@ -73,6 +82,9 @@ struct td_field {
   /* f on the tape, for second derivatives: *dy receives one reference to a tensor of y's shape and type. t is 0-d
    * float64; both may carry nodes. NULL where it cannot be. */
   td_status (*record)(td_field *f, td_tensor *t, td_tensor *y, td_tensor **dy);
+  /* ybar += the sum's derivative by y, *tbar += that by t unless NULL, dexternal as in vjp. NULL: it is made on the tape. */
+  td_status (*second)(td_field *f, double t, const void *y, const td_field_second *sum, double *ybar, double *tbar,
+                      td_tensor **dexternal);
   /* Runs work(data) where `record` may be called. NULL: right here. */
   td_status (*elsewhere)(td_field *f, td_status (*work)(void *data), void *data);
 

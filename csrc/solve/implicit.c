@@ -88,12 +88,6 @@ void td_implicit_load(td_implicit *m, td_stepper *s) {
 
 /* ---- f on the tape ---- */
 
-static td_tensor *tensor_of(const td_stepper *s, const double *x) {
-  td_tensor *t = td_auto(td_tensor_new(s->f->dtype, s->f->ndim, s->f->shape));
-  if (t) td_implicit_narrow(s, x, t->data);
-  return t;
-}
-
 /* One evaluation on the tape; y and t are leaves, all automatic. */
 typedef struct {
   td_tensor *y, *t, *dy;
@@ -496,82 +490,4 @@ td_status td_implicit_vjp(td_implicit *m, td_stepper *s, double t, const double 
   td_status status = td_field_vjp(s->f, t, m->state, m->unit, m->slope, tbar, dexternal);
   if (!status) td_implicit_widen(s, m->slope, ybar);
   return status;
-}
-
-/* ---- Second derivatives ---- */
-
-/* What the tape of a second derivative holds: outputs gₖ = ∂(wₖᵀf)/∂y with cotangents uₖ, and ∂(wtᵀf)/∂t. */
-typedef struct {
-  taped f;
-  td_tensor *out[TD_MAX_TERMS], *bar[TD_MAX_TERMS];
-  int count;
-} second;
-
-/* One more output: the gradient of wᵀf by `input`. Nothing when f does not depend on it, or only linearly. */
-static td_status add_output(second *g, const td_stepper *s, const double *w, td_tensor *input, td_tensor *bar) {
-  td_tensor *cotangent = tensor_of(s, w), *gradient = NULL;
-  if (!cotangent || !bar) return td_last_status();
-  td_status status = td_backward(&g->f.dy, &cotangent, 1, &input, 1, &gradient, TD_CREATE_GRAPH | TD_STOP_AT_INPUTS);
-  if (status || !gradient) return status;
-  td_auto(gradient);
-  if (!gradient->node) return TD_OK;
-  g->bar[g->count] = bar;
-  g->out[g->count++] = gradient;
-  return TD_OK;
-}
-
-static td_status pull_second(second *g, const td_stepper *s, double *ybar, double *tbar, td_tensor **dexternal) {
-  size_t ne = dexternal ? s->f->nexternals : 0, nin = 2 + ne;
-  td_tensor **in = td_alloc(2 * nin * sizeof *in), **grad = in + nin;
-  if (!in) return td_last_status();
-  in[0] = g->f.y;
-  in[1] = g->f.t;
-  for (size_t i = 0; i < ne; i++) in[2 + i] = s->f->externals[i];
-  td_status status = td_backward(g->out, g->bar, g->count, in, (int)nin, grad, TD_STOP_AT_INPUTS);
-  if (!status) {
-    td_tensor *flat = grad[0] ? td_auto(td_tensor_contiguous(grad[0])) : NULL;
-    for (size_t i = 0; flat && i < s->n; i++) ybar[i] += td_tensor_get(flat, i);
-    if (grad[1] && tbar) *tbar += td_tensor_get(grad[1], 0);
-    for (size_t i = 0; i < ne && !status; i++) status = td_field_add(&dexternal[i], grad[2 + i]);
-    for (size_t i = 0; i < nin; i++) td_tensor_release(grad[i]);
-  }
-  td_free(in, 2 * nin * sizeof *in);
-  return status;
-}
-
-/* The arguments of td_implicit_second. */
-typedef struct {
-  td_stepper *s;
-  double t;
-  const void *state;
-  size_t count;
-  const double *w, *u, *wt;
-  double *ybar, *tbar;
-  td_tensor **dexternal;
-} second_call;
-
-static td_status second_here(void *data) {
-  const second_call *c = data;
-  td_stepper *s = c->s;
-  size_t mark = td_auto_mark(), n = s->n;
-  second g = {.count = 0};
-  td_status status = tape_begin(&g.f, s, c->state, c->t, true);
-  bool depends = !status && g.f.dy->node, was = td_recording;
-  td_recording = true;
-  for (size_t k = 0; k < c->count && depends && !status; k++)
-    status = add_output(&g, s, c->w + k * n, g.f.y, tensor_of(s, c->u + k * n));
-  if (depends && c->wt && !status)
-    status = add_output(&g, s, c->wt, g.f.t, td_auto(td_tensor_number(TD_F64, 1, false)));
-  td_recording = was;
-  if (!status && g.count) status = pull_second(&g, s, c->ybar, c->tbar, c->dexternal);
-  td_auto_release(mark);
-  return status;
-}
-
-td_status td_implicit_second(td_implicit *m, td_stepper *s, double t, const double *y, size_t count, const double *w,
-                             const double *u, const double *wt, double *ybar, double *tbar, td_tensor **dexternal) {
-  td_implicit_narrow(s, y, m->state);
-  s->counts->nfe++;
-  second_call c = {s, t, m->state, count, w, u, wt, ybar, tbar, dexternal};
-  return s->f->elsewhere ? s->f->elsewhere(s->f, second_here, &c) : second_here(&c);
 }

@@ -74,8 +74,8 @@ double td_implicit_error_norm(const td_implicit *m, const td_stepper *s, const d
 /* ybar = wᵀ∂f/∂y at (t, y), *tbar += wᵀ∂f/∂t, dexternal as in field.h. */
 td_status td_implicit_vjp(td_implicit *m, td_stepper *s, double t, const double *y, const double *w, double *ybar,
                           double *tbar, td_tensor **dexternal);
-/* ybar += Σ ∂/∂y (w[i]ᵀ ∂f/∂y u[i]) + ∂/∂y (wtᵀ ∂f/∂t), likewise *tbar and dexternal: second derivatives, on the tape.
- * w and u are `count` vectors each; wt may be NULL. */
+/* ybar += Σ ∂/∂y (w[i]ᵀ ∂f/∂y u[i]) + ∂/∂y (wtᵀ ∂f/∂t), likewise *tbar and dexternal: second derivatives (second.c). w and
+ * u are `count` vectors each; wt may be NULL. */
 td_status td_implicit_second(td_implicit *m, td_stepper *s, double t, const double *y, size_t count, const double *w,
                              const double *u, const double *wt, double *ybar, double *tbar, td_tensor **dexternal);
 
