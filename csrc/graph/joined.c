@@ -145,14 +145,23 @@ void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, i
   td_free(at, bytes);
 }
 
-void td_joined_run(td_joined *j) {
+void td_joined_load(td_joined *j) {
   double *x = j->number;
   for (int i = 0; i < j->nload; i++) {
     const td_tensor *of = td_program_external(j->load[i].of, j->load[i].slot);
     const double *from = (const double *)of->storage->data + j->load[i].element;
     for (int k = 0; k < j->load[i].count; k++) x[j->load[i].number + k] = from[k];
   }
+}
+
+void td_joined_perform(td_joined *j) {
+  double *x = j->number;
   if (j->runs < RUNS_BEFORE && ++j->runs == RUNS_BEFORE) j->native = td_native_new(j->step, j->nstep);
   if (j->native) td_native_run(j->native, x);
   else td_scalar_perform(j->step, j->nstep, x);
+}
+
+void td_joined_run(td_joined *j) {
+  td_joined_load(j);
+  td_joined_perform(j);
 }

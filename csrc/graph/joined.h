@@ -35,5 +35,8 @@ int td_joined_dot(td_joined *j, int base, int coef, int x, int n);
  * output i should be, or −1 for a place of its choice, and receives where it is. */
 void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, int *const *out);
 void td_joined_run(td_joined *j);
+/* Its two halves, for rows of runs between which nothing outside is written: the values from outside, and the operations. */
+void td_joined_load(td_joined *j);
+void td_joined_perform(td_joined *j);
 
 #endif

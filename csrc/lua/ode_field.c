@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "graph/native.h"
 #include "ops/ops.h"
+#include "solve/captured.h"
 
 typedef struct {
   td_field base;
@@ -237,7 +238,9 @@ void tdl_field_set_stages(lua_State *L, td_field *f, int index, const char *meth
   f->stages = lua_stages;
 }
 
-static td_status lua_march(td_field *self, double *block, double *rows) {
+static td_status lua_march(td_field *self, const td_field_method *m, double *block, double *rows, bool *done) {
+  (void)m;
+  *done = true;
   lua_field *f = (lua_field *)self;
   lua_State *L = tdl_state();
   int top;
@@ -480,7 +483,26 @@ static int core_ode_native(lua_State *L) {
   return 1;
 }
 
+/* ode_march(on) → what was set before: whether small captured fields make many steps on their own; for tests */
+static int core_ode_march(lua_State *L) {
+  lua_pushboolean(L, td_captured_march_allow(lua_toboolean(L, 1)));
+  return 1;
+}
+
+/* ode_marched() → how many steps were made so since the start, forward and back */
+static int core_ode_marched(lua_State *L) {
+  uint64_t steps[2];
+  td_captured_marched(steps);
+  lua_pushnumber(L, (lua_Number)steps[0]);
+  lua_pushnumber(L, (lua_Number)steps[1]);
+  return 2;
+}
+
 void tdl_open_ode_field(lua_State *L) {
+  lua_pushcfunction(L, core_ode_march);
+  lua_setfield(L, -2, "ode_march");
+  lua_pushcfunction(L, core_ode_marched);
+  lua_setfield(L, -2, "ode_marched");
   lua_pushcfunction(L, core_ode_native);
   lua_setfield(L, -2, "ode_native");
   lua_pushcfunction(L, core_ode_example);

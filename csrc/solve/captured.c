@@ -396,6 +396,8 @@ void td_field_uncapture(td_field *f) {
   f->vjp = p->before.vjp;
   f->stages = NULL;
   f->stages_back = NULL;
+  f->march = NULL;
+  f->march_back = NULL;
   f->programs = NULL;
   td_captured_programs_free(p);
 }

@@ -17,6 +17,10 @@ bool td_field_holds(const td_field *f);
 size_t td_field_held_bytes(void);
 /* f holds no more what it kept: other evaluations take its place. Another one gives its memory back. */
 void td_field_let_go(const td_field *f);
+/* Whether fields captured from now on march (captured_march.c), for tests; gives what was set before. */
+bool td_captured_march_allow(bool on);
+/* Steps made so since the start, forward and back. */
+void td_captured_marched(uint64_t steps[2]);
 /* Takes the capture back. */
 void td_field_uncapture(td_field *f);
 

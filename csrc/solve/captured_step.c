@@ -90,17 +90,32 @@ static void slope_places(const writer *w, int i, int *to) {
 
 /* ---- The step ---- */
 
-static void write_forward(writer *w) {
+/* base + h Σ weight[i] k[i] for each element, base NULL: zero. */
+static void write_combination(writer *w, const double *weight, const int *base, int *out) {
   td_joined *j = &w->to->list;
-  int stages = w->step->stages, n = w->n, *result = w->to->result;
+  int stages = w->step->stages, zero = base ? 0 : td_joined_new(j, 1, 0), first = td_joined_new(j, stages, 0);
+  if (!j->failed) memcpy(j->number + first, weight, (size_t)stages * sizeof(double));
+  int coef = td_joined_scale(j, w->to->h, first, stages);
+  for (int e = 0; e < w->n; e++)
+    out[e] = write_sum(j, base ? base[e] : zero, coef, w->slope + e * stages, stages, weight, NULL);
+}
+
+/* Where the first slope is not the last one of the step before, it is made here too. */
+static void write_forward(writer *w) {
+  const td_field_stages *step = w->step;
+  td_joined *j = &w->to->list;
+  int stages = step->stages, n = w->n, *result = w->to->result;
   w->to->k = w->slope;
-  for (int i = 1; i < stages; i++) {
-    int t = w->to->t + i, *out = result + i * n;
+  for (int i = step->fsal; i < stages; i++) {
+    int t = w->to->t + i, *out = i ? result + i * n : w->state + n;  /* (those of k₀ are known) */
     write_state(w, i);
     slope_places(w, i, out);
     td_joined_insert(j, w->p->eval, (const int *const[]){&t, w->state + i * n}, &out);
   }
-  memcpy(result, w->state + (stages - 1) * n, (size_t)n * sizeof(int));
+  if (step->fsal) memcpy(result, w->state + (stages - 1) * n, (size_t)n * sizeof(int));
+  else write_combination(w, step->b, w->state, result);
+  if (step->e) write_combination(w, step->e, NULL, result + stages * n);
+  if (step->e2) write_combination(w, step->e2, NULL, result + (stages + 1) * n);
 }
 
 /* ---- Its transpose ---- */
@@ -264,7 +279,7 @@ static size_t sum_numbers(const struct td_field_programs *p) {
 static td_status make(td_field *f, const td_field_stages *step, td_joined_step *to, bool back) {
   struct td_field_programs *p = f->programs;
   writer w = {.p = p, .step = step, .to = to, .n = (int)f->numel};
-  to->nresult = back ? f->numel + sum_numbers(p) : (size_t)step->stages * f->numel;
+  to->nresult = back ? f->numel + sum_numbers(p) : ((size_t)step->stages + 2) * f->numel;
   to->result = td_alloc(to->nresult * sizeof *to->result);
   td_status s = to->result ? writer_room(&w, back) : td_last_status();
   if (!s) write_inputs(&w);
@@ -276,8 +291,7 @@ static td_status make(td_field *f, const td_field_stages *step, td_joined_step *
   return s;
 }
 
-/* The list for this step when it is there or should be made now. */
-static td_status list_for(td_field *f, const td_field_stages *step, bool back, td_joined_step **list) {
+td_status td_captured_list(td_field *f, const td_field_stages *step, bool back, td_joined_step **list) {
   td_joined_steps *all = &f->programs->steps;
   *list = NULL;
   if (all->method != step->method) {
@@ -317,7 +331,7 @@ static td_status captured_stages(td_field *f, const td_field_stages *step, bool 
   td_joined_step *list = NULL;
   size_t n = f->numel;
   bool whole = step->first == 1 && step->end == step->stages && step->stages > 1 && !step->keep;
-  td_status s = whole ? list_for(f, step, false, &list) : TD_OK;  /* one stage: nothing is left to do */
+  td_status s = whole ? td_captured_list(f, step, false, &list) : TD_OK;  /* one stage: nothing is left to do */
   *done = !s && list;
   if (s || !list) return s;
   if (td_program_poll && (s = td_program_poll())) return s;
@@ -329,8 +343,7 @@ static td_status captured_stages(td_field *f, const td_field_stages *step, bool 
   return TD_OK;
 }
 
-/* Sums that can be added to where they lie; new ones are zero. */
-static td_status open_sums(td_field *f, td_tensor **dexternal, bool *open) {
+td_status td_captured_open_sums(td_field *f, td_tensor **dexternal, bool *open) {
   const struct td_field_programs *p = f->programs;
   *open = true;
   for (size_t i = 0; i < p->nexternals && *open; i++) {
@@ -342,33 +355,40 @@ static td_status open_sums(td_field *f, td_tensor **dexternal, bool *open) {
   return TD_OK;
 }
 
-static td_status captured_stages_back(td_field *f, const td_field_stages *step, void *lambda, td_tensor **dexternal,
-                                      bool *done) {
-  const struct td_field_programs *p = f->programs;
-  td_joined_step *list;
-  size_t n = f->numel;
-  td_status s = list_for(f, step, true, &list);
-  bool open = false;
-  *done = false;
-  if (!s && list) s = open_sums(f, dexternal, &open);
-  if (!s && open && td_program_poll) s = td_program_poll();
-  if (s || !open) return s;
-  double *x = list->list.number;
-  size_t at = n;
-  memcpy(x + list->lambda, lambda, n * sizeof *x);
+void td_captured_put_sums(const struct td_field_programs *p, td_joined_step *list, td_tensor *const *dexternal) {
+  double *to = list->list.number + list->lambda + (list->nresult - sum_numbers(p));
   for (size_t i = 0; i < p->nexternals; i++) {
     if (p->by_external[i] < 0) continue;
-    memcpy(x + list->lambda + at, dexternal[i]->data, dexternal[i]->numel * sizeof *x);
-    at += dexternal[i]->numel;
+    memcpy(to, dexternal[i]->data, dexternal[i]->numel * sizeof *to);
+    to += dexternal[i]->numel;
   }
-  run(list, step, n);
-  take(list, 0, lambda, n);
-  at = n;
+}
+
+void td_captured_take_sums(const struct td_field_programs *p, const td_joined_step *list, td_tensor *const *dexternal) {
+  size_t at = list->nresult - sum_numbers(p);
   for (size_t i = 0; i < p->nexternals; i++) {
     if (p->by_external[i] < 0) continue;
     take(list, at, (double *)(void *)dexternal[i]->data, dexternal[i]->numel);
     at += dexternal[i]->numel;
   }
+}
+
+static td_status captured_stages_back(td_field *f, const td_field_stages *step, void *lambda, td_tensor **dexternal,
+                                      bool *done) {
+  const struct td_field_programs *p = f->programs;
+  td_joined_step *list;
+  size_t n = f->numel;
+  td_status s = td_captured_list(f, step, true, &list);
+  bool open = false;
+  *done = false;
+  if (!s && list) s = td_captured_open_sums(f, dexternal, &open);
+  if (!s && open && td_program_poll) s = td_program_poll();
+  if (s || !open) return s;
+  memcpy(list->list.number + list->lambda, lambda, n * sizeof(double));
+  td_captured_put_sums(p, list, dexternal);
+  run(list, step, n);
+  take(list, 0, lambda, n);
+  td_captured_take_sums(p, list, dexternal);
   *done = true;
   return TD_OK;
 }
@@ -379,6 +399,7 @@ void td_captured_steps_set(td_field *f, bool gradient) {
   f->stages = captured_stages;
   if (gradient && p->dynamic && !p->recomputes && td_program_scalar(p->forward) && td_program_scalar(p->backward))
     f->stages_back = captured_stages_back;
+  td_captured_march_set(f, f->stages_back != NULL);
 }
 
 void td_captured_steps_free(struct td_field_programs *p) {

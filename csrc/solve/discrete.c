@@ -194,6 +194,34 @@ static td_status step_back(sweep *v, size_t n) {
   return status;
 }
 
+/* Does nothing but a plain step lie between the ends of step n? */
+static bool is_plain(const sweep *v, size_t n) {
+  const td_sweep *w = v->w;
+  const td_ode_step *step = &w->r->solution.path.steps[n];
+  bool save = w->next > 1 && (w->r->ts[w->next - 1] - step->t) * (step->end - step->t) > 0;
+  return step->state && !step->before_jump && !step->after_jump && !step->pinned && !step->is_cut && !save;
+}
+
+/* Plain steps before step *n, newest first, by one call of the field when it can; *n becomes the first of them. */
+static td_status march_back(sweep *v, size_t *n) {
+  const td_ode_recorded *r = v->w->r;
+  const td_family *family = v->s.method->family;
+  size_t first = *n;
+  bool done = false;
+  if (!r->f->march_back || !family->describe || r->mode != TD_ODE_DISCRETE || !v->live || v->w->dtimes || v->next_hit)
+    return TD_OK;
+  while (first > 0 && is_plain(v, first - 1)) first--;
+  if (first == *n) return TD_OK;
+  td_field_method m;
+  family->describe(&v->s, &m);
+  td_status status = r->f->march_back(r->f, &m, r->solution.path.steps + first, *n - first, v->lambda, v->w->dexternal, &done);
+  if (!done) return status;
+  td_field_let_go(r->f);
+  v->counts.nfe += (uint64_t)m.needed * (*n - first);
+  *n = first;
+  return status;
+}
+
 static td_status sweep_room(sweep *v) {
   size_t nt = v->room = v->w->r->nt + v->w->r->solution.events.nhits;
   v->next_hit = v->w->r->solution.events.nhits;
@@ -230,9 +258,10 @@ static td_status sweep_steps(sweep *v) {
   const td_ode_recorded *r = w->r;
   td_status status = sweep_room(v);
   if (!status && r->mode == TD_ODE_REVERSIBLE) status = td_stepper_load(&v->s, r->solution.stats.t_last, r->solution.path.last);
-  for (size_t n = r->solution.path.n; n-- > 0 && !status;) {
-    size_t mark = td_auto_mark();
-    status = step_back(v, n);
+  for (size_t n = r->solution.path.n; n > 0 && !status;) {
+    size_t mark = td_auto_mark(), from = n;
+    status = march_back(v, &n);
+    if (!status && n == from) status = step_back(v, --n);
     td_auto_release(mark);
   }
   if (!status) status = take_first(v);

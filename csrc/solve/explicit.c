@@ -21,7 +21,8 @@ typedef struct explicit {
   int stages, width, end;              /* width: with those of the extension; end: which stage is f(t₁, y₁) */
   row a[TD_MAX_STAGES], b, e, e2;
   double c[TD_MAX_STAGES];
-  moment when[TD_MAX_STAGES];          /* each stage is evaluated */
+  moment when[TD_MAX_STAGES];          /* each stage is evaluated, */
+  double at[TD_MAX_STAGES];            /* and that as a part of the step: c, but exactly 0 and 1 at its ends */
   double packed[TD_MAX_STAGES * (TD_MAX_STAGES - 1) / 2];  /* the rows of `a`, for the field */
   bool needed[TD_MAX_STAGES];          /* stages that y1 depends on, */
   int nneeded;                         /* and their number */
@@ -59,6 +60,7 @@ static void fill(explicit *x, const td_method *method) {
     x->a[i] = row_of(td_tableau_row(m, i), i);
     x->c[i] = td_tableau_c(m, i);
     x->when[i] = i == x->end || fabs(x->c[i] - 1) < 1e-14 ? AT_LAST : x->c[i] == 0 ? AT_FIRST : BETWEEN;
+    x->at[i] = x->when[i] == BETWEEN ? x->c[i] : x->when[i] == AT_LAST;
     if (i > 0) memcpy(x->packed + i * (i - 1) / 2, td_tableau_row(m, i), (size_t)i * sizeof(double));
   }
   x->b = row_of(m->b, m->stages);
@@ -120,15 +122,30 @@ static void advance_by(const td_stepper *s, const explicit *x, const row *r, voi
   td_stepper_combine(s, out, s->y, t.count, t.coef, t.x);
 }
 
+static td_field_stages any_step(const td_stepper *s, const explicit *x) {
+  return (td_field_stages){.method = s->method->name, .stages = x->stages, .first = 1, .end = x->stages, .a = x->packed,
+                           .b = x->m->b, .e = x->m->e, .e2 = x->m->e2, .fsal = x->m->fsal};
+}
+
 /* The step as the field sees it; t and k have room for the stages. */
 static td_field_stages step_of(const td_stepper *s, const explicit *x, double *t, void **k) {
+  td_field_stages step = any_step(s, x);
   for (int i = 0; i < x->stages; i++) {
     t[i] = time_of(s, x, i);
     k[i] = slope_of(s, x, i);
   }
-  return (td_field_stages){.method = s->method->name, .stages = x->stages, .first = 1, .end = x->stages,
-                           .a = x->packed, .b = x->m->b, .h = s->end - s->t, .t = t, .y = s->y, .k = k, .y1 = s->y1,
-                           .state = stage_state(s, x)};
+  step.h = s->end - s->t;
+  step.t = t;
+  step.y = s->y;
+  step.k = k;
+  step.y1 = s->y1;
+  step.state = stage_state(s, x);
+  return step;
+}
+
+static void describe(const td_stepper *s, td_field_method *m) {
+  const explicit *x = table_of(s);
+  *m = (td_field_method){.step = any_step(s, x), .c = x->at, .needed = x->nneeded};
 }
 
 /* Stages [*first, end) by one call of the field, when it can; *first then is end. */
@@ -434,5 +451,5 @@ static td_status record(td_stepper *s, td_step_record *r) {
 
 const td_family td_family_explicit = {
   .name = "explicit Runge–Kutta", .make = make, .free = release, .step = step, .dense = dense, .back = back,
-  .record = record,
+  .describe = describe, .record = record,
 };

@@ -16,6 +16,8 @@ typedef struct {
   bool keep;                /* for their transpose, under the stages' numbers as slots */
   void *state;              /* room for a state */
   const double *a, *b;      /* row i of a, of i numbers, begins at i(i − 1)/2 */
+  const double *e, *e2;     /* of the error estimates h Σ eᵢ kᵢ; NULL: there is none */
+  bool fsal;                /* the last stage is the slope at the step's end */
   double h;
   const double *t;
   const void *y;
@@ -32,7 +34,17 @@ typedef struct {
   const double *v;       /* count numbers */
 } td_field_second;
 
+/* An explicit method, for fields that make many of its steps on their own: its step without what belongs to a single one
+ * (h, t, y, k, y1, state), when its stages are (0 and 1 exactly where that is an end of the step), and how many of them its
+ * transpose evaluates. */
+typedef struct {
+  td_field_stages step;
+  const double *c;
+  int needed;
+} td_field_method;
+
 struct td_pattern;
+struct td_ode_step;
 
 /* Steps with error control that a field makes on its own, one after the other, until the next would reach `limit`: what a
  * march is told and what it leaves, in this order (lua/tide/ode/march.lua reads it so). The names are those of
@@ -46,6 +58,7 @@ enum {
   TD_MARCH_EXPONENT, TD_MARCH_EXPONENT_1, TD_MARCH_EXPONENT_2, TD_MARCH_EXPONENT_REJECTED,
   TD_MARCH_ERROR_1, TD_MARCH_ERROR_2, TD_MARCH_WAS_REJECTED, /* (2: not finite) changed, like all that follow */
   TD_MARCH_H_MIN, TD_MARCH_H_MAX, TD_MARCH_ACCEPTED, TD_MARCH_REJECTED, TD_MARCH_WORST,
+  TD_MARCH_KNOWN, TD_MARCH_SLOPES, /* is f(t, y) there, and how often it was asked for as a step's first stage */
   TD_MARCH_STATE  /* y, f(t, y), how often each element had the largest error; then room for three more vectors */
 };
 
@@ -61,12 +74,16 @@ struct td_field {
   td_status (*eval)(td_field *f, double t, const void *y, void *dy);
   /* *done is false when it does not make these stages at once now: the caller goes stage by stage. May be NULL. */
   td_status (*stages)(td_field *f, const td_field_stages *step, bool *done);
-  /* Makes steps of that method; block: as above, rows: receives t, end and y of each accepted step. May be NULL. */
+  /* Makes steps of the method of that name, or of any (NULL); block: as above, rows: receives t, end and y of each accepted
+   * step. *done is false when it makes none now. May be NULL. */
   const char *march_method;
-  td_status (*march)(td_field *f, double *block, double *rows);
+  td_status (*march)(td_field *f, const td_field_method *m, double *block, double *rows, bool *done);
   /* The transpose of that step, whose k and y1 mean nothing here: lambda, the cotangent of y + h Σ bᵢ kᵢ, becomes that of
    * y; dexternal as in vjp, not NULL. May be NULL. */
   td_status (*stages_back)(td_field *f, const td_field_stages *step, void *lambda, td_tensor **dexternal, bool *done);
+  /* The same over many steps, whose states are kept, from the last to the first. May be NULL. */
+  td_status (*march_back)(td_field *f, const td_field_method *m, const struct td_ode_step *steps, size_t count, void *lambda,
+                          td_tensor **dexternal, bool *done);
   /* ybar = wᵀ∂f/∂y; *tbar += wᵀ∂f/∂t unless tbar is NULL; dexternal[i] += wᵀ∂f/∂externals[i], where a NULL entry is
    * zero so far and an entry that is set holds one reference. dexternal itself may be NULL: not wanted. ybar may be w. */
   td_status (*vjp)(td_field *f, double t, const void *y, const void *w, void *ybar, double *tbar,

@@ -21,6 +21,7 @@ typedef struct {
   char *room;                 /* for two, with events; else NULL */
   bool broken;                /* the last trial of a march was not finite */
   double *march;              /* room of march.c when the field makes steps of its own; else NULL */
+  td_field_method method;     /* what it is told then */
   td_ode_solution *out;
 } td_solve;
 

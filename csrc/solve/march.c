@@ -18,7 +18,9 @@ td_status td_solve_prepare_march(td_solve *v) {
   bool norm = (o->norm == TD_NORM_RMS || o->norm == TD_NORM_MAX) && !o->norm_count && !o->rtols && !o->atols;
   bool control = td_is_adaptive(o) && c->k[3] == 0 && c->k[4] == 0 && !o->accept_min_step;
   bool watched = o->nevents || o->watch || o->every || o->mass;
-  if (!v->f->march || v->f->march_method != o->method->name || !norm || !control || watched) return TD_OK;
+  bool can = v->f->march && o->method->family->describe && (!v->f->march_method || v->f->march_method == o->method->name);
+  if (!can || !norm || !control || watched) return TD_OK;
+  o->method->family->describe(&v->s, &v->method);
   v->march = td_alloc(room(v));
   return v->march ? TD_OK : td_last_status();
 }
@@ -63,6 +65,8 @@ static void tell(const td_solve *v, double h, double limit) {
   b[TD_MARCH_H_MAX] = stats->h_max;
   b[TD_MARCH_ACCEPTED] = b[TD_MARCH_REJECTED] = 0;
   b[TD_MARCH_WORST] = (double)stats->worst;
+  b[TD_MARCH_KNOWN] = v->s.have_f0;
+  b[TD_MARCH_SLOPES] = 0;
   memcpy(b + TD_MARCH_STATE, v->s.y, v->s.bytes);
   memcpy(b + TD_MARCH_STATE + n, v->s.f0, v->s.bytes);
   memset(b + TD_MARCH_STATE + 2 * n, 0, v->s.bytes);
@@ -89,7 +93,7 @@ static void take(td_solve *v, double *h) {
   *h = b[TD_MARCH_H];
   stats->accepted += accepted;
   stats->rejected += rejected;
-  stats->counts.nfe += (accepted + rejected) * (uint64_t)(v->o->method->stages - 1);
+  stats->counts.nfe += (accepted + rejected) * (uint64_t)(v->method.step.stages - 1) + (uint64_t)b[TD_MARCH_SLOPES];
   stats->h_min = b[TD_MARCH_H_MIN];
   stats->h_max = b[TD_MARCH_H_MAX];
   stats->worst = (size_t)b[TD_MARCH_WORST];
@@ -102,16 +106,19 @@ static void take(td_solve *v, double *h) {
   v->s.t = v->s.first_time = stats->t_last = b[TD_MARCH_T];
   memcpy(v->s.y, b + TD_MARCH_STATE, v->s.bytes);
   memcpy(v->s.f0, b + TD_MARCH_STATE + v->s.n, v->s.bytes);
+  v->s.have_f0 = b[TD_MARCH_KNOWN] != 0;
 }
 
 td_status td_solve_march(td_solve *v, double *h) {
   td_stepper *s = &v->s;
   double limit = limit_of(v);
-  bool plain = v->out->stats.accepted > 0 && !v->restarted && !v->pinned && !v->jumped && s->have_f0 && s->first_time == s->t;
-  if (!plain || v->direction * (limit - s->t) < WORTH * fabs(*h)) return TD_OK;
+  bool plain = v->out->stats.accepted > 0 && !v->restarted && !v->pinned && !v->jumped && s->first_time == s->t;
+  bool known = s->have_f0 || !v->method.step.fsal, done = true;
+  if (!plain || !known || v->direction * (limit - s->t) < WORTH * fabs(*h)) return TD_OK;
   tell(v, *h, limit);
-  td_status status = v->f->march(v->f, v->march, v->march + TD_MARCH_STATE + 6 * s->n);
-  if (!status) status = book(v, (size_t)v->march[TD_MARCH_ACCEPTED]);
+  td_status status = v->f->march(v->f, &v->method, v->march, v->march + TD_MARCH_STATE + 6 * s->n, &done);
+  if (status || !done) return status;
+  status = book(v, (size_t)v->march[TD_MARCH_ACCEPTED]);
   if (!status) take(v, h);
   return status;
 }

@@ -10,7 +10,7 @@
 typedef struct {
   td_joined list;
   int y, h, t, k, lambda;   /* the first place of each; k: of k₀, as many places apart as there are stages; after lambda come the sums of the externals */
-  int *result;              /* places: of y1 and k₁, k₂ …; or of lambda and the sums of the externals */
+  int *result;              /* places: of y1, k₁, k₂ … and the two error estimates; or of lambda and the sums of the externals */
   size_t nresult;
 } td_joined_step;
 
@@ -91,5 +91,16 @@ void td_captured_give_back(struct td_field_programs *p);
 /* Gives f `stages` and `stages_back` when its programs are lists of operations on numbers. */
 void td_captured_steps_set(td_field *f, bool gradient);
 void td_captured_steps_free(struct td_field_programs *p);
+/* The list for this step when it is there or should be made now, else NULL. */
+td_status td_captured_list(td_field *f, const td_field_stages *step, bool back, td_joined_step **list);
+/* Are there sums that can be added to where they lie? New ones are zero. They pass into the list's places after lambda, and
+ * out of its results. */
+td_status td_captured_open_sums(td_field *f, td_tensor **dexternal, bool *open);
+void td_captured_put_sums(const struct td_field_programs *p, td_joined_step *list, td_tensor *const *dexternal);
+void td_captured_take_sums(const struct td_field_programs *p, const td_joined_step *list, td_tensor *const *dexternal);
+
+/* ---- captured_march.c ---- */
+/* Gives f `march` and, with `back`, `march_back`. */
+void td_captured_march_set(td_field *f, bool back);
 
 #endif

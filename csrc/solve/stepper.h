@@ -147,6 +147,8 @@ struct td_family {
   td_status (*start_back)(td_stepper *s, td_step_back *b);
   /* Reversible schemes: the kept state at s->end, which s holds, becomes that at s->t. NULL: not reversible. */
   td_status (*undo)(td_stepper *s);
+  /* Explicit methods: what fields that make many steps on their own are told. NULL: they make none. */
+  void (*describe)(const td_stepper *s, td_field_method *m);
   /* The step on the tape. NULL: no second derivatives, refused with words. */
   td_status (*record)(td_stepper *s, td_step_record *r);
 };

@@ -39,18 +39,55 @@ size_t td_revolve_split(size_t n, size_t c) {
 
 /* ---- Keeping ---- */
 
+enum { SMALL = 128, IN_BLOCK = 63, BLOCK_HEAD = 64 };
+
+static size_t block_bytes(const td_state_pool *pool) { return BLOCK_HEAD + IN_BLOCK * pool->each; }
+
+/* Room for a small state; NULL when there is no memory. */
+static char *pool_take(td_state_pool *pool) {
+  char *state = pool->free;
+  if (state) {
+    memcpy(&pool->free, state, sizeof pool->free);
+    return state;
+  }
+  if (!pool->left) {
+    char *block = td_alloc(block_bytes(pool));
+    if (!block) return NULL;
+    memcpy(block, &pool->blocks, sizeof pool->blocks);
+    pool->blocks = block;
+    pool->left = IN_BLOCK;
+  }
+  return pool->blocks + BLOCK_HEAD + --pool->left * pool->each;
+}
+
+static void pool_give(td_state_pool *pool, char *state) {
+  memcpy(state, &pool->free, sizeof pool->free);
+  pool->free = state;
+}
+
+static void pool_free(td_state_pool *pool) {
+  while (pool->blocks) {
+    char *block = pool->blocks;
+    memcpy(&pool->blocks, block, sizeof pool->blocks);
+    td_free(block, block_bytes(pool));
+  }
+}
+
 static void forget_state(td_trajectory *p, td_ode_step *step) {
   if (!step->state) return;
-  td_free(step->state, step->bytes);
+  if (step->pooled) pool_give(&p->pool, step->state);
+  else td_free(step->state, step->bytes);
   step->state = NULL;
   p->kept--;
 }
 
 static td_status keep_state(td_trajectory *p, td_ode_step *step, const td_stepper *s) {
-  step->bytes = (td_stepper_kept(s) * s->bytes) & (((uint64_t)1 << 48) - 1);
-  step->state = td_alloc(step->bytes + !step->bytes);
+  size_t bytes = td_stepper_kept(s) * s->bytes, each = (bytes + !bytes + 15) & ~(size_t)15;
+  if (!p->pool.each && each <= SMALL) p->pool.each = each;
+  step->bytes = (bytes + !bytes) & (((uint64_t)1 << 48) - 1);
+  step->pooled = each == p->pool.each;
+  step->state = step->pooled ? pool_take(&p->pool) : td_alloc(step->bytes);
   if (!step->state) return td_last_status();
-  if (!step->bytes) step->bytes = 1;
   td_stepper_save(s, step->state);
   p->kept++;
   return TD_OK;
@@ -114,6 +151,7 @@ td_status td_trajectory_add(td_trajectory *p, const td_stepper *s, const td_ode_
 
 void td_trajectory_free(td_trajectory *p) {
   for (size_t i = 0; i < p->n; i++) forget_state(p, &p->steps[i]);
+  pool_free(&p->pool);
   td_free(p->steps, p->capacity * sizeof *p->steps);
   td_free(p->last, p->last_bytes);
   *p = (td_trajectory){0};

@@ -4,10 +4,11 @@
 #define TD_SOLVE_TRAJECTORY_H
 #include "solve/stepper.h"
 
-typedef struct {
+typedef struct td_ode_step {
   double t, end;
   char *state;        /* y and the method's history at t, or NULL: not kept */
   uint64_t bytes : 48;      /* of state */
+  bool pooled : 1;          /* the state lies in the pool */
   bool restart : 1;         /* history is forgotten here: the first step, after a jump, after an event */
   bool before_jump : 1;     /* f at the end is taken from before */
   bool after_jump : 1;      /* f at the start is taken from after */
@@ -15,6 +16,13 @@ typedef struct {
   bool is_cut : 1;          /* an event inside ended it at `cut`: y at `end` was not used */
   double cut;
 } td_ode_step;
+
+/* Room for small states of one size, many to an allocation. */
+typedef struct td_state_pool {
+  char *blocks;       /* the first one; each begins with the address of the next */
+  char *free;         /* likewise of states that are given back */
+  size_t each, left;  /* bytes of a state; states left in the first block */
+} td_state_pool;
 
 typedef struct {
   td_ode_step *steps;
@@ -29,6 +37,7 @@ typedef struct {
   size_t kept;        /* states kept now */
   size_t stride;      /* of an unplanned solve under a budget: every stride-th is kept */
   size_t next_kept;   /* of a planned one: the next step whose state is kept */
+  td_state_pool pool;
 } td_trajectory;
 
 /* The accepted step that s has just made joins; to be called before td_stepper_accept. The flags and the cut are

@@ -17,7 +17,7 @@ local MOST_NUMBERS, MOST_ELEMENTS = 80, 8
 local told = {
   "t", "wanted", "limit", "direction", "most", "rtol", "atol", "is_max", "min_step", "max_step", "safety", "shrink",
   "least", "grow", "holds", "exponent", "exponent_1", "exponent_2", "exponent_rejected", "error_1", "error_2",
-  "was_rejected", "h_min", "h_max", "accepted", "rejected", "worst_rejected",
+  "was_rejected", "h_min", "h_max", "accepted", "rejected", "worst_rejected", "known", "slopes",
 }
 
 local place = {}
