@@ -248,12 +248,11 @@ describe("a batch", function()
   end)
 
   it("refuses what it has not", function()
-    assert.fails_here(function() ode.solve(wavy(1), y0, {0, 1}, {batch = true, dense = true}) end, "dense",
-      "not for a batch", "give the times that are wanted")
-    assert.fails_here(function() ode.solve(wavy(1), y0, {0, 1}, {batch = true, grad = "interp"}) end,
-      'grad = "interp" is not for a batch', "forward")
-    assert.fails_here(function() ode.solve(wavy(1), y0, {0, 1}, {batch = true, jac = wavy(1)}) end, "jac",
-      "f's own derivative")
+    assert.fails_here(function() ode.solve(wavy(1), y0, {0, 1}, {batch = true, jac = {1}}) end, "jac is a table",
+      "jac(t, y, rows)")
+    assert.fails_here(function()
+      ode.solve(wavy(1), y0, {0, 1}, {batch = true, grad = "interp", event = function(_, y) return y[1] end})
+    end, 'grad = "interp" does not pass events')
     assert.fails_here(function() ode.solve(wavy(1), y0, {{0, 1}}, {batch = true}) end, "t has 1 rows, the batch has 7")
     assert.fails_here(function() ode.solve(wavy(1), y0, {0, 1}, {batch = true, rtol = {1, 2}}) end, "rtol has 2")
     assert.fails_here(function() ode.solve(function() return y0 end, y0:narrow(1, 1, 3), {0, 1}, {batch = true}) end,

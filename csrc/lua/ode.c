@@ -197,7 +197,7 @@ static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tenso
                                      tdl_form form, const td_method *method) {
   td_ode_recorded *r = td_alloc(sizeof *r);
   if (!r) return NULL;
-  *r = (td_ode_recorded){.refs = 1, .mode = mode, .nt = times->numel, .nts = times->numel,
+  *r = (td_ode_recorded){.refs = 1, .mode = mode, .nt = times->numel, .nts = times->numel, .given = times->numel,
                          .seminorm = tdl_ode_flag(L, 4, "seminorm")};
   r->ts = td_alloc(r->nts * sizeof *r->ts);
   r->f = tdl_field_for(L, 1, form, y0);
@@ -235,26 +235,11 @@ static td_tensor *take_every(td_ode_recorded *r) {
   size_t shape[TD_MAX_DIMS] = {s->nevery};
   memcpy(shape + 1, r->f->shape, sizeof(size_t) * (size_t)r->f->ndim);
   td_tensor *rows = td_tensor_new(r->f->dtype, r->f->ndim + 1, shape);
-  double *ts = td_alloc(s->nevery * sizeof *ts);
-  if (!rows || !ts) {
+  if (rows && td_ode_take_nodes(r)) {
     td_tensor_release(rows);
-    td_free(ts, s->nevery * sizeof *ts);
     return NULL;
   }
-  if (rows->numel) memcpy(rows->data, s->every_y, s->nevery * s->every_bytes);
-  memcpy(ts, s->every_t, s->nevery * sizeof *ts);
-  bool whole = r->nt == r->nts && s->reached == r->nts;
-  td_free(r->ts, r->nts * sizeof *r->ts);
-  r->ts = ts;
-  r->nt = s->nevery;
-  r->nts = s->nevery + !whole;  /* of a failed solve no step is the last one */
-  if (!whole) {
-    double *more = td_alloc(r->nts * sizeof *more);
-    if (more) memcpy(more, ts, s->nevery * sizeof *ts), more[s->nevery] = INFINITY;
-    td_free(ts, s->nevery * sizeof *ts);
-    r->ts = more;
-  }
-  r->nodes = true;
+  if (rows && rows->numel) memcpy(rows->data, s->every_y, s->nevery * s->every_bytes);
   return rows;
 }
 
@@ -285,25 +270,27 @@ static void push_times(lua_State *L, const td_ode_recorded *r) {
 #define TDL_PATH "tide.OdePath"
 typedef struct {
   td_ode_recorded *r;
+  void *owner;            /* what r is part of: itself, or a batch */
+  void (*give_back)(void *owner);
+  bool made;              /* when it is first asked */
   td_path path;
 } path;
 
 static int path_gc(lua_State *L) {
   path *p = lua_touserdata(L, 1);
-  td_path_free(&p->path);
-  td_ode_recorded_free(p->r);
-  p->r = NULL;
+  if (p->made) td_path_free(&p->path);
+  if (p->owner) p->give_back(p->owner);
+  p->owner = NULL;
   return 0;
 }
 
-static void push_path(lua_State *L, td_ode_recorded *r) {
+void tdl_ode_push_path(lua_State *L, td_ode_recorded *r, int *refs, void *owner, void (*give_back)(void *owner)) {
   path *p = lua_newuserdata(L, sizeof *p);
   memset(p, 0, sizeof *p);
   luaL_getmetatable(L, TDL_PATH);
   lua_setmetatable(L, -2);
-  p->r = r;
-  r->refs++;
-  tdl_check(L, td_path_make(&p->path, &r->solution.path, &r->o, r->f));
+  *p = (path){.r = r, .owner = owner, .give_back = give_back};
+  ++*refs;
 }
 
 /* path(t, left) → y, dy/dt */
@@ -313,6 +300,8 @@ static int path_call(lua_State *L) {
   if (!(fmin(first, last) <= t && t <= fmax(first, last)))
     tdl_error(L, "ode.solve: sol(%g) lies outside the solved interval from %g to %g", t, first, last);
   if (p->r->solution.path.n == 0) tdl_error(L, "ode.solve: no step was made");
+  if (!p->made) tdl_check(L, td_path_make(&p->path, &p->r->solution.path, &p->r->o, p->r->f));
+  p->made = true;
   const td_field *f = p->r->f;
   td_tensor *y = td_tensor_new(f->dtype, f->ndim, f->shape), *dy = td_tensor_new(f->dtype, f->ndim, f->shape);
   lua_State *before = tdl_enter(L);
@@ -431,7 +420,7 @@ static int core_ode_solve(lua_State *L) {
   } else {
     for (int i = 1; i < 4; i++) lua_pushnil(L);
   }
-  if (tdl_ode_flag(L, 4, "dense")) push_path(L, r);
+  if (tdl_ode_flag(L, 4, "dense")) tdl_ode_push_path(L, r, &r->refs, r, td_ode_recorded_free);
   else lua_pushnil(L);
   if (recorded && !s) {
     backward_calls->refs++;

@@ -48,6 +48,8 @@ td_status tdl_ode_read_second(lua_State *L, td_ode_second *second);
 td_status tdl_ode_read_preconditioner(lua_State *L, const td_field *f, td_ode_recorded *r);
 /* Status, statistics and the grid, as a table. */
 void tdl_ode_push_result(lua_State *L, const td_ode_solution *s);
+/* Pushes path(t, left) → y, dy/dt for the steps of r, which were kept; it holds one of the owner's references. */
+void tdl_ode_push_path(lua_State *L, td_ode_recorded *r, int *refs, void *owner, void (*give_back)(void *owner));
 void tdl_open_ode_batch(lua_State *L);
 void tdl_open_ode_tables(lua_State *L);
 

@@ -10,13 +10,14 @@
 
 typedef struct {
   td_batch_field base;
-  int function;  /* registry reference */
+  int function, jacobian;  /* registry references */
   lua_State *main;
 } rows_field;
 
 static void release(td_field *self) {
   rows_field *f = (rows_field *)self;
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->function);
+  luaL_unref(f->main, LUA_REGISTRYINDEX, f->jacobian);
   td_free(f, sizeof *f);
 }
 
@@ -45,6 +46,32 @@ static td_status call_rows(td_batch_field *self, td_tensor *t, td_tensor *y, td_
   return s;
 }
 
+/* jac(t, y, rows) → the Jacobians, and ∂f/∂t. */
+static td_status call_jacobian(td_batch_field *self, td_tensor *t, td_tensor *y, td_tensor *rows, td_tensor **j,
+                               td_tensor **ft) {
+  rows_field *f = (rows_field *)self;
+  lua_State *L = tdl_state();
+  int top = lua_gettop(L);
+  size_t count = rows->numel, n = self->base.numel;
+  if (!lua_checkstack(L, 8)) return td_fail(TD_EARG, "ode.solve: the stack is full, is jac solving itself?");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, f->jacobian);
+  tdl_push(L, td_tensor_retain(t));
+  tdl_push(L, td_tensor_retain(y));
+  tdl_push(L, td_tensor_retain(rows));
+  td_status s = tdl_pcall(L, 3, 2);
+  td_tensor *by_y = s ? NULL : tdl_test(L, -2), *by_t = s ? NULL : tdl_test(L, -1);
+  if (!s && (!by_y || by_y->numel != count * n * n || !td_dtype_is_real(by_y->dtype)))
+    s = td_fail(TD_EARG, "ode.solve: jac of a batch gave %s, expected a real tensor of %zu×%zu×%zu elements",
+                tdl_describe(L, -2), count, n, n);
+  if (!s && ft && (!by_t || by_t->numel != count * n || !td_dtype_is_real(by_t->dtype)))
+    s = td_fail(TD_EARG, "ode.solve: this method needs ∂f/∂t too; jac must give it as its second value, a real tensor of "
+                "%zu×%zu elements", count, n);
+  if (!s) *j = td_tensor_retain(by_y);
+  if (!s && ft) *ft = td_tensor_retain(by_t);
+  lua_settop(L, top);
+  return s;
+}
+
 /* Over rows like those of y0. */
 static td_batch_field *rows_field_new(lua_State *L, int index, const td_tensor *y0) {
   rows_field *f = td_alloc(sizeof *f);
@@ -52,11 +79,18 @@ static td_batch_field *rows_field_new(lua_State *L, int index, const td_tensor *
   *f = (rows_field){.base = {.base = {.who = "ode.solve", .kind = "a function on tensors", .dtype = y0->dtype,
                                       .ndim = y0->ndim - 1, .free = release},
                              .record_rows = call_rows},
-                    .main = tdl_main(L)};
+                    .jacobian = LUA_NOREF, .main = tdl_main(L)};
   memcpy(f->base.base.shape, y0->shape + 1, sizeof(size_t) * (size_t)(y0->ndim - 1));
   f->base.base.numel = y0->shape[0] ? y0->numel / y0->shape[0] : 0;
   lua_pushvalue(L, index);
   f->function = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_getfield(L, 4, "jacobian");
+  if (lua_isfunction(L, -1)) {
+    f->jacobian = luaL_ref(L, LUA_REGISTRYINDEX);
+    f->base.jacobian_rows = call_jacobian;
+  } else {
+    lua_pop(L, 1);
+  }
   return &f->base;
 }
 
@@ -81,9 +115,18 @@ static void set_stops(stops *all, size_t i, const double *times, const double *j
   r->o.nstops = count;
 }
 
+/* How the gradient is made: of the option grad, and of the table adjoint. */
+typedef struct {
+  td_ode_gradient mode;
+  td_ode_options adjoint;
+  bool seminorm;
+} modes;
+
 /* rows[i].ts and options; `counts` says how many of the times are each row's. */
-static td_status set_rows(lua_State *L, td_batch *b, const td_ode_options *o, const td_tensor *times, stops *all) {
-  size_t n, nj, nr, na, nc, at = 0;
+static td_status set_rows(lua_State *L, td_batch *b, const td_ode_options *o, const modes *m, const td_tensor *times,
+                          stops *all) {
+  size_t n, nj, nr, na, nc, ng, nn, at = 0, node = 0;
+  const double *grids = tdl_ode_array(L, 4, "grids", &ng), *nodes = tdl_ode_array(L, 4, "nodes", &nn);
   double total = 0;
   const double *counts = tdl_ode_array(L, 4, "counts", &nc), *rtols = tdl_ode_array(L, 4, "row_rtol", &nr);
   const double *atols = tdl_ode_array(L, 4, "row_atol", &na), *jumps = tdl_ode_array(L, 4, "jumps", &nj);
@@ -93,6 +136,9 @@ static td_status set_rows(lua_State *L, td_batch *b, const td_ode_options *o, co
     fits = counts[i] >= 1 && counts[i] <= (double)times->numel;
     total += counts[i];
   }
+  double all_nodes = 0;
+  for (size_t i = 0; grids && nodes && i < nn; i++) all_nodes += nodes[i];
+  if (grids && (!nodes || nn != b->n || all_nodes != (double)ng)) fits = false;
   if (!fits || total != (double)times->numel || (rtols && !nr) || (atols && !na))
     return td_fail(TD_EARG, "ode.solve: the counts of times do not fit a batch of %zu rows", b->n);
   all->count = n * b->n;
@@ -101,7 +147,16 @@ static td_status set_rows(lua_State *L, td_batch *b, const td_ode_options *o, co
   for (size_t i = 0; i < b->n; i++) {
     td_ode_recorded *r = &b->rows[i];
     r->o = *o;
-    r->o.every = 0;
+    r->mode = m->mode;
+    r->seminorm = m->seminorm;
+    r->adjoint = m->adjoint;
+    if (rtols && r->adjoint.rtol == o->rtol) r->adjoint.rtol = rtols[i < nr ? i : 0];
+    if (atols && r->adjoint.atol == o->atol) r->adjoint.atol = atols[i < na ? i : 0];
+    if (grids) {
+      r->o.grid = grids + node;
+      r->o.ngrid = (size_t)nodes[i];
+      node += r->o.ngrid;
+    }
     if (rtols) r->o.rtol = rtols[i < nr ? i : 0];
     if (atols) r->o.atol = atols[i < na ? i : 0];
     if (o->budget) r->o.budget = o->budget / b->n + 1;
@@ -174,15 +229,15 @@ static td_status read_shared(lua_State *L, td_batch *b, const td_ode_options *o,
   return s;
 }
 
-static td_status solve(lua_State *L, td_batch *b, const td_ode_options *o, td_tensor *y0, const td_tensor *times,
-                       bool leads, bool *recorded) {
+static td_status solve(lua_State *L, td_batch *b, const td_ode_options *o, const modes *m, td_tensor *y0,
+                       const td_tensor *times, bool leads, bool *recorded) {
   stops all = {0};
   td_tensor *slopes = NULL;
   td_event *events = NULL;
   size_t nevents = 0, bytes = b->f->base.numel * td_dtype_size(y0->dtype);
   bool was = td_recording;
   tdl_ode_extras extras = {.norm = LUA_NOREF};
-  td_status s = set_rows(L, b, o, times, &all);
+  td_status s = set_rows(L, b, o, m, times, &all);
   if (!s) s = read_shared(L, b, o, &extras);
   td_tensor *one = td_auto(td_tensor_new(y0->dtype, y0->ndim - 1, y0->shape + 1));  /* like one row, and room for one */
   if (!s && !one) s = td_last_status();
@@ -192,9 +247,15 @@ static td_status solve(lua_State *L, td_batch *b, const td_ode_options *o, td_te
   if (!s) s = explore(L, b, y0, &slopes);
   if (!s) s = capture_field(L, b);
   *recorded = was && (leads || b->f->base.nexternals);
+  bool dense = tdl_ode_flag(L, 4, "dense");
+  if (!s && *recorded && m->mode == TD_ODE_REVERSIBLE && !o->method->family->undo)
+    s = td_fail(TD_EARG, "ode.solve: grad = \"reversible\" needs a reversible method, alf, reversible_heun or "
+                "mccallum_foster; %s is none", o->method->name);
   for (size_t i = 0; i < b->n && !s; i++) {
     td_ode_recorded *r = &b->rows[i];
-    r->o.keep = r->o.exact = *recorded;
+    r->o.exact = *recorded && (m->mode == TD_ODE_DISCRETE || td_ode_over_path(m->mode));
+    r->o.keep = r->o.exact || dense;
+    r->o.keep_last = *recorded && m->mode == TD_ODE_REVERSIBLE;
     if (r->ts[r->nts - 1] != r->ts[0]) r->o.first_slope = slopes->data + i * bytes;
     for (size_t j = 0; j < nevents && !s; j++) {
       if (i == 0) s = events[j].value->eval(events[j].value, r->ts[0], y0->data, one->data);
@@ -205,6 +266,7 @@ static td_status solve(lua_State *L, td_batch *b, const td_ode_options *o, td_te
   if (!s) s = td_batch_integrate(b, y0->data);
   td_recording = was;
   for (size_t i = 0; i < b->n; i++) {
+    b->rows[i].o.grid = NULL;
     b->rows[i].o.stops = NULL;
     b->rows[i].o.nstops = 0;
     b->rows[i].o.first_slope = NULL;
@@ -226,8 +288,18 @@ static int core_ode_solve_batch(lua_State *L) {
   if (y0->ndim < 1 || !td_dtype_is_real(y0->dtype))
     tdl_error(L, "ode.solve: a batch needs a float32 or float64 tensor of rows, got %s of shape (%s)",
               td_dtype_name(y0->dtype), td_tensor_shape_string(y0));
+  static const char *const names[] = {"discrete", "backsolve", "frozen", "reversible", "interp", "gauss", NULL};
   td_ode_options o;
   tdl_ode_read_options(L, 4, &o);
+  modes m = {.adjoint = o, .seminorm = tdl_ode_flag(L, 4, "seminorm")};
+  lua_getfield(L, 4, "grad");
+  m.mode = (td_ode_gradient)luaL_checkoption(L, -1, NULL, names);
+  lua_getfield(L, 4, "adjoint");
+  if (lua_istable(L, -1)) tdl_ode_read_options(L, lua_gettop(L), &m.adjoint);
+  tdl_ode_forget_arrays(&m.adjoint);
+  m.adjoint.rtols = m.adjoint.atols = NULL;
+  m.adjoint.every = 0;
+  lua_settop(L, 4);
   tdl_counter *calls = tdl_push_counter(L);
   size_t mark = td_auto_mark();
   td_tensor *flat = td_auto(td_tensor_contiguous(y0)), *flat_times = td_auto(td_tensor_contiguous(times));
@@ -239,7 +311,7 @@ static int core_ode_solve_batch(lua_State *L) {
   }
   bool recorded = false;
   lua_State *before = tdl_enter(L);
-  td_status s = solve(L, b, &o, flat, flat_times, y0->node || times->node, &recorded);
+  td_status s = solve(L, b, &o, &m, flat, flat_times, y0->node || times->node, &recorded);
   tdl_leave(before);
   td_auto_release(mark);
   td_tensor *out[4] = {NULL};
@@ -251,9 +323,23 @@ static int core_ode_solve_batch(lua_State *L) {
     tdl_raise(L);
   }
   tdl_push(L, out[0]);
+  bool dense = tdl_ode_flag(L, 4, "dense");
   lua_createtable(L, (int)b->n, 0);
   for (size_t i = 0; i < b->n; i++) {
-    tdl_ode_push_result(L, &b->rows[i].solution);
+    td_ode_recorded *r = &b->rows[i];
+    tdl_ode_push_result(L, &r->solution);
+    if (r->nodes) {
+      td_tensor *t = td_tensor_new(TD_F64, 1, &r->nt);
+      if (t) memcpy(t->data, r->ts, r->nt * sizeof *r->ts);
+      tdl_push(L, t);
+      lua_setfield(L, -2, "every");
+      lua_pushnumber(L, (double)r->nt);
+      lua_setfield(L, -2, "reached");
+    }
+    if (dense) {
+      tdl_ode_push_path(L, r, &b->refs, b, td_batch_free);
+      lua_setfield(L, -2, "path");
+    }
     lua_rawseti(L, -2, (int)i + 1);
   }
   lua_pushvalue(L, 5);

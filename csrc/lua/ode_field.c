@@ -51,6 +51,11 @@ static td_status call_for(lua_State *L, int top, int results) {
 
 static td_status call(lua_State *L, int top) { return call_for(L, top, 1); }
 
+/* Events and resets of a batch are told the row. */
+static void push_row(lua_State *L, const td_field *f) {
+  if (f->row) lua_pushinteger(L, (lua_Integer)f->row);
+}
+
 /* ---- On tensors ---- */
 
 static uint32_t version_of(const td_tensor *t) { return t->storage ? t->storage->version : 0; }
@@ -103,6 +108,7 @@ static td_status tensors_record(td_field *self, td_tensor *t, td_tensor *y, td_t
   if (s) return s;
   tdl_push(L, td_tensor_retain(t));
   tdl_push(L, td_tensor_retain(y));
+  push_row(L, self);
   s = call(L, top);
   if (s) return s;
   s = take_tensor(L, y, dy);
@@ -351,6 +357,7 @@ static td_status event_eval(td_field *self, double t, const void *y, void *out) 
   }
   bool was = td_recording;
   td_recording = false;
+  push_row(L, self);
   s = call(L, top);
   td_recording = was;
   if (s) return s;
@@ -371,6 +378,7 @@ static td_status event_record(td_field *self, td_tensor *t, td_tensor *y, td_ten
   if (s) return s;
   tdl_push(L, td_tensor_retain(t));
   tdl_push(L, td_tensor_retain(y));
+  push_row(L, self);
   s = call(L, top);
   if (s) return s;
   td_tensor *x = tdl_test(L, -1);

@@ -86,6 +86,7 @@ td_batch *td_batch_new(td_batch_field *f, size_t n) {
     return NULL;
   }
   memset(b, 0, sizeof *b);
+  b->refs = 1;
   b->f = f;
   b->n = b->together = n;
   b->fields = td_alloc((n + 1) * sizeof *b->fields);
@@ -108,7 +109,7 @@ td_batch *td_batch_new(td_batch_field *f, size_t n) {
 
 void td_batch_free(void *batch) {
   td_batch *b = batch;
-  if (!b) return;
+  if (!b || --b->refs > 0) return;
   for (size_t i = 0; b->rows && i < b->n; i++) {
     td_ode_solution_free(&b->rows[i].solution);
     td_free(b->rows[i].ts, b->rows[i].nts * sizeof(double));
@@ -153,6 +154,8 @@ td_status td_batch_set_events(td_batch *b, td_event *events, size_t nevents) {
     for (size_t j = 0; j < nevents; j++) {
       td_row_field *p = &b->proxies[2 * (i * nevents + j)];
       r->events[j] = events[j];
+      events[j].value->row = 1;  /* until one asks */
+      if (events[j].reset) events[j].reset->row = 1;
       td_row_field_init(&p[0], b, i, events[j].value);
       if (events[j].reset) td_row_field_init(&p[1], b, i, events[j].reset);
       r->events[j].value = &p[0].base;
@@ -249,9 +252,11 @@ td_status td_batch_results(td_batch *b, td_tensor **out, int *nout) {
   b->row_of_y[0] = b->row_of_hit[0] = b->row_of_t[0] = 0;
   for (size_t i = 0; i < b->n; i++) {
     td_ode_recorded *r = &b->rows[i];
-    r->nt = r->solution.reached - r->solution.event_row;
-    b->row_of_y[i + 1] = b->row_of_y[i] + r->solution.reached;
-    b->row_of_t[i + 1] = b->row_of_t[i] + r->nts;
+    r->given = r->nts;
+    if (r->o.every && td_ode_take_nodes(r)) return td_last_status();
+    if (!r->nodes) r->nt = r->solution.reached - r->solution.event_row;
+    b->row_of_y[i + 1] = b->row_of_y[i] + (r->nodes ? r->nt : r->solution.reached);
+    b->row_of_t[i + 1] = b->row_of_t[i] + r->given;
     b->row_of_hit[i + 1] = b->row_of_hit[i] + r->solution.events.nhits;
   }
   *nout = b->nevents ? 4 : 1;
@@ -262,10 +267,14 @@ td_status td_batch_results(td_batch *b, td_tensor **out, int *nout) {
   for (int i = 0; i < *nout; i++)
     if (!out[i]) return td_last_status();
   for (size_t i = 0; i < b->n; i++) {
-    td_ode_solution *s = &b->rows[i].solution;
-    if (bytes && s->reached) memcpy(out[0]->data + b->row_of_y[i] * bytes, s->ys->data, s->reached * bytes);
-    td_tensor_release(s->ys);
-    s->ys = NULL;
+    td_ode_recorded *r = &b->rows[i];
+    td_ode_solution *s = &r->solution;
+    size_t count = b->row_of_y[i + 1] - b->row_of_y[i];
+    if (bytes && count) memcpy(out[0]->data + b->row_of_y[i] * bytes, r->nodes ? s->every_y : s->ys->data, count * bytes);
+    if (td_ode_is_discrete(r->mode)) {  /* others start from them */
+      td_tensor_release(s->ys);
+      s->ys = NULL;
+    }
     for (size_t j = 0; j < s->events.nhits; j++) {
       size_t at = b->row_of_hit[i] + j;
       td_tensor_set(out[1], at, s->events.hits[j].t);
@@ -292,8 +301,8 @@ static td_tensor *part(td_tensor *x, const size_t *begin, size_t i) {
 }
 
 static td_status sweep_row(td_batch *b, size_t i, void *data) {
-  (void)b;
-  return td_sweep_discrete(&((td_sweep *)data)[i]);
+  td_sweep *w = &((td_sweep *)data)[i];
+  return td_ode_is_discrete(b->rows[i].mode) ? td_sweep_discrete(w) : td_sweep_backsolve(w);
 }
 
 static td_status sweep_all(td_batch *b, td_rule *rule, td_sweep *sweeps, td_tensor **dexternal, double *dtimes) {
@@ -363,9 +372,13 @@ static void batch_vjp(td_rule *rule) {
     reverse(rule);
     return;
   }
-  if (b->nevents || !b->second.run || rule->need[TIMES]) {
+  if (b->rows[0].mode != TD_ODE_DISCRETE) {
+    td_fail(TD_EGRAD, "ode.solve: a second derivative of a solve needs grad = \"discrete\" or \"forward\"");
+    return;
+  }
+  if (!b->second.run || rule->need[TIMES]) {
     td_fail(TD_EGRAD, "ode.solve: a batch has no second derivatives %s; solve its rows one by one",
-            b->nevents ? "through events" : rule->need[TIMES] ? "by times" : "of this kind");
+            rule->need[TIMES] ? "by times" : "of this kind");
     return;
   }
   td_ode_second_reverse(&b->second, rule, &b->f->base, reverse);

@@ -12,6 +12,9 @@ struct td_batch_field {
   td_field base;
   /* *dy receives f at b rows: t is b×1×…, y b×state, rows int64 of b, numbered from 1. On the tape while it records. */
   td_status (*record_rows)(td_batch_field *f, td_tensor *t, td_tensor *y, td_tensor *rows, td_tensor **dy);
+  /* Their Jacobians, b×n×n elements in any shape, and ∂f/∂t, b×n, by a function of the user's; NULL: it has none. ft NULL:
+   * not wanted. New references. */
+  td_status (*jacobian_rows)(td_batch_field *f, td_tensor *t, td_tensor *y, td_tensor *rows, td_tensor **j, td_tensor **ft);
 };
 
 /* What a row asks the scheduler for, and a row's field or event field that does the asking. */
@@ -24,6 +27,7 @@ typedef struct {
 } td_row_field;
 
 struct td_batch {
+  int refs;
   td_batch_field *f;
   size_t n, together;          /* rows, and how many of them are at work at the same time */
   size_t first, end;           /* those now */
@@ -54,6 +58,7 @@ struct td_batch {
 
 /* An empty batch of n rows over f, which it takes over. */
 td_batch *td_batch_new(td_batch_field *f, size_t n);
+/* Gives one reference back. */
 void td_batch_free(void *batch);
 /* Gives every row its own view of the events, after they are set. */
 td_status td_batch_set_events(td_batch *b, td_event *events, size_t nevents);

@@ -8,8 +8,14 @@
 
 /* ---- Asking ---- */
 
-/* Waits until the scheduler has done it. */
+static td_status answer_alone(td_batch *b, td_row_request *r);
+
+/* Waits until the scheduler has done it; when none is at work, it is done here. */
 static td_status ask(td_row_field *f, td_row_request r) {
+  if (!f->batch->requests) {
+    r.field = f;
+    return answer_alone(f->batch, &r);
+  }
   td_row_request *mine = &f->batch->requests[f->row];
   *mine = r;
   mine->field = f;
@@ -102,7 +108,7 @@ void td_row_field_init(td_row_field *r, td_batch *b, size_t row, td_field *solo)
     r->base.record = row_record;
     r->base.elsewhere = row_elsewhere;
     r->base.jacobian = row_jacobian;
-    r->base.jacobian_calls = true;
+    r->base.jacobian_calls = !b->f->jacobian_rows;
   }
   if (solo && !solo->vjp && !solo->record && !solo->keep) r->base.vjp = NULL;
 }
@@ -325,12 +331,32 @@ static td_status answer_vjps(td_batch *b, td_row_request *const *list, size_t co
   return s;
 }
 
+/* By the user's function. */
+static td_status ask_jacobians(td_batch *b, td_row_request *const *list, size_t count, bool timed) {
+  size_t n = b->f->base.numel;
+  td_tensor *t, *y, *rows, *j = NULL, *ft = NULL;
+  bool was = td_recording;
+  td_status s = td_rows_gather(b, list, count, &t, &y, &rows);
+  td_recording = false;
+  if (!s) s = b->f->jacobian_rows(b->f, t, y, rows, &j, timed ? &ft : NULL);
+  td_recording = was;
+  j = td_auto(j) ? td_auto(td_tensor_contiguous(j)) : NULL;
+  ft = td_auto(ft) ? td_auto(td_tensor_contiguous(ft)) : NULL;
+  if (!s && (!j || (timed && !ft))) s = td_last_status();
+  for (size_t i = 0; i < count && !s; i++) {
+    for (size_t e = 0; e < n * n; e++) ((double *)list[i]->out)[e] = td_tensor_get(j, i * n * n + e);
+    for (size_t e = 0; e < n && list[i]->tbar; e++) list[i]->tbar[e] = td_tensor_get(ft, i * n + e);
+  }
+  return s;
+}
+
 /* Component j of f is differentiated in all rows at once. */
 static td_status answer_jacobians(td_batch *b, td_row_request *const *list, size_t count) {
   size_t n = b->f->base.numel;
   taped g;
   bool timed = false;
   for (size_t i = 0; i < count; i++) timed |= list[i]->tbar != NULL;
+  if (b->f->jacobian_rows) return ask_jacobians(b, list, count, timed);
   td_status s = record_all(b, list, count, timed, false, &g);
   for (size_t j = 0; j < n && !s; j++) {
     td_tensor *in[2] = {g.y, g.t}, *grad[2] = {NULL, NULL};
@@ -385,6 +411,7 @@ static td_status answer_solo(td_batch *b, td_row_request *r) {
   if (r->kind == RUN) return r->work(r->out);
   if (r->kind == NORM) return b->norm_call(b->norm_data, r->y, r->out);
   td_field *f = r->field->solo;
+  f->row = r->field->row + 1;
   if (r->kind == EVAL) return f->eval(f, r->t, r->y, r->out);
   return td_field_vjp(f, r->t, r->y, r->w, r->out, r->tbar, r->dexternal);
 }
@@ -400,6 +427,24 @@ static td_status by_tape(td_batch *b, td_row_request *const *list, size_t count,
   }
 }
 
+static td_status answer_some(td_batch *b, td_row_request *const *list, size_t count, td_row_kind which) {
+  size_t mark = td_auto_mark();
+  bool done = false, by_user = which == JACOBIAN && b->f->jacobian_rows;
+  td_status s = TD_OK;
+  if (b->programs && !by_user) s = td_batch_programs_answer(b, list, count, which, &done);
+  if (!s && !done) s = by_tape(b, list, count, which);
+  td_auto_release(mark);
+  return s;
+}
+
+static td_status answer_alone(td_batch *b, td_row_request *r) {
+  if (!r->field->solo && r->kind < PRECONDITION) return answer_some(b, (td_row_request *[]){r}, 1, r->kind);
+  size_t mark = td_auto_mark();
+  td_status s = answer_solo(b, r);
+  td_auto_release(mark);
+  return s;
+}
+
 /* All pending requests of one kind to the batched right-hand side, in the order of the rows. */
 static td_status answer_kind(td_batch *b, td_row_request **list, td_row_kind which, td_status failed) {
   size_t count = 0;
@@ -409,11 +454,11 @@ static td_status answer_kind(td_batch *b, td_row_request **list, td_row_kind whi
   }
   if (count == 0) return failed;
   td_status s = failed;
-  size_t mark = td_auto_mark();
-  bool done = false;
-  if (!s && b->programs) s = td_batch_programs_answer(b, list, count, which, &done);
-  if (!s && !done) s = by_tape(b, list, count, which);
-  td_auto_release(mark);
+  /* Sums of externals' cotangents go together only where all go to the same place. */
+  size_t together = count;
+  for (size_t i = 1; i < count && which == VJP_ALL; i++)
+    if (list[i]->dexternal != list[0]->dexternal) together = 1;
+  for (size_t i = 0; i < count && !s; i += together) s = answer_some(b, list + i, together, which);
   for (size_t i = 0; i < count; i++) list[i]->status = s;
   return s;
 }

@@ -108,7 +108,7 @@ static td_status pull_events(sweep *v, size_t n, size_t hits, td_step_back *b) {
 static void collect_times(sweep *v, const td_step_back *b, size_t n, size_t first, size_t last) {
   const td_ode_recorded *r = v->w->r;
   double *dtimes = v->w->dtimes, h = v->s.end - v->s.t, start = b->tbar ? *b->tbar - *b->hbar : 0, stop = 0;
-  size_t end = r->nodes ? 1 : r->nt - 1;
+  size_t end = r->nodes ? r->given - 1 : r->nt - 1;
   for (size_t i = 0; i < b->ndense && b->theta_bar; i++) {
     start -= b->theta_bar[i] / h * (1 - b->theta[i]);
     stop -= b->theta_bar[i] / h * b->theta[i];
@@ -302,7 +302,7 @@ static td_tensor *time_at(td_tensor *times, size_t i) {
 static td_status record_times(const td_ode_recorded *r, size_t n, td_tensor *times, td_step_record *p) {
   const td_ode_step *step = &r->solution.path.steps[n];
   p->t = n == 0 ? time_at(times, 0) : td_auto(td_tensor_number(TD_F64, step->t, false));
-  p->end = ends_solve(r, n) ? time_at(times, r->nodes ? 1 : r->nts - 1)
+  p->end = ends_solve(r, n) ? time_at(times, r->nodes ? r->given - 1 : r->nts - 1)
                             : td_auto(td_tensor_number(TD_F64, step->end, false));
   p->h = td_sub(p->end, p->t);
   return p->h ? TD_OK : td_last_status();

@@ -116,6 +116,7 @@ struct td_field {
 
   td_field *half[2];            /* f = half[0] + half[1], where a method takes the first explicitly and the second
                                  * implicitly; both or neither, owned. They have the externals of the whole */
+  size_t row;                   /* of a batch's events and resets: which row asks, from 1; 0: none */
   bool time_wanted;             /* set by a reverse pass: pull will be asked for tbar after this keep */
   void (*free)(td_field *f);    /* the field itself; the rest is given back before, by td_field_free */
   struct td_field_kept *kept;   /* of the derived keep and pull */

@@ -1,5 +1,6 @@
 /* A solve as one node of the tape: what it keeps, its rule, and what the gradient modes share. */
 #include "solve/gradient.h"
+#include <math.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "ops/ops.h"
@@ -54,13 +55,13 @@ static void hand_over(td_rule *rule, td_sweep *w) {
   for (size_t i = 0; i < ne; i++) rule->din[EXTERNALS + i] = td_auto(td_tensor_retain(w->dexternal[i]));
   if (!w->dtimes) return;
   td_tensor *dt = td_auto(td_tensor_zeros(TD_F64, 1, rule->in[TIMES]->shape));
-  for (size_t i = 0; dt && i < (w->r->nodes ? 2 : w->r->nt); i++) td_tensor_set(dt, i, w->dtimes[i]);
+  for (size_t i = 0; dt && i < (w->r->nodes ? w->r->given : w->r->nt); i++) td_tensor_set(dt, i, w->dtimes[i]);
   rule->din[TIMES] = dt;
 }
 
 static void reverse(td_rule *rule) {
   td_ode_recorded *r = rule->data;
-  size_t ne = r->f->nexternals, nt = r->nt > 2 ? r->nt : 2;
+  size_t ne = r->f->nexternals, nt = r->nt > r->given ? r->nt : r->given;
   td_tensor *y0 = td_auto(td_tensor_contiguous(rule->in[Y0]));
   td_sweep w = {.r = r, .y0 = y0 ? y0->data : NULL, .next = r->nt};
   for (int i = 0; i < rule->nout; i++)
@@ -180,6 +181,22 @@ void td_ode_recorded_free(void *recorded) {
   td_free(r->ts, r->nts * sizeof *r->ts);
   if (r->nfe_free) r->nfe_free(r->nfe_owner);
   td_free(r, sizeof *r);
+}
+
+td_status td_ode_take_nodes(td_ode_recorded *r) {
+  td_ode_solution *s = &r->solution;
+  bool whole = r->nt == r->nts && s->reached == r->nts;
+  size_t nts = s->nevery + !whole;  /* of a failed solve no step is the last one */
+  double *ts = td_alloc(nts * sizeof *ts);
+  if (!ts) return td_last_status();
+  memcpy(ts, s->every_t, s->nevery * sizeof *ts);
+  if (!whole) ts[s->nevery] = INFINITY;
+  td_free(r->ts, r->nts * sizeof *r->ts);
+  r->ts = ts;
+  r->nt = s->nevery;
+  r->nts = nts;
+  r->nodes = true;
+  return TD_OK;
 }
 
 /* What the reverse pass reads besides the steps. The saved states are an alias, or the node would own

@@ -36,6 +36,7 @@ typedef struct {
   bool seminorm;              /* parameters stay outside the backward error control */
   double *ts;
   size_t nt, nts;             /* times that have a value, and all of them */
+  size_t given;               /* times that were asked for, whose gradients are wanted */
   td_ode_solution solution;
   td_tensor *tolerances[2];   /* what o.rtols and o.atols point into; NULL: none */
   td_event *events;           /* owned, with their fields; options.events during the solve and after */
@@ -52,6 +53,8 @@ typedef struct {
 } td_ode_recorded;
 
 void td_ode_recorded_free(void *recorded);
+/* Of a solve that saved steps: their times take the place of those asked for. */
+td_status td_ode_take_nodes(td_ode_recorded *r);
 
 /* Events ask for what f does not depend on, or not yet: afterwards all fields of the solve share one list of
  * externals. */

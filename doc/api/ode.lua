@@ -64,10 +64,11 @@ grid_constructor: function? | grid_constructor(f, y0, t) → the nodes of a fixe
 interp: string = "dense" | save times on fixed steps by the method's extension; "linear": by straight lines
 save: string|integer = "times" | values at t; "steps" or every how many steps: at those instead
 save_fn: function? | save_fn(t, y): what is saved of every state, in ys
-dense: boolean = false | sol(t) gives y and dy/dt at any time; keeps the states of all steps
+dense: boolean = false | sol(t) gives y and dy/dt at any time; keeps the states of all steps. Of a batch it gives those
+  of all rows, sol.rows[i](t) of one
 event: function|table? | fn(t, y) ends the solve where it changes its sign (a boolean: at the step's end); or a
   table {fn, direction = 1 | -1 | 0, terminal = true | false | after how many, reset = function(t, y) → y after}; an
-  event with a reset goes on. A zero at the first time does not count
+  event with a reset goes on. A zero at the first time does not count. In a batch both get the row's number too
 events: table? | a list of such
 event_points: integer = 10 | places in a step at which signs are looked at
 checkpoints: integer = 0 | states kept for the reverse pass, the rest made again at least cost; 0: as memory allows
@@ -79,13 +80,14 @@ grad: string = "discrete" | exact for the steps taken; "full": the same, all sta
   derivative by tangents that ride on the steps, see Solution:sensitivity; "interp": continuous over the forward
   solve's own interpolation; "gauss": the same, parameters by Gauss quadrature; "adjoint" (or "backsolve"):
   continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible":
-  discrete, the states rebuilt backwards by a reversible method, nothing kept but the end. Batches have "discrete",
-  "full" and "forward"; events pass in these too, in a batch in discrete alone
+  discrete, the states rebuilt backwards by a reversible method, nothing kept but the end. Events pass in
+  "discrete", "full" and "forward"
 max_tangents: integer = 200 | of grad = "forward": more numbers that need a gradient are refused
 params: tensor[]? | further tensors that need gradients
 capture: boolean|string = "auto" | run f as a captured program: where it can be, true: or raise, false: never
 keep: number = 2^28 | bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again
-jac: function? | jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by
+jac: function? | jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; of a batch
+  jac(t, y, rows) → tensors of rows × n × n and rows × n; by
   default from the tape, or from dual numbers when f is on plain numbers; of the implicit half where f has two and the
   method takes them apart
 jac_sparsity: tensor|table? | where ∂f/∂y may differ from zero: a matrix of marks, or {lower = l, upper = u}, a

@@ -2610,20 +2610,20 @@ function EMA:load_state_dict(state) end
 ---@field interp? string save times on fixed steps by the method's extension; "linear": by straight lines; default "dense"
 ---@field save? string|integer values at t; "steps" or every how many steps: at those instead; default "times"
 ---@field save_fn? function save_fn(t, y): what is saved of every state, in ys
----@field dense? boolean sol(t) gives y and dy/dt at any time; keeps the states of all steps; default false
----@field event? function|table fn(t, y) ends the solve where it changes its sign (a boolean: at the step's end); or a table {fn, direction = 1 | -1 | 0, terminal = true | false | after how many, reset = function(t, y) → y after}; an event with a reset goes on. A zero at the first time does not count
+---@field dense? boolean sol(t) gives y and dy/dt at any time; keeps the states of all steps. Of a batch it gives those of all rows, sol.rows[i](t) of one; default false
+---@field event? function|table fn(t, y) ends the solve where it changes its sign (a boolean: at the step's end); or a table {fn, direction = 1 | -1 | 0, terminal = true | false | after how many, reset = function(t, y) → y after}; an event with a reset goes on. A zero at the first time does not count. In a batch both get the row's number too
 ---@field events? table a list of such
 ---@field event_points? integer places in a step at which signs are looked at; default 10
 ---@field checkpoints? integer states kept for the reverse pass, the rest made again at least cost; 0: as memory allows; default 0
 ---@field memory? number bytes of states kept for the reverse pass; default 2^30
 ---@field step_size? number fixed steps; methods without an error estimate need it, or grid_constructor, or land
 ---@field land? boolean step onto the times instead of interpolating; alone, it takes a method without an error estimate from time to time in one step each; default false
----@field grad? string exact for the steps taken; "full": the same, all states kept; "forward": the same derivative by tangents that ride on the steps, see Solution:sensitivity; "interp": continuous over the forward solve's own interpolation; "gauss": the same, parameters by Gauss quadrature; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end. Batches have "discrete", "full" and "forward"; events pass in these too, in a batch in discrete alone; default "discrete"
+---@field grad? string exact for the steps taken; "full": the same, all states kept; "forward": the same derivative by tangents that ride on the steps, see Solution:sensitivity; "interp": continuous over the forward solve's own interpolation; "gauss": the same, parameters by Gauss quadrature; "adjoint" (or "backsolve"): continuous, memory independent of the number of steps; "frozen": wrong on purpose, for comparison; "reversible": discrete, the states rebuilt backwards by a reversible method, nothing kept but the end. Events pass in "discrete", "full" and "forward"; default "discrete"
 ---@field max_tangents? integer of grad = "forward": more numbers that need a gradient are refused; default 200
 ---@field params? tide.Tensor[] further tensors that need gradients
 ---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"
 ---@field keep? number bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again; default 2^28
----@field jac? function jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; by default from the tape, or from dual numbers when f is on plain numbers; of the implicit half where f has two and the method takes them apart
+---@field jac? function jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; of a batch jac(t, y, rows) → tensors of rows × n × n and rows × n; by default from the tape, or from dual numbers when f is on plain numbers; of the implicit half where f has two and the method takes them apart
 ---@field jac_sparsity? tide.Tensor|table where ∂f/∂y may differ from zero: a matrix of marks, or {lower = l, upper = u}, a band; then few reverse passes find it and its factors stay in a band. Nothing outside may depend
 ---@field preconditioner? function preconditioner(r, t, y, shift) → nearly the solution x of shift·x − ∂f/∂y x = r, for GMRES in diagonally implicit methods and bdf beyond 600 elements
 ---@field mass? tide.Tensor|table M of M y' = f, a matrix or the numbers of a diagonal, constant; rows may be zero (algebraic equations, which y0 has to satisfy); for Rosenbrock methods, Radau, Gauss and bdf

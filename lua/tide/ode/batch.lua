@@ -55,6 +55,17 @@ local function collected(rows, method)
   return setmetatable(self, Batch)
 end
 
+--- batch(t), with dense = true: the states of all rows at one time, and their derivatives, stacked. Each row has its
+--- own, batch.rows[i](t).
+function Batch:at(t, side)
+  local ys, slopes = {}, {}
+  for i, row in ipairs(self.rows) do ys[i], slopes[i] = row:at(t, side) end
+  if #ys == 0 or not is_tensor(ys[1]) then return ys, slopes end
+  return tensors.stack(ys, 1), tensors.stack(slopes, 1)
+end
+
+Batch.__call = Batch.at
+
 local function check_failures(rows, o)
   if not o.throw then return end
   for i, row in ipairs(rows) do
@@ -100,30 +111,32 @@ local function set_stops(request, o)
   request.stops, request.jumps = core.tensor(list, "float64"), core.tensor(jumps, "float64")
 end
 
--- Options that a batch does not have, and what to do without.
-local instead = {
-  dense = "give the times that are wanted, or solve that row alone", save = "give the times that are wanted, or solve "
-    .. "the rows one by one", grid_constructor = "use step_size, or step_t for times to land on",
-  jac = "the Jacobians come from f's own derivative",
-}
-
-local function refuse(o)
-  local wrong = (o.dense and "dense") or (o.save ~= "times" and "save") or (o.grid_constructor and "grid_constructor")
-    or (o.jac and "jac")
-  if wrong then
-    raise("ode.solve: %s = %s is not for a batch; %s", wrong, wrong == "jac" and "function" or tostring(o[wrong]),
-      instead[wrong])
+-- The fixed grids of the rows, under one another.
+local function set_grids(request, construct, f, y0, times)
+  local grids, nodes = {}, {}
+  for i, own in ipairs(times) do
+    grids[i] = requests.grid_of(construct, f, core.select(y0, 1, i), own)
+    nodes[i] = grids[i].numel
   end
-  if o.grad == "reversible" or requests.is_continuous(o.grad) then
-    raise("ode.solve: grad = %q is not for a batch; use \"discrete\" or \"forward\"", o.grad)
-  end
+  request.grids, request.nodes = core.cat(grids, 1), core.tensor(nodes, "float64")
 end
 
 -- ---- Solving ----
 
+-- The option event or events with functions that are told the row.
+local function events_of_row(given, i)
+  if type(given) == "function" then return function(t, y) return given(t, y, i) end end
+  if type(given) ~= "table" then return given end
+  local own = {}
+  for k, v in pairs(given) do
+    own[k] = (type(v) == "table" or type(v) == "function") and events_of_row(v, i) or v
+  end
+  return own
+end
+
 -- Plain numbers: one solve after the other, which no batching could make faster.
 local function one_by_one(solve, f, y0, t, o)
-  local rows, alone = {}, {}
+  local rows, alone, jac = {}, {}, o.jac
   for k, v in pairs(o) do alone[k] = v end
   alone.batch, alone.throw = nil, false
   local times = times_of_rows(t, #y0)
@@ -131,6 +144,8 @@ local function one_by_one(solve, f, y0, t, o)
     for _, name in ipairs {"rtol", "atol"} do
       if type(o[name]) == "table" then alone[name] = o[name][i] end
     end
+    alone.event, alone.events = events_of_row(o.event, i), events_of_row(o.events, i)
+    if type(jac) == "function" then alone.jac = function(time, y) return jac(time, y, i) end end
     rows[i] = solve(function(time, y) return f(time, y, i) end, start, times[i], alone)
   end
   return rows
@@ -146,7 +161,8 @@ local function split(request, state, times, o, captured, sensitivities, ys, resu
   for i, result in ipairs(results) do
     local hits = #result.event_index
     rows[i] = solutions.of(request, state, times[i], captured, o.save_fn, part(ys, y_at, result.reached), result,
-      counter, nil, part(event_t, hit_at, hits), part(before, hit_at, hits), part(after, hit_at, hits))
+      counter, result.every, part(event_t, hit_at, hits), part(before, hit_at, hits), part(after, hit_at, hits),
+      result.path)
     rows[i].tangents = sensitivities and sensitivities[i]
     y_at, hit_at = y_at + result.reached, hit_at + hits
   end
@@ -166,7 +182,9 @@ function M.solve(solve, f, y0, t, opts)
     raise("ode.solve: a batch needs y0 with a row for each equation, got a %s",
       is_tensor(y0) and "0-d tensor" or type(y0))
   end
-  refuse(o)
+  if o.jac ~= nil and type(o.jac) ~= "function" then
+    raise("ode.solve: jac is a %s, expected a function jac(t, y, rows)", type(o.jac))
+  end
   local n = y0:size(1)
   if n == 0 then return collected({}, tostring(o.method)) end
   local times = times_of_rows(t, n)
@@ -175,10 +193,20 @@ function M.solve(solve, f, y0, t, opts)
   o.atol, row_atol = row_tolerance("atol", o.atol, n)
   local stops = {step_t = o.step_t, jump_t = o.jump_t}
   o.step_t, o.jump_t = nil, nil
+  local construct = o.grid_constructor
+  if construct then
+    local first = requests.grid_of(construct, f, core.select(y0, 1, 1), times[1])
+    o.grid_constructor = function() return first end
+  end
   local state = requests.state_of(core.select(y0, 1, 1))
   local request = requests.of(o, f, y0, state, times[1])
   request.row_rtol, request.row_atol = row_rtol, row_atol
   set_stops(request, stops)
+  if construct then
+    request.grid = nil
+    set_grids(request, construct, f, y0, times)
+  end
+  request.jacobian = o.jac
   local counts = {}
   for i, own in ipairs(times) do counts[i] = own.numel end
   request.counts = core.tensor(counts, "float64")
@@ -187,7 +215,9 @@ function M.solve(solve, f, y0, t, opts)
   local all_times = core.cat(times, 1)
   local function solved()
     if request.grad == "forward" then return forward.solve(field, state, y0, times, request) end
-    if core.recording() then request.second = seconds.of(field, state, all_times:detach(), request) end
+    if core.recording() and request.grad == "discrete" then
+      request.second = seconds.of(field, state, all_times:detach(), request)
+    end
     return nil, core.ode_solve_batch(field, y0, all_times, request)
   end
   local rows = split(request, state, times, o, captured, solved())

@@ -44,17 +44,18 @@ local function slopes_of(c, points, tangents, outer)
 end
 
 --- event {fn, reset} of a solve of f with the tangents seeds[k], directions in the parts, stacked along dim of Y: a
---- function of (t, Y) that gives what moves there: dt (a list of 0-d tensors, or nil: the time is constant), before and
---- after (lists of the states' derivatives), and the state after with the tangents to go on with.
+--- function of (t, Y, row), the batch's row if there is one, that gives what moves there: dt (a list of 0-d tensors, or
+--- nil: the time is constant), before and after (lists of the states' derivatives), and the state after with the
+--- tangents to go on with.
 function M.of(event, f, shape, dim, parts, seeds)
-  local function at(t, Y)
+  local function at(t, Y, row)
     local outer = core.recording()
     local function vector(k) return core.reshape(core.select(Y, dim, k), shape) end
     local function point(x) return x.needs_grad and x or x:detach():requires_grad() end
     local y, time = point(vector(1)), point(t)
     local points = {y, time, unpack(parts)}
-    local slope = core.to(f(time, y), y.dtype)
-    local after = event.reset and core.to(event.reset(time, y), y.dtype) or y
+    local slope = core.to(f(time, y, row), y.dtype)
+    local after = event.reset and core.to(event.reset(time, y, row), y.dtype) or y
     local tangents = {}
     for k, seed in ipairs(seeds) do
       tangents[k] = {vector(1 + k)}
@@ -62,7 +63,7 @@ function M.of(event, f, shape, dim, parts, seeds)
     end
     local along = {{slope, core.full({}, 1, "float64")}}
     for k, tangent in ipairs(tangents) do along[1 + k] = tangent end
-    local moved = slopes_of(event.fn(time, y), points, along, outer)
+    local moved = slopes_of(event.fn(time, y, row), points, along, outer)
     local dt, before, total = moved and {}, {}, {}
     for k, tangent in ipairs(tangents) do
       before[k] = tangent[1]
@@ -75,7 +76,7 @@ function M.of(event, f, shape, dim, parts, seeds)
     local list = {core.reshape(after, -1)}
     if event.reset then
       local reset = after.needs_grad and M.products(after, points, tangents, outer) or {}
-      local slope_after = moved and core.to(f(time, after), y.dtype)
+      local slope_after = moved and core.to(f(time, after, row), y.dtype)
       for k = 1, #seeds do
         total[k] = reset[k] or core.zeros(shape, y.dtype)
         list[1 + k] = core.reshape(moved and total[k] - core.to(slope_after * dt[k], y.dtype) or total[k], -1)
@@ -87,9 +88,9 @@ function M.of(event, f, shape, dim, parts, seeds)
     local rate = moved and moved[1]:detach():item()
     return {dt = dt, before = before, after = total, state = tensors.stack(list, dim), rate = rate}
   end
-  return function(t, Y)
+  return function(t, Y, row)
     local outer = core.recording()
-    local out = autograd.enable_grad(at, t, Y)
+    local out = autograd.enable_grad(at, t, Y, row)
     if outer then return out end
     for _, name in ipairs {"dt", "before", "after"} do
       for k, x in ipairs(out[name] or {}) do out[name][k] = x:detach() end
@@ -106,8 +107,8 @@ function M.lifted(events, f, shape, dim, parts, seeds)
     local at = M.of(e, f, shape, dim, parts, seeds)
     crossings[i], list[i] = at, {
       direction = e.direction, stop_after = e.stop_after,
-      fn = function(t, Y) return e.fn(t, core.reshape(core.select(Y, dim, 1), shape)) end,
-      reset = e.reset and function(t, Y) return at(t, Y).state end or nil,
+      fn = function(t, Y, row) return e.fn(t, core.reshape(core.select(Y, dim, 1), shape), row) end,
+      reset = e.reset and function(t, Y, row) return at(t, Y, row).state end or nil,
     }
   end
   return events and list, crossings
@@ -115,12 +116,12 @@ end
 
 --- The derivatives of all hits of a lifted solve by each tangent: of their times (hits × tangents, float64), of the
 --- states before and after (hits × tangents × elements). nil without hits.
-function M.of_hits(crossings, count, index, times, before)
+function M.of_hits(crossings, count, index, times, before, row)
   if not index or #index == 0 then return nil end
   local dt, list = {}, {before = {}, after = {}}
   for i, which in ipairs(index) do
     local at = core.select(times, 1, i)
-    local x = crossings[which](at, core.select(before, 1, i))
+    local x = crossings[which](at, core.select(before, 1, i), row)
     if x.dt and x.rate == 0 then
       raise("ode.solve: event %d touches zero at t=%g without crossing it: its time has no derivative", which,
         at:detach():item())

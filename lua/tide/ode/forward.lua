@@ -81,8 +81,8 @@ function M.externals_of(f, events, params, t, y, ...)
   end
   local dy = explore(f, t, y:detach(), ...)
   for _, e in ipairs(events or {}) do
-    explore(e.fn, t, y:detach())
-    explore(e.reset, t, y:detach())
+    explore(e.fn, t, y:detach(), ...)
+    explore(e.reset, t, y:detach(), ...)
   end
   for _, p in ipairs(params or {}) do add(p) end
   return list, dy
@@ -194,7 +194,7 @@ end
 function M.derivatives_of(work, Y, result, _, _, event_t, before)
   local rows = tangents_of(work, Y)
   local dt, by_before, by_after = crossing.of_hits(work.crossings, work.count, event_t and result.event_index, event_t,
-    before)
+    before, work.row)
   if dt and result.event_row then  -- the last row is the state after the last event, whose time moves
     local last = core.narrow(by_after, 1, by_after:size(1), 1)
     rows = rows:size(1) == 1 and last or core.cat({core.narrow(rows, 1, 1, rows:size(1) - 1), last}, 1)

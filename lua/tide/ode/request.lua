@@ -166,10 +166,12 @@ local function check_steps(o, times)
     .. "land = true for one step from time to time", o.method)
 end
 
--- The nodes of a fixed grid, from the option grid_constructor(f, y0, t).
-local function set_grid(request, o, f, y0, times)
-  if not o.grid_constructor then return end
-  local grid = o.grid_constructor(f, y0, times)
+--- The nodes of a fixed grid that goes through the times, from the option grid_constructor(f, y0, t).
+function M.grid_of(construct, f, y0, times)
+  if type(construct) ~= "function" then
+    raise("ode.solve: grid_constructor is a %s, expected a function of f, y0 and t", type(construct))
+  end
+  local grid = construct(f, y0, times)
   local nodes = is_tensor(grid) and core.to(grid, "float64") or core.tensor(numbers_of("grid_constructor's grid", grid),
     "float64")
   local list = nodes:totable()
@@ -183,7 +185,11 @@ local function set_grid(request, o, f, y0, times)
       raise("ode.solve: grid_constructor's grid does not go on at node %d (%g after %g)", i, list[i], list[i - 1])
     end
   end
-  request.grid = core.contiguous(nodes)
+  return core.contiguous(nodes)
+end
+
+local function set_grid(request, o, f, y0, times)
+  if o.grid_constructor then request.grid = M.grid_of(o.grid_constructor, f, y0, times) end
 end
 
 -- The linear part for exponential methods as the core takes it.

@@ -8,6 +8,7 @@ local core = require "tide.core"
 local crossing = require "tide.ode.crossing"
 local forward = require "tide.ode.forward"
 local raise = require("tide.message").raise
+local rows_of = require "tide.ode.rows"
 local tensors = require "tide.tensor"
 
 local M = {}
@@ -44,7 +45,8 @@ local function tangent_solve(f, state, request, y0, parts, v, nodes, solve, furt
   local field = forward.lifted(f, shape, dim, parts, {seed})
   for i, g in ipairs(request.halves or {}) do own.halves[i] = forward.lifted(g, shape, dim, parts, {seed}) end
   local work = {dim = dim, count = 1}
-  own.events, work.crossings = crossing.lifted(request.events, f, shape, dim, parts, {seed})
+  local one = request.counts and rows_of.alone(f, #shape) or f
+  own.events, work.crossings = crossing.lifted(request.events, one, shape, dim, parts, {seed})
   if nodes then own.grid, own.step_size, own.first_step = core.tensor(nodes, "float64"), 0, 0 end
   local rows = y0.numel ~= n and y0:size(1) or request.counts and y0:size(1)
   local flat = rows and {rows, n} or {n}
@@ -75,7 +77,11 @@ function M.of(f, state, times, request)
       steps.nodes = taken.nodes
     end
     local function checked(work, Y, result, ...)
-      if batch then return {core.narrow(Y, 1 + work.dim, 2, 1)} end
+      if batch and not request.events then return {core.narrow(Y, 1 + work.dim, 2, 1)} end
+      if batch then
+        local _, event_t, before = ...
+        return rows_of.joined(rows_of.derivatives(work, Y, result, event_t, before))
+      end
       if again and result.status ~= "ok" then
         raise("ode.solve: the solve failed when repeated: %s", result.message)
       end
