@@ -69,7 +69,7 @@ td_status td_pass_reuse(td_ir *ir) {
     if (s->dead || !settled_operands(ir, s)) continue;
     for (int j = 0; j < i; j++) {
       td_step *t = ir->step[j];
-      if (t->dead || !same_step(s, t)) continue;
+      if (t->dead || !same_step(s, t) || !settled_operands(ir, t)) continue;
       for (int k = 0; k < s->nout; k++) redirect(ir, s->out[k].buffer, t->out[k].buffer);
       s->dead = true;
       break;

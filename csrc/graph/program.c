@@ -136,6 +136,27 @@ bool td_program_reads(const td_program *p, int i) {
   return p->plan->ir.buffer[p->plan->ir.input[i].buffer].readers > 0;
 }
 
+bool td_program_writes_input(const td_program *p, int i) {
+  return p->plan->ir.buffer[p->plan->ir.input[i].buffer].written;
+}
+
+static const td_buffer *external_buffer(const td_program *p, int i) {
+  const td_ir *ir = &p->plan->ir;
+  for (int b = 0; b < ir->nbuffer; b++)
+    if (ir->buffer[b].kind == TD_BUF_EXTERNAL && ir->buffer[b].slot == i) return &ir->buffer[b];
+  return NULL;
+}
+
+bool td_program_reads_external(const td_program *p, int i) {
+  const td_buffer *b = external_buffer(p, i);
+  return b && b->readers > 0;
+}
+
+bool td_program_writes_external(const td_program *p, int i) {
+  const td_buffer *b = external_buffer(p, i);
+  return b && b->written;
+}
+
 bool td_program_writes(const td_program *p) { return p->plan->nwrites > 0; }
 
 void td_program_bind(td_program *p, int i, td_tensor *t) {

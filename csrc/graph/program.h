@@ -21,11 +21,14 @@ const td_tensor *td_program_input(const td_program *p, int i);
 const td_tensor *td_program_output(const td_program *p, int i);
 int td_program_inputs(const td_program *p);
 int td_program_outputs(const td_program *p);
-/* Does it read input i at all? */
+/* Does it read input i at all, does it write to it? */
 bool td_program_reads(const td_program *p, int i);
+bool td_program_writes_input(const td_program *p, int i);
 /* Externals, borrowed: views of the storages that it reads. */
 int td_program_externals(const td_program *p);
 td_tensor *td_program_external(const td_program *p, int i);
+bool td_program_reads_external(const td_program *p, int i);
+bool td_program_writes_external(const td_program *p, int i);
 
 /* Has it something to write to but its outputs? */
 bool td_program_writes(const td_program *p);

@@ -146,6 +146,15 @@ static td_tensor *argument(lua_State *L, int index, int i, const td_tensor *expe
   return td_tensor_contiguous(t);
 }
 
+/* What the program wrote to input i, for which `held` stood in, is now in tensor i of the table at `index`. */
+static td_status give_back(lua_State *L, int index, int i, const td_tensor *held) {
+  lua_rawgeti(L, index, i + 1);
+  td_tensor *t = tdl_test(L, -1);
+  lua_pop(L, 1);
+  t->storage->version++;
+  return t->data == held->data ? TD_OK : td_tensor_copy(t, held);
+}
+
 /* Runs with the tensors of the table at 2, writing into those of the table at 3 or into new ones; leaves them in a table. */
 static int run_with(lua_State *L, td_status (*run)(td_program *, void *const *, void *const *)) {
   td_program *p = checked_program(L);
@@ -189,6 +198,8 @@ static int run_with(lua_State *L, td_status (*run)(td_program *, void *const *, 
     at[nin + i] = t->data;
   }
   if (!s) s = run(p, at, at + nin);
+  for (int i = 0; i < made && !s; i++)
+    if (td_program_writes_input(p, i)) s = give_back(L, 2, i, held[i]);
   while (made-- > 0) td_tensor_release(held[made]);
   tdl_check(L, s);
   lua_settop(L, 3);
@@ -225,6 +236,29 @@ static int program_memory(lua_State *L) {
 /* program:numbers() → operations on single numbers that it runs in place of its steps, or 0 */
 static int program_numbers(lua_State *L) {
   lua_pushinteger(L, td_program_numbers(checked_program(L)));
+  return 1;
+}
+
+/* program:written() → views of what it writes to besides inputs and outputs */
+static int program_written(lua_State *L) {
+  td_program *p = checked_program(L);
+  int found = 0;
+  lua_newtable(L);
+  for (int i = 0; i < td_program_externals(p); i++) {
+    if (!td_program_writes_external(p, i)) continue;
+    tdl_push(L, td_tensor_retain(td_program_external(p, i)));
+    lua_rawseti(L, -2, ++found);
+  }
+  return 1;
+}
+
+/* program:versions() → a number that grows when an external that it reads is written to */
+static int program_versions(lua_State *L) {
+  td_program *p = checked_program(L);
+  double sum = 0;
+  for (int i = 0; i < td_program_externals(p); i++)
+    if (td_program_reads_external(p, i)) sum += (double)td_program_external(p, i)->storage->version;
+  lua_pushnumber(L, sum);
   return 1;
 }
 
@@ -273,7 +307,8 @@ static const luaL_Reg trace_methods[] = {
 };
 static const luaL_Reg program_methods[] = {
   {"run", program_run}, {"profile", program_profile}, {"lines", program_lines}, {"memory", program_memory},
-  {"reads", program_reads}, {"numbers", program_numbers}, {NULL, NULL},
+  {"reads", program_reads}, {"numbers", program_numbers}, {"written", program_written},
+  {"versions", program_versions}, {NULL, NULL},
 };
 
 /* capturing() → is a function being captured? */

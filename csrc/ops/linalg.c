@@ -403,7 +403,9 @@ static void det_vjp(td_rule *r) {
   enum { POLYNOMIAL = 8 };
   td_tensor *a = r->in[0], *y = r->out[0], *dy = r->dout[0], *inverse = NULL;
   if (a->numel == 0) return;
-  if (regular(y, a, &inverse))
+  bool known = y->storage && td_tensor_is_known(y);  /* else a captured function's: what holds for every matrix */
+  if (!known && td_recording && rows_of(a) > POLYNOMIAL) inverse = td_do(&td_op_inv, NULL, 1, a);
+  if (inverse || (known && regular(y, a, &inverse)))
     r->din[0] = td_mul(td_column(td_column(td_mul(dy, y))), td_t(inverse));
   else if (td_recording && rows_of(a) <= POLYNOMIAL)
     td_rule_by_twin(r, det_twin);

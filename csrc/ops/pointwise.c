@@ -321,6 +321,8 @@ static td_status lincomb_shape(td_call *c) {
   if (c->nin < 2 || coef->ndim != 1 || coef->numel != (size_t)c->nin - 1 || coef->dtype != TD_F64)
     return td_fail(TD_ESHAPE, "lincomb: coefficients are %s of shape (%s), expected %d of float64 for as many tensors",
                    td_dtype_name(coef->dtype), td_tensor_shape_string(coef), c->nin - 1);
+  if (coef->node && td_recording)
+    return td_fail(TD_EGRAD, "lincomb: the coefficients require a gradient, expected constants; use mul and add");
   for (int i = 1; i < c->nin; i++) {
     td_status s = td_want_real(c, i);
     if (s) return s;
@@ -359,8 +361,14 @@ static td_status lincomb_run(td_call *c) {
 static void lincomb_vjp(td_rule *r) {
   for (int i = 1; i < r->nin; i++) {
     if (!r->need[i]) continue;
-    double coef = td_tensor_get(r->in[0], (size_t)(i - 1) * r->in[0]->stride[0]);
-    r->din[i] = coef == 1 ? r->dout[0] : td_mul(r->dout[0], td_num(coef));
+    td_tensor *coef = r->in[0], *dy = r->dout[0];
+    if (coef->storage && !td_tensor_is_known(coef)) {  /* of a captured function: read when it runs */
+      td_tensor *one = td_reshape(td_narrow(coef, 0, (size_t)i - 1, 1), 0, NULL);
+      r->din[i] = td_mul(dy, td_cast(one, dy->dtype));
+      continue;
+    }
+    double c = td_tensor_get(coef, (size_t)(i - 1) * coef->stride[0]);
+    r->din[i] = c == 1 ? dy : td_mul(dy, td_num(c));
   }
 }
 const td_op td_op_lincomb = {.name = "lincomb", .signature = "tensors...", .shape = lincomb_shape, .run = lincomb_run,

@@ -68,9 +68,12 @@ local function forward_and_backward(trace, virtual, outputs, r, keep)
   end
   local bytes = 0
   for _, x in ipairs(used) do bytes = bytes + x.numel end
-  if bytes > keep then  -- the backward program computes the forward part again
-    return trace:program(0, r.mark, virtual, outputs), trace:program(0, trace:count(), known, found),
-      some and trace:program(0, trace:count(), known, of_inputs)
+  if bytes > keep then  -- the backward program computes the forward part again, unless that would write or draw again
+    local forward = trace:program(0, r.mark, virtual, outputs)
+    if #forward:written() == 0 then
+      return forward, trace:program(0, trace:count(), known, found),
+        some and trace:program(0, trace:count(), known, of_inputs)
+    end
   end
   local backward = #used == #kept and all or trace:program(r.mark, rest, joined(known, used), found)
   return trace:program(0, r.mark, virtual, joined(outputs, used)), backward,
@@ -92,11 +95,12 @@ local function capture_once(f, keep, form, count, list)
     r = recording and reversed(trace, outputs, virtual, points, since)
   end)
   if not trace then return nil, err end
-  local entry = {form = result_form, results = #outputs, points = points}
+  local entry = {form = result_form, results = #outputs, points = points, written = {}}
   if r then
     entry.forward, entry.backward, entry.backward_inputs = forward_and_backward(trace, virtual, outputs, r, keep)
     entry.carry, entry.externals, entry.gradients = r.carry, r.externals, {}
     for i, g in ipairs(r.gradients) do entry.gradients[i] = g and true or false end
+    entry.written = entry.forward:written()
   else
     entry.forward = trace:program(0, trace:count(), virtual, outputs)
   end
@@ -113,20 +117,27 @@ local function wants_externals(entry, needs)
   return false
 end
 
--- Cotangents of the operands that need one; `given` are those of the results, false where there is none.
-local function run_backward(entry, needs, given, outputs, list, kept, versions)
-  local inputs = {}
-  for k, i in ipairs(entry.carry) do
-    inputs[k] = given[i] or core.zeros(outputs[i].shape, outputs[i].dtype)
-  end
-  for i, x in ipairs(list) do
-    if x.version ~= versions[i] then
+-- One call: what it was given (list, and the arguments' form and count), what it kept for the reverse pass, and how
+-- often the tensors had been written that the reverse pass reads.
+local function check_unwritten(program, call)
+  for i, x in ipairs(call.list) do
+    if x.version ~= call.versions[i] then
       raise("capture: input %d was written in place after the captured function used it; its gradient is lost", i)
     end
-    inputs[#inputs + 1] = x
   end
+  if program:versions() ~= call.external_versions[program] then
+    raise("capture: a tensor that the function closes over was written in place after the call; its gradient is lost")
+  end
+end
+
+-- Cotangents of the operands that need one; `given` are those of the results that carry one, false where there is none.
+local function run_backward(entry, needs, given, call)
+  local inputs = {}
+  for k, y in ipairs(call.carried) do inputs[k] = given[k] or core.zeros(y.shape, y.dtype) end
   local all = not entry.backward_inputs or wants_externals(entry, needs)
-  local found, grads, at = (all and entry.backward or entry.backward_inputs):run(joined(inputs, kept)), {}, 0
+  local program = all and entry.backward or entry.backward_inputs
+  check_unwritten(program, call)
+  local found, grads, at = program:run(joined(inputs, call.list, call.kept)), {}, 0
   for i, has in ipairs(entry.gradients) do
     local given_here = has and (all or i <= #entry.points)
     if given_here then at = at + 1 end
@@ -135,10 +146,24 @@ local function run_backward(entry, needs, given, outputs, list, kept, versions)
   return unpack(grads, 1, #entry.gradients)
 end
 
+-- f(…) with what the program writes (states of generators, running means) as it was before the call, and put back.
+local function as_then(entry, call, f, ...)
+  local now = {}
+  for i, x in ipairs(entry.written) do
+    now[i] = x:clone()
+    x:copy_(call.before[i])
+  end
+  local results = {pcall(f, ...)}
+  for i, x in ipairs(entry.written) do x:copy_(now[i]) end
+  if not results[1] then error(results[2], 0) end
+  return {unpack(results, 2)}
+end
+
 -- The same when the reverse pass is itself recorded: f once more on the tape.
-local function run_recorded(f, entry, given, form, count, list)
+local function run_recorded(f, entry, given, form, count, call)
+  check_unwritten(entry.backward, call)
   return autograd.enable_grad(function()
-    local again, points = {}, {}
+    local again, points, list = {}, {}, call.list
     for i, x in ipairs(list) do again[i] = x end
     for k, i in ipairs(entry.points) do
       again[i] = core.contiguous(list[i])
@@ -146,9 +171,9 @@ local function run_recorded(f, entry, given, form, count, list)
     end
     for _, x in ipairs(entry.externals) do points[#points + 1] = x end
     local outputs, ys, cotangents = {}, {}, {}
-    form_of({f(unpack(filled(form, again), 1, count))}, outputs, {})
-    for i, y in ipairs(outputs) do
-      if given[i] then ys[#ys + 1], cotangents[#cotangents + 1] = y, given[i] end
+    form_of(as_then(entry, call, f, unpack(filled(form, again), 1, count)), outputs, {})
+    for k, i in ipairs(entry.carry) do
+      if given[k] then ys[#ys + 1], cotangents[#cotangents + 1] = outputs[i], given[k] end
     end
     local grads = core.backward(ys, cotangents, points, true, true, true)
     for i = 1, #points do grads[i] = grads[i] or nil end
@@ -164,7 +189,7 @@ local function recorded(outputs, operands, pull)
   local function split(x)
     local parts, start = {}, 1
     for i, y in ipairs(outputs) do
-      parts[i] = core.reshape(core.narrow(x, 1, start, y.numel), y.shape)
+      parts[i] = core.reshape(core.narrow(x, 1, start, y.numel), y.shape):to(y.dtype)
       start = start + y.numel
     end
     return parts
@@ -173,27 +198,33 @@ local function recorded(outputs, operands, pull)
   return split(core.custom({core.cat(flat, 1)}, operands, pull_flat, true))
 end
 
-local function attach_gradient(f, entry, outputs, kept, form, count, list)
-  local operands, versions = {}, {}
-  for k, i in ipairs(entry.points) do operands[k] = list[i] end
+-- The outputs that carry a gradient, as results of one operation.
+local function attach_gradient(f, entry, form, count, call)
+  local operands = {}
+  for k, i in ipairs(entry.points) do operands[k] = call.list[i] end
   for _, x in ipairs(entry.externals) do operands[#operands + 1] = x end
-  for i, x in ipairs(list) do versions[i] = x.version end
-  return recorded(outputs, operands, function(needs, ...)
+  for i, x in ipairs(call.list) do call.versions[i] = x.version end
+  for _, program in ipairs {entry.backward, entry.backward_inputs or nil} do
+    call.external_versions[program] = program:versions()
+  end
+  return recorded(call.carried, operands, function(needs, ...)
     local given = {...}
-    if core.recording() then return run_recorded(f, entry, given, form, count, list) end
-    return run_backward(entry, needs, given, outputs, list, kept, versions)
+    if core.recording() then return run_recorded(f, entry, given, form, count, call) end
+    return run_backward(entry, needs, given, call)
   end)
 end
 
 local function run_entry(f, entry, form, count, list)
+  local before = {}
+  for i, x in ipairs(entry.written) do before[i] = x:clone() end
   local results = entry.forward:run(list)
   if not entry.backward then return unpack(filled(entry.form, results), 1, #entry.form.keys) end
-  local outputs, kept = {}, {}
-  for i, x in ipairs(results) do
-    if i <= entry.results then outputs[i] = x else kept[#kept + 1] = x end
-  end
-  outputs = attach_gradient(f, entry, outputs, kept, form, count, list)
-  return unpack(filled(entry.form, outputs), 1, #entry.form.keys)
+  local call = {list = list, carried = {}, kept = {unpack(results, entry.results + 1)}, before = before, versions = {},
+    external_versions = {}}
+  for k, i in ipairs(entry.carry) do call.carried[k] = results[i] end
+  local recorded_ones = attach_gradient(f, entry, form, count, call)
+  for k, i in ipairs(entry.carry) do results[i] = recorded_ones[k] end
+  return unpack(filled(entry.form, results), 1, #entry.form.keys)
 end
 
 -- ---- The object ----

@@ -25,6 +25,9 @@ end
 
 local function is_plain(x) return type(x) == "table" and getmetatable(x) == nil end
 
+-- A plain value as a part of a key: different values have different ones.
+local function text_of(x) return type(x) == "number" and ("%.17g"):format(x) or type(x) .. " " .. tostring(x) end
+
 -- Appends the tensors of x to `list` and gives x's form: a place in the list, a table of forms, or a constant.
 function M.form_of(x, list, key)
   if is_tensor(x) then
@@ -35,13 +38,13 @@ function M.form_of(x, list, key)
     local form = {keys = sorted_keys(x)}
     key[#key + 1] = "{"
     for i, k in ipairs(form.keys) do
-      key[#key + 1] = tostring(k)
+      key[#key + 1] = text_of(k)
       form[i] = M.form_of(x[k], list, key)
     end
     key[#key + 1] = "}"
     return form
   end
-  key[#key + 1] = tostring(x)
+  key[#key + 1] = text_of(x)
   return {constant = x}
 end
 

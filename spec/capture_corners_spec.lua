@@ -1,0 +1,133 @@
+-- Corners of captured functions: equal expressions of which one is written over, tensors written after a call, draws in
+-- recorded reverse passes, results of several types, arguments that look alike.
+
+local tide = require "tide"
+require "spec.helper"
+
+local function vector(...) return tide.tensor({...}, "float64") end
+
+describe("a captured function", function()
+  it("keeps equal expressions apart when one of them is written over", function()
+    for _, f in ipairs {function(x) return x:clone() end, function(x) return x * 2 end,
+      function(x) return x:exp() - 1 end} do
+      local g = tide.capture(function(x)
+        local a = f(x)
+        a[1] = 0
+        return a, f(x)
+      end)
+      local x = vector(1, 2, 3)
+      local a, b = g(x)
+      assert.close(b, f(x), 1e-15)
+      assert.are.equal(0, a[1]:item())
+    end
+  end)
+
+  it("gives more than four results in their own types, with gradients for those that have one", function()
+    local function f(x, k)
+      return x * 2, x:gt(1), x:argmax(), x:float():exp(), k + 1, x:sum()
+    end
+    local k = tide.tensor({2 ^ 60}, "int64")
+    for _, order in ipairs {1, 2} do
+      local results = {}
+      for i, g in ipairs {f, tide.capture(f)} do
+        local x = vector(1, 2, 3):requires_grad()
+        local list = {g(x, k)}
+        local loss = (list[1] * x):sum() + list[4]:double():square():sum() + list[6]
+        local slope = tide.gradients(loss, {x}, {create_graph = order == 2})[1]
+        if order == 2 then slope = tide.gradients(slope:square():sum(), {x})[1] end
+        results[i] = {list, slope:detach()}
+      end
+      for i, y in ipairs(results[1][1]) do
+        local z = results[2][1][i]
+        assert.are.equal(y.dtype, z.dtype)
+        assert.are.equal(y.needs_grad, z.needs_grad)
+        assert.are.same(y:reshape(-1):totable(), z:reshape(-1):totable())
+      end
+      assert.close(results[2][2], results[1][2], 1e-6)
+    end
+  end)
+
+  it("refuses a gradient when a tensor that it closes over was written after the call", function()
+    local w, scale = vector(2):requires_grad(), vector(3)
+    local g = tide.capture(function(x) return (x * w * scale):sum() end)
+    local y = g(vector(5))
+    scale:fill_(100)
+    assert.fails_here(function() y:backward() end, "closes over", "written in place")
+    y = g(vector(5))
+    tide.no_grad(function() w:fill_(7) end)
+    y:backward()  -- for w's gradient alone its value does not matter
+    assert.close(w.grad, {500}, 0)
+  end)
+
+  it("draws what it drew when a recorded reverse pass runs it again, and leaves the generator alone", function()
+    local g = tide.generator(5)
+    local function f(x) return (x ^ 3 * g:rand(3, "float64")):sum() end
+    local captured = tide.capture(f)
+    local results, after = {}, {}
+    for i, h in ipairs {f, captured} do
+      g:seed(5)
+      local x = vector(1, 2, 3):requires_grad()
+      local slope = tide.gradients(h(x), {x}, {create_graph = true})[1]
+      results[i], after[i] = tide.gradients(slope:sum(), {x})[1], {g:state()}
+    end
+    assert.close(results[2], results[1], 1e-14)
+    assert.are.same(after[1], after[2])
+  end)
+
+  it("writes once, whatever the reverse pass does", function()
+    local seen, w = vector(0), vector(2):requires_grad()
+    for _, keep in ipairs {0, math.huge} do
+      local g = tide.capture(function(x)
+        seen:add_(x)
+        return (x:exp() * w):tanh():sum()
+      end, {keep = keep})
+      seen:zero_()
+      tide.gradients(g(vector(1)), {w})
+      assert.close(seen, {1}, 0)
+      local slope = tide.gradients(g(vector(1)), {w}, {create_graph = true})[1]
+      assert.close(seen, {2}, 0)
+      assert.is_true(slope.needs_grad)
+    end
+  end)
+
+  it("writes into its arguments, also into those that are not contiguous", function()
+    local g = tide.capture(function(x)
+      x:mul_(2)
+      return x:sum()
+    end)
+    local x = tide.ones(2, 3):t()
+    local version = x.version
+    assert.close(g(x), 12, 0)
+    assert.close(x, tide.full({3, 2}, 2), 0)
+    assert.is_true(x.version > version)
+  end)
+
+  it("tells arguments apart that print alike", function()
+    local g = tide.capture(function(x, k) return type(k) == "string" and x * 0 or x * k end)
+    local x = vector(1)
+    assert.are.equal(0.3, g(x, 0.3):item())
+    assert.are.equal(0.1 + 0.2, g(x, 0.1 + 0.2):item())
+    assert.are.equal(2, g(x, 2):item())
+    assert.are.equal(0, g(x, "2"):item())
+  end)
+end)
+
+describe("derivative rules that look at values", function()
+  it("take what holds for all when they are captured: det of any matrix", function()
+    for _, m in ipairs {{{1, 2}, {3, 4}}, {{1, 2}, {2, 4}}, {{0, 0}, {0, 0}}} do
+      local a = tide.tensor(m, "float64"):requires_grad()
+      local expected = tide.gradients(a:det(), {a})[1]
+      assert.close(tide.gradients(tide.capture(tide.det)(a), {a})[1], expected, 1e-14)
+      assert.close(tide.capture(tide.grad(tide.det))(a:detach()), expected, 1e-14)
+    end
+  end)
+
+  it("read lincomb's coefficients when the program runs, and refuse those that require a gradient", function()
+    local x, c = tide.ones(2):requires_grad(), vector(2, 3)
+    local g = tide.capture(function(k, u) return tide.lincomb({k, u, u * u}):sum() end)
+    assert.close(tide.gradients(g(c, x), {x})[1], {8, 8}, 0)
+    assert.close(tide.gradients(g(c * 2, x), {x})[1], {16, 16}, 0)
+    assert.fails_here(function() tide.lincomb({vector(1):requires_grad(), x}) end, "lincomb", "coefficients",
+      "constants")
+  end)
+end)
