@@ -417,8 +417,8 @@ for name in pairs(draws) do names[#names + 1] = name end
 table.sort(names)
 
 -- What the programs of few numbers know, and what is often met.
-local common = {"add", "mul", "sub", "div", "square", "tanh", "sin", "exp", "sum", "matmul", "reshape", "select", "narrow",
-  "cat", "stack", "transpose", "where", "pow", "neg", "relu", "sigmoid", "maximum", "mean", "index", "write", "log", "sqrt",
-  "fma", "reciprocal", "abs", "cos", "tan", "lt"}
+local common = {"add", "mul", "sub", "div", "square", "tanh", "sin", "exp", "sum", "matmul", "reshape", "select",
+  "narrow", "cat", "stack", "transpose", "where", "pow", "neg", "relu", "sigmoid", "maximum", "mean", "index", "write",
+  "log", "sqrt", "fma", "reciprocal", "abs", "cos", "tan", "lt"}
 
 return {draws = draws, names = names, common = common, text_of = text_of}
