@@ -39,6 +39,95 @@ tdl_counter *tdl_push_counter(lua_State *L) {
   return *box;
 }
 
+/* ---- What is asked for ---- */
+
+/* The request but for what belongs to one solve: the field, its parts and what it is told. */
+typedef struct {
+  td_ode_options forward, backward;
+  td_ode_gradient mode;
+  tdl_form form;
+  bool seminorm, dense;
+  bool simple;   /* numbers, names and switches are all of it: it points nowhere, and there is no more to read */
+  size_t keep;
+  int event_points;
+} request;
+
+#define TDL_REQUEST "tide.OdeRequest"
+
+/* Of the table at index 4. */
+static void read_request(lua_State *L, request *q) {
+  static const char *const modes[] = {"discrete", "backsolve", "frozen", "reversible", "interp", "gauss", NULL};
+  static const char *const forms[] = {"tensors", "table", "number", NULL};
+  memset(q, 0, sizeof *q);
+  tdl_ode_read_options(L, 4, &q->forward);
+  lua_getfield(L, 4, "adjoint");
+  if (lua_istable(L, -1)) tdl_ode_read_options(L, lua_gettop(L), &q->backward);
+  else q->backward = q->forward;
+  tdl_ode_forget_arrays(&q->backward);
+  q->backward.rtols = q->backward.atols = NULL;
+  q->backward.every = 0;
+  lua_getfield(L, 4, "grad");
+  q->mode = (td_ode_gradient)luaL_checkoption(L, -1, NULL, modes);
+  lua_getfield(L, 4, "form");
+  q->form = (tdl_form)luaL_checkoption(L, -1, NULL, forms);
+  lua_pop(L, 3);
+  q->seminorm = tdl_ode_flag(L, 4, "seminorm");
+  q->dense = tdl_ode_flag(L, 4, "dense");
+  q->keep = (size_t)tdl_ode_number(L, 4, "keep");
+  q->event_points = (int)tdl_ode_number(L, 4, "event_points");
+}
+
+/* The same as a userdata on top of the stack. */
+static request *push_request(lua_State *L) {
+  request *q = lua_newuserdata(L, sizeof *q);
+  luaL_getmetatable(L, TDL_REQUEST);
+  lua_setmetatable(L, -2);
+  read_request(L, q);
+  return q;
+}
+
+/* ode_options(request) → what is read of a table of numbers, names and switches, to be put into it as `read` */
+static int core_ode_options(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  for (int i = 0; i < 3; i++) lua_pushvalue(L, 1);  /* it is at index 4 too */
+  push_request(L)->simple = true;
+  return 1;
+}
+
+/* What was read of the table at index 4, or is read now: on top of the stack, not in this one, which solves inside
+ * solves share. */
+static const request *request_of(lua_State *L) {
+  lua_getfield(L, 4, "read");
+  if (lua_isuserdata(L, -1)) return luaL_checkudata(L, -1, TDL_REQUEST);
+  lua_pop(L, 1);
+  return push_request(L);
+}
+
+/* What else a request may hold, into r. */
+static td_status read_more(lua_State *L, td_tensor *y0, tdl_form form, td_ode_recorded *r) {
+  static const char *const names[2] = {"rtols", "atols"};
+  for (int i = 0; i < 2; i++) {
+    lua_getfield(L, 4, names[i]);
+    td_tensor *all = tdl_test(L, -1);
+    r->tolerances[i] = td_tensor_retain(all);
+    lua_pop(L, 1);
+    if (all && all->numel != y0->numel)
+      return td_fail(TD_EARG, "ode.solve: %zu tolerances for a state of %zu elements", all->numel, y0->numel);
+  }
+  td_tensor **const list[2] = {&r->o.mass, &r->o.semilinear};
+  static const char *const tensors[2] = {"mass", "semilinear"};
+  for (int i = 0; i < 2; i++) {
+    lua_getfield(L, 4, tensors[i]);
+    *list[i] = td_tensor_retain(tdl_test(L, -1));
+    lua_pop(L, 1);
+  }
+  td_status s = tdl_ode_read_events(L, form, y0, &r->events, &r->nevents);
+  if (!s) s = tdl_ode_read_second(L, &r->second);
+  if (!s) s = tdl_ode_read_preconditioner(L, r->f, r);
+  return s ? s : tdl_ode_read_pattern(L, 4, &r->o.pattern);
+}
+
 /* ---- Solving ---- */
 
 /* The tensors of the option params join the externals. */
@@ -67,12 +156,11 @@ td_status tdl_ode_ask(lua_State *L, int index, bool failed, bool *answer) {
 
 /* Programs for the field when the option `capture` is a function that says yes: it is asked before, now that f was called
  * once, and told why when f cannot be captured. */
-static td_status capture_field(lua_State *L, td_field *f, bool gradient) {
+static td_status capture_field(lua_State *L, td_field *f, size_t keep, bool gradient) {
   lua_getfield(L, 4, "capture");
   int index = lua_gettop(L);
   bool yes = false;
   td_status s = lua_isfunction(L, index) ? tdl_ode_ask(L, index, false, &yes) : TD_OK;
-  size_t keep = (size_t)tdl_ode_number(L, 4, "keep");
   bool fails = !s && yes && td_field_capture(f, gradient, keep);
   for (int i = 0; i < 2 && f->half[i] && yes && !s && !fails; i++) fails = td_field_capture(f->half[i], gradient, keep);
   if (fails) {
@@ -80,6 +168,31 @@ static td_status capture_field(lua_State *L, td_field *f, bool gradient) {
     s = tdl_ode_ask(L, index, true, &yes);
   }
   lua_settop(L, index - 1);
+  return s;
+}
+
+/* f that is known to be clean (lua/tide/ode/captured.lua) is captured without having been called: *done. What goes wrong
+ * there is forgotten; f is called then, and says it again. */
+static td_status capture_first(lua_State *L, td_ode_recorded *r, const request *q, const td_tensor *y0, bool leads,
+                               td_tensor *slope, bool *done) {
+  td_field *f = r->f;
+  *done = false;
+  if (!tdl_ode_flag(L, 4, "known") || f->half[0] || r->nevents) return TD_OK;
+  lua_getfield(L, 4, "capture");
+  int index = lua_gettop(L);
+  td_status s = td_recording && !q->simple ? add_params(L, 4, f) : TD_OK;
+  bool fails = !s && td_field_capture_first(f, td_recording, leads, q->keep);
+  if (fails) {
+    tdl_push_error(L);
+    lua_pop(L, 1);
+  } else if (!s) {
+    s = tdl_ode_ask(L, index, false, done);
+  }
+  lua_settop(L, index - 1);
+  if (*done && !s) s = f->eval(f, r->ts[0], y0->data, slope->data);
+  if (*done) return s;
+  td_field_uncapture(f);
+  td_field_drop_externals(f);
   return s;
 }
 
@@ -106,16 +219,20 @@ static td_status explore_events(td_ode_recorded *r, const td_tensor *y0, void *r
 
 /* The forward solve over contiguous y0. *recorded: a gradient can flow to something. Where t never leaves t0, f is
  * not called. */
-static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool leads, bool *recorded) {
+static td_status solve(lua_State *L, td_ode_recorded *r, const request *q, td_tensor *y0, bool leads, bool *recorded) {
   bool was = td_recording;
   td_status s = td_ode_check(y0->dtype, y0->ndim, r->ts, r->nt);
   td_tensor *slope = s ? NULL : td_auto(td_tensor_new(y0->dtype, y0->ndim, y0->shape));
   if (!s && !slope) s = td_last_status();
   bool moves = !s && r->ts[r->nt - 1] != r->ts[0] && r->f->record;
-  if (moves) s = first_call(r, y0, slope);
-  if (!s && was) s = add_params(L, 4, r->f);
+  bool captured = false;
+  if (moves) s = capture_first(L, r, q, y0, leads, slope, &captured);
+  if (captured) r->o.first_slope = slope->data;
+  if (moves && !captured && !s) s = first_call(r, y0, slope);
+  if (!s && was && !q->simple) s = add_params(L, 4, r->f);
   if (!s) s = td_ode_share_externals(r);
-  if (moves && !s) s = capture_field(L, r->f, was && (leads || r->f->nexternals));
+  if (moves && !captured && !s) s = capture_field(L, r->f, q->keep, was && (leads || r->f->nexternals));
+  if (moves && !captured && !s && td_field_is_kept(r->f)) s = r->f->eval(r->f, r->ts[0], y0->data, slope->data);
   if (!s && r->nevents) {
     td_tensor *room = td_auto(td_tensor_new(y0->dtype, y0->ndim, y0->shape));
     s = room ? explore_events(r, y0, room->data) : td_last_status();
@@ -124,7 +241,7 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
   if (s) return s;
   r->o.events = r->events;
   r->o.nevents = r->nevents;
-  r->o.event_points = (int)tdl_ode_number(L, 4, "event_points");
+  r->o.event_points = q->event_points;
   *recorded = was && (leads || r->f->nexternals);
   r->o.keep_last = *recorded && r->mode == TD_ODE_REVERSIBLE;
   if (r->o.keep_last && !r->o.method->family->undo)
@@ -132,10 +249,10 @@ static td_status solve(lua_State *L, td_ode_recorded *r, td_tensor *y0, bool lea
                    "mccallum_foster; %s is none", r->o.method->name);
   r->o.exact = *recorded && (r->mode == TD_ODE_DISCRETE || td_ode_over_path(r->mode));
   r->o.hold = *recorded && r->mode == TD_ODE_DISCRETE && td_field_may_hold(r->f) && !r->nevents;
-  r->o.keep = r->o.exact || tdl_ode_flag(L, 4, "dense");
+  r->o.keep = r->o.exact || q->dense;
   td_recording = false;
-  tdl_ode_extras e;
-  s = tdl_ode_read_extras(L, 4, &r->o, r->f, &e);
+  tdl_ode_extras e = {.norm = LUA_NOREF};
+  s = q->simple ? TD_OK : tdl_ode_read_extras(L, 4, &r->o, r->f, &e);
   if (!s) s = td_ode_integrate(r->f, y0->data, r->ts, r->nt, &r->o, &r->solution);
   tdl_ode_extras_free(L, &e);
   td_recording = was;
@@ -161,10 +278,13 @@ static void set_number(lua_State *L, const char *name, double v) {
 
 void tdl_ode_push_result(lua_State *L, const td_ode_solution *s) {
   const td_ode_stats *stats = &s->stats;
-  lua_createtable(L, 0, 16);
+  lua_createtable(L, 0, 8);
   lua_pushstring(L, td_ode_status_name(s->status)), lua_setfield(L, -2, "status");
   lua_pushstring(L, s->message), lua_setfield(L, -2, "message");
   set_number(L, "reached", (double)s->reached);
+  lua_createtable(L, 0, 16);
+  set_number(L, "saved", (double)s->reached);
+  set_number(L, "steps", (double)(stats->accepted + stats->rejected));
   set_number(L, "nfe", (double)stats->counts.nfe);
   set_number(L, "njev", (double)stats->counts.njev);
   set_number(L, "nlu", (double)stats->counts.nlu);
@@ -175,6 +295,7 @@ void tdl_ode_push_result(lua_State *L, const td_ode_solution *s) {
   set_number(L, "t_first", s->path.n ? s->path.steps[0].t : stats->t_last);
   set_number(L, "t_last", stats->t_last);
   set_number(L, "worst_index", (double)stats->worst + 1);
+  lua_setfield(L, -2, "stats");
   lua_pushboolean(L, s->event_row), lua_setfield(L, -2, "event_row");
   lua_createtable(L, (int)s->events.nhits, 0);
   for (size_t i = 0; i < s->events.nhits; i++) {
@@ -193,15 +314,16 @@ void tdl_ode_push_result(lua_State *L, const td_ode_solution *s) {
   lua_setfield(L, -2, "grid");
 }
 
-static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tensor *times, td_ode_gradient mode,
-                                     tdl_form form, const td_method *method) {
+static td_ode_recorded *recorded_new(lua_State *L, td_tensor *y0, const td_tensor *times, const request *q) {
   td_ode_recorded *r = td_alloc(sizeof *r);
   if (!r) return NULL;
-  *r = (td_ode_recorded){.refs = 1, .mode = mode, .nt = times->numel, .nts = times->numel, .given = times->numel,
-                         .seminorm = tdl_ode_flag(L, 4, "seminorm")};
+  tdl_form form = q->form;
+  const td_method *method = q->forward.method;
+  *r = (td_ode_recorded){.refs = 1, .mode = q->mode, .nt = times->numel, .nts = times->numel, .given = times->numel,
+                         .seminorm = q->seminorm, .o = q->forward, .adjoint = q->backward};
   r->ts = td_alloc(r->nts * sizeof *r->ts);
   r->f = tdl_field_for(L, 1, form, y0);
-  if (!r->ts || !r->f || tdl_ode_read_events(L, form, y0, &r->events, &r->nevents) || tdl_ode_read_second(L, &r->second)) {
+  if (!r->ts || !r->f || (!q->simple && read_more(L, y0, form, r))) {
     td_ode_recorded_free(r);
     return NULL;
   }
@@ -341,61 +463,18 @@ static td_status take_hits(td_ode_recorded *r, td_tensor **out) {
  * evaluations, with `every` the times of the rows (else nil), with events their times and the states before and after,
  * and with `dense` the path */
 static int core_ode_solve(lua_State *L) {
-  static const char *const modes[] = {"discrete", "backsolve", "frozen", "reversible", "interp", "gauss", NULL};
-  static const char *const forms[] = {"tensors", "table", "number", NULL};
   lua_settop(L, 4);
   td_tensor *y0 = tdl_tensor(L, 2, "ode.solve", "y0"), *times = tdl_tensor(L, 3, "ode.solve", "t");
   if (times->ndim != 1) tdl_error(L, "ode.solve: t has shape (%s), expected one dim", td_tensor_shape_string(times));
-  td_ode_options forward, backward;
-  tdl_ode_read_options(L, 4, &forward);
-  size_t nrtols, natols;
-  tdl_ode_array(L, 4, "rtols", &nrtols);
-  tdl_ode_array(L, 4, "atols", &natols);
-  if ((nrtols && nrtols != y0->numel) || (natols && natols != y0->numel))
-    tdl_error(L, "ode.solve: %d tolerances for a state of %d elements", (int)(nrtols ? nrtols : natols), (int)y0->numel);
-  lua_getfield(L, 4, "adjoint");
-  if (lua_istable(L, -1)) tdl_ode_read_options(L, lua_gettop(L), &backward);
-  else backward = forward;
-  tdl_ode_forget_arrays(&backward);
-  backward.rtols = backward.atols = NULL;
-  backward.every = 0;
-  lua_getfield(L, 4, "grad");
-  int mode = luaL_checkoption(L, -1, NULL, modes);
-  lua_getfield(L, 4, "form");
-  int form = luaL_checkoption(L, -1, NULL, forms);
-  lua_settop(L, 4);
+  const request *q = request_of(L);
   counter *backward_calls = tdl_push_counter(L);
-  td_ode_recorded *r = recorded_new(L, y0, times, (td_ode_gradient)mode, (tdl_form)form,
-                                    forward.method);
+  td_ode_recorded *r = recorded_new(L, y0, times, q);
   if (!r) tdl_raise(L);
-  r->o = forward;
-  static const char *const names[2] = {"rtols", "atols"};
-  for (int i = 0; i < 2; i++) {
-    lua_getfield(L, 4, names[i]);
-    r->tolerances[i] = td_tensor_retain(tdl_test(L, -1));
-    lua_pop(L, 1);
-  }
-  lua_getfield(L, 4, "mass");
-  r->o.mass = td_tensor_retain(tdl_test(L, -1));
-  lua_pop(L, 1);
-  if (tdl_ode_read_preconditioner(L, r->f, r)) {
-    td_ode_recorded_free(r);
-    tdl_raise(L);
-  }
-  if (tdl_ode_read_pattern(L, 4, &r->o.pattern)) {
-    td_ode_recorded_free(r);
-    tdl_raise(L);
-  }
-  lua_getfield(L, 4, "semilinear");
-  r->o.semilinear = td_tensor_retain(tdl_test(L, -1));
-  lua_pop(L, 1);
-  r->adjoint = backward;
-
   bool recorded = false;
   size_t mark = td_auto_mark();
   lua_State *before = tdl_enter(L);
   td_tensor *flat = td_auto(td_tensor_contiguous(y0));
-  td_status s = flat ? solve(L, r, flat, y0->node || times->node, &recorded) : td_last_status();
+  td_status s = flat ? solve(L, r, q, flat, y0->node || times->node, &recorded) : td_last_status();
   tdl_leave(before);
   td_auto_release(mark);
   if (s) {
@@ -407,7 +486,7 @@ static int core_ode_solve(lua_State *L) {
   int nout = 1;
   tdl_push(L, out[0]);
   lua_insert(L, -2);
-  lua_pushvalue(L, 5);
+  lua_pushvalue(L, 6);
   if (r->nodes) push_times(L, r);
   else lua_pushnil(L);
   if (r->nevents) {
@@ -420,7 +499,7 @@ static int core_ode_solve(lua_State *L) {
   } else {
     for (int i = 1; i < 4; i++) lua_pushnil(L);
   }
-  if (tdl_ode_flag(L, 4, "dense")) tdl_ode_push_path(L, r, &r->refs, r, td_ode_recorded_free);
+  if (q->dense) tdl_ode_push_path(L, r, &r->refs, r, td_ode_recorded_free);
   else lua_pushnil(L);
   if (recorded && !s) {
     backward_calls->refs++;
@@ -447,7 +526,7 @@ static int core_ode_check(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-  {"ode_solve", core_ode_solve}, {"ode_check", core_ode_check},
+  {"ode_solve", core_ode_solve}, {"ode_check", core_ode_check}, {"ode_options", core_ode_options},
   {NULL, NULL},
 };
 
@@ -461,6 +540,8 @@ void tdl_open_ode(lua_State *L) {
   lua_setfield(L, -2, "__gc");
   lua_pushcfunction(L, counter_call);
   lua_setfield(L, -2, "__call");
+  lua_pop(L, 1);
+  luaL_newmetatable(L, TDL_REQUEST);
   lua_pop(L, 1);
   luaL_newmetatable(L, TDL_PATH);
   lua_pushcfunction(L, path_gc);

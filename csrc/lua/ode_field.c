@@ -506,7 +506,23 @@ static int core_ode_marched(lua_State *L) {
   return 2;
 }
 
+/* code_of(x) → for a function of Lua a string that tells where it was written, its chunk's name and its lines; else nil */
+static int core_code_of(lua_State *L) {
+  lua_Debug ar;
+  lua_settop(L, 1);
+  if (!lua_isfunction(L, 1) || lua_iscfunction(L, 1)) return 0;
+  lua_getinfo(L, ">S", &ar);
+  struct {
+    const char *source;  /* one address for each chunk */
+    int first, last;
+  } code = {ar.source, ar.linedefined, ar.lastlinedefined};
+  lua_pushlstring(L, (const char *)&code, sizeof code);
+  return 1;
+}
+
 void tdl_open_ode_field(lua_State *L) {
+  lua_pushcfunction(L, core_code_of);
+  lua_setfield(L, -2, "code_of");
   lua_pushcfunction(L, core_ode_march);
   lua_setfield(L, -2, "ode_march");
   lua_pushcfunction(L, core_ode_marched);

@@ -197,6 +197,12 @@ typedef struct {
   size_t n;
 } capture;
 
+/* What is asked for, see captured.h. */
+typedef struct {
+  bool gradient, first, leads;
+  size_t keep_most;
+} wish;
+
 static void capture_free(capture *c) {
   td_trace_end(&c->trace);
   for (size_t i = 0; c->grad && i < c->n; i++) td_tensor_release(c->grad[i]);
@@ -236,11 +242,25 @@ static td_status record_backward(td_field *f, capture *c) {
   return td_backward(&c->dy, &c->w, 1, c->in, (int)c->n, c->grad, TD_STOP_AT_INPUTS);
 }
 
+/* The externals in what was recorded. Where no gradient is wanted after all, the tape is left behind: *gradient. */
+static td_status explore(td_field *f, capture *c, bool leads, bool *gradient) {
+  td_status s = *gradient ? td_field_find_externals(f, c->dy, c->since) : TD_OK;
+  if (s || !*gradient || leads || f->nexternals) return s;
+  td_tensor *plain = td_tensor_alias(c->dy);
+  if (!plain) return td_last_status();
+  td_tensor_release(c->dy);
+  c->dy = plain;
+  *gradient = false;
+  return TD_OK;
+}
+
 /* Records f, and its reverse pass unless programs for such a record are at hand: *p. */
-static td_status record_all(td_field *f, capture *c, bool gradient, size_t keep_most, struct td_field_programs **p) {
-  bool was = td_recording;
-  size_t mark = td_auto_mark();
+static td_status record_all(td_field *f, capture *c, const wish *w, bool *wanted, struct td_field_programs **p) {
+  bool was = td_recording, gradient = w->gradient;
+  size_t mark = td_auto_mark(), keep_most = w->keep_most;
   td_status s = record_forward(f, c, gradient);
+  if (!s && w->first) s = explore(f, c, w->leads, &gradient);
+  *wanted = gradient;
   td_captured_record r = {&c->trace, c->forward, c->t, c->y, c->dy, c->since};
   c->keyed = !s && td_captured_key(f, &r, gradient, keep_most, &c->ir, c->key);
   *p = c->keyed ? td_captured_again(c->key, &c->ir) : NULL;
@@ -362,12 +382,13 @@ static td_status new_programs(td_field *f, capture *c, size_t keep_most, struct 
   return s;
 }
 
-td_status td_field_capture(td_field *f, bool gradient, size_t keep_most) {
+static td_status capture_as(td_field *f, const wish *w) {
   capture c = {0};
   struct td_field_programs *p = NULL;
+  bool gradient = false;
   td_status s = td_trace_begin(&c.trace);
-  if (!s) s = record_all(f, &c, gradient, keep_most, &p);
-  if (!s && !p) s = new_programs(f, &c, keep_most, &p);
+  if (!s) s = record_all(f, &c, w, &gradient, &p);
+  if (!s && !p) s = new_programs(f, &c, w->keep_most, &p);
   capture_free(&c);
   if (s) return s;
   p->before.eval = f->eval;
@@ -386,6 +407,16 @@ td_status td_field_capture(td_field *f, bool gradient, size_t keep_most) {
   }
   return TD_OK;
 }
+
+td_status td_field_capture(td_field *f, bool gradient, size_t keep_most) {
+  return capture_as(f, &(wish){.gradient = gradient, .keep_most = keep_most});
+}
+
+td_status td_field_capture_first(td_field *f, bool recording, bool leads, size_t keep_most) {
+  return capture_as(f, &(wish){recording, true, leads, keep_most});
+}
+
+bool td_field_is_kept(const td_field *f) { return f->programs && f->programs->again.kept; }
 
 void td_field_uncapture(td_field *f) {
   struct td_field_programs *p = f->programs;

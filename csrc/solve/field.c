@@ -253,6 +253,23 @@ td_status td_field_jvp(td_field *f, double t, const void *y, const void *v, doub
 
 /* ---- Externals ---- */
 
+td_status td_field_find_externals(td_field *f, td_tensor *dy, uint64_t since) {
+  td_tensor **found = NULL;
+  size_t count = 0, capacity = 0;
+  td_status s = td_tape_externals(&dy, 1, since, &found, &count, &capacity);
+  for (size_t i = 0; i < count; i++) {
+    if (!s) s = td_field_add_external(f, found[i]);
+    td_tensor_release(found[i]);
+  }
+  td_free(found, capacity * sizeof *found);
+  return s;
+}
+
+void td_field_drop_externals(td_field *f) {
+  for (size_t i = 0; i < f->nexternals; i++) td_tensor_release(f->externals[i]);
+  f->nexternals = 0;
+}
+
 td_status td_field_explore(td_field *f, double t, const void *y, void *dy) {
   if (!f->record) return f->eval(f, t, y, dy);
   size_t mark = td_auto_mark();
@@ -261,14 +278,7 @@ td_status td_field_explore(td_field *f, double t, const void *y, void *dy) {
   uint64_t since = td_tape_now();
   td_status s = td_field_record(f, time, ty, &slope);
   td_auto(slope);
-  td_tensor **found = NULL;
-  size_t count = 0, capacity = 0;
-  if (!s) s = td_tape_externals(&slope, 1, since, &found, &count, &capacity);
-  for (size_t i = 0; i < count; i++) {
-    if (!s) s = td_field_add_external(f, found[i]);
-    td_tensor_release(found[i]);
-  }
-  td_free(found, capacity * sizeof *found);
+  if (!s) s = td_field_find_externals(f, slope, since);
   if (!s) s = values_of(f, slope, dy);
   td_auto_release(mark);
   return s;
@@ -290,8 +300,7 @@ td_status td_field_add_external(td_field *f, td_tensor *x) {
 }
 
 td_status td_field_share_externals(td_field *f, td_field *all) {
-  for (size_t i = 0; i < f->nexternals; i++) td_tensor_release(f->externals[i]);
-  f->nexternals = 0;
+  td_field_drop_externals(f);
   td_status s = TD_OK;
   for (size_t i = 0; i < all->nexternals && !s; i++) s = td_field_add_external(f, all->externals[i]);
   return s;
@@ -310,7 +319,7 @@ void td_field_free(td_field *f) {
   td_field_drop_kept(f);
   for (int i = 0; i < 2; i++) td_field_free(f->half[i]);
   if (f->programs) f->programs_free(f->programs);
-  for (size_t i = 0; i < f->nexternals; i++) td_tensor_release(f->externals[i]);
+  td_field_drop_externals(f);
   td_free(f->externals, f->capacity * sizeof *f->externals);
   f->free(f);
 }

@@ -138,6 +138,10 @@ td_status td_field_record(td_field *f, td_tensor *t, td_tensor *y, td_tensor **d
  * added by td_field_add_external, which ignores constants and what is known. */
 td_status td_field_explore(td_field *f, double t, const void *y, void *dy);
 td_status td_field_add_external(td_field *f, td_tensor *x);
+/* What dy, recorded on the tape from `since` on, depends on besides joins the externals. */
+td_status td_field_find_externals(td_field *f, td_tensor *dy, uint64_t since);
+/* Forgets them. */
+void td_field_drop_externals(td_field *f);
 /* f's externals become those of `all`. */
 td_status td_field_share_externals(td_field *f, td_field *all);
 void td_field_free(td_field *f);

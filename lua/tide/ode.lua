@@ -61,16 +61,28 @@ end
 
 local function is_callable(f) return type(f) == "table" and getmetatable(f) and getmetatable(f).__call and true end
 
+local none = {}
+
 -- Options, state and times, checked, and the request to the core; nothing is called.
 local function prepare(f, y0, t, opts)
-  local o = options.over("ode.solve", opts, requests.defaults)
   local in_c = type(f) == "userdata" and not is_tensor(f)
   if not in_c and type(f) ~= "function" and not is_callable(f) and not splits.is(f) then
     raise("ode.solve: f is a %s, expected a function f(t, y)", type(f))
   end
   local state, times = requests.state_of(y0), requests.times_of(t)
+  local given = type(opts) == "table" and opts or opts == nil and none or nil
+  if given then
+    local kept, request = requests.kept(given, state.form)
+    if kept then
+      core.ode_check(state.y0, times)
+      return kept, state, times, request, in_c
+    end
+  end
+  local o = options.over("ode.solve", opts, requests.defaults)
   if o.event or o.events then times = requests.bounded(times) end
-  return o, state, times, requests.of(o, f, y0, state, times), in_c
+  local request = requests.of(o, f, y0, state, times)
+  if given then request = requests.keep(given, state.form, o, request) end
+  return o, state, times, request, in_c
 end
 
 -- f as the core calls it: on the flat state, one pass of dropout masks for the whole solve, always a function. With
@@ -127,7 +139,8 @@ function M.solve(f, y0, t, opts)
   if not in_c then field, differentiated, request.halves = callees_of(f, state, request.method) end
   local captured = {}
   if not in_c and not state.form and o.capture then
-    request.capture = captures.accepts(o.capture, request.halves and field or f, captured)
+    request.capture, request.known = captures.accepts(o.capture, request.halves and field or f, captured)
+    request.known = request.known and request.grad ~= "forward"
   end
   request.jacobian = jacobian_of(differentiated, state, o.jac, request.method)
   if not in_c and state.form then

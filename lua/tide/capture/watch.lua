@@ -45,6 +45,21 @@ end
 
 local MOST = 64  -- entries of a table that are looked at
 
+local libraries = {}
+
+-- Tables that count as themselves alone: Lua's libraries and tide's.
+local function is_library(t)
+  if not next(libraries) then
+    for name in ("string table math io os debug coroutine bit jit ffi"):gmatch "%a+" do
+      if package.loaded[name] then libraries[package.loaded[name]] = true end
+    end
+    for name, m in pairs(package.loaded) do
+      if type(m) == "table" and (name == "tide" or name:find("^tide%.")) then libraries[m] = true end
+    end
+  end
+  return libraries[t]
+end
+
 local function copy_of(t)
   local copy, n = {}, 0
   for k, v in pairs(t) do
@@ -73,8 +88,9 @@ end
 function M.snapshot(f)
   local list = M.list(f)
   for _, entry in ipairs(list) do
-    if type(entry[3]) == "table" then entry[4] = copy_of(entry[3]) end
-    if tensors.is_tensor(entry[3]) then entry[5] = entry[3].version end
+    local value = entry[3]
+    if tensors.is_tensor(value) then entry[5] = value.version
+    elseif type(value) == "table" and not is_library(value) then entry[4] = copy_of(value) end
   end
   return list
 end
@@ -85,6 +101,49 @@ function M.untouched(list)
   for _, entry in ipairs(list) do
     if entry[4] and not same_table(entry[3], entry[4]) then return false end
     if entry[5] and entry[3].version ~= entry[5] then return false end
+  end
+  return true
+end
+
+local TENSOR = {}  -- stands for any
+local weak = {__mode = "kv"}
+
+local function sign_of(value) return tensors.is_tensor(value) and TENSOR or value end
+
+local function signs_of(t)
+  local signs = {}
+  for k, v in pairs(t) do signs[k] = sign_of(v) end
+  return setmetatable(signs, weak)
+end
+
+--- What a snapshot says but for tensors. It keeps nothing alive.
+function M.signature(list)
+  local values, contents = setmetatable({}, weak), {}
+  for i, entry in ipairs(list) do
+    values[i], contents[i] = sign_of(entry[3]), entry[4] and signs_of(entry[4]) or false
+  end
+  return {count = #list, values = values, contents = contents}
+end
+
+local function same(a, b) return rawequal(sign_of(a), b) or (a ~= a and b ~= b) end
+
+local function same_contents(t, signs)
+  for k, v in pairs(t) do
+    if not same(v, signs[k]) then return false end
+  end
+  for k in pairs(signs) do
+    if t[k] == nil then return false end
+  end
+  return true
+end
+
+--- Does a snapshot of a function with the same code have this signature, which may be nil?
+function M.matches(list, signature)
+  if not signature or #list ~= signature.count then return false end
+  for i, entry in ipairs(list) do
+    if not same(entry[3], signature.values[i]) then return false end
+    local contents = signature.contents[i]
+    if entry[4] and not (contents and same_contents(entry[4], contents)) then return false end
   end
   return true
 end

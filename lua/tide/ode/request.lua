@@ -386,6 +386,52 @@ function M.of(o, f, y0, state, times)
   return request
 end
 
+-- Requests of numbers, names and switches alone, which depend on nothing else than the state's form, are kept with what
+-- they were made of. The latest comes first.
+local kept, MOST_KEPT = {}, 8
+
+local depends = {  -- on the state, the times or f, or hold more than that
+  step_t = true, jump_t = true, linear = true, mass = true, jac_sparsity = true, params = true, batch = true,
+}
+
+-- Are these the options that the entry was made of?
+local function is_made_of(entry, given, form)
+  if entry.form ~= form then return false end
+  local count, of = 0, entry.given
+  for k, v in pairs(given) do
+    if of[k] ~= v then return false end
+    count = count + 1
+  end
+  return count == entry.count
+end
+
+--- For options given to a solve, when they were checked before: all options, and the request to fill in. Else nil.
+function M.kept(given, form)
+  for i = 1, #kept do
+    local entry = kept[i]
+    if is_made_of(entry, given, form) then
+      kept[1], kept[i] = entry, kept[1]
+      return entry.o, setmetatable({}, entry.meta)
+    end
+  end
+end
+
+--- Keeps a request that was made of these options, if it may serve again. Gives the request to fill in.
+function M.keep(given, form, o, request)
+  local copy, count = {}, 0
+  for k, v in pairs(given) do
+    local kind = type(v)
+    if depends[k] or v ~= v or (kind ~= "number" and kind ~= "string" and kind ~= "boolean") then return request end
+    copy[k], count = v, count + 1
+  end
+  if not M.methods[request.method].a or request.grad == "forward" or o.norm == "parts"
+    or M.unsized(o.method, o.step_size) then return request end
+  request.read = core.ode_options(request)
+  table.insert(kept, 1, {given = copy, count = count, form = form, o = o, meta = {__index = request}})
+  kept[MOST_KEPT + 1] = nil
+  return setmetatable({}, kept[1].meta)
+end
+
 --- With an event the last time may be infinite; the core goes as far as 1e30.
 function M.bounded(times)
   local last = times[times.numel]:item()

@@ -118,15 +118,8 @@ end
 -- ---- Making one ----
 
 -- Statistics; nfe_b counts the evaluations of reverse passes so far, replayed the steps they made again.
-local function statistics(result, counter)
-  local s = {
-    nfe = result.nfe, njev = result.njev, nlu = result.nlu, accepted = result.accepted,
-    rejected = result.rejected, h_min = result.h_min, h_max = result.h_max,
-    t_first = result.t_first, t_last = result.t_last, worst_index = result.worst_index,
-    saved = result.reached,
-    steps = result.accepted + result.rejected,
-  }
-  return setmetatable(s, {__index = function(_, key)
+local function statistics(stats, counter)
+  return setmetatable(stats, {__index = function(_, key)
     if key == "nfe_b" then return (counter()) end
     if key == "replayed" then return (select(2, counter())) end
   end})
@@ -163,7 +156,7 @@ function M.of(request, state, times, captured, save_fn, ys, result, counter, eve
     ts = plain(ts), ys = save_fn and saved_by(save_fn, ts, ys, state) or state.saved(ys),
     last = state.one(core.select(ys, 1, ys:size(1))),
     status = result.status, message = result.message, method = request.method, nodes = result.grid,
-    limits = result.limits, stats = statistics(result, counter), path = path, one = state.one,
+    limits = result.limits, stats = statistics(result.stats, counter), path = path, one = state.one,
     captured = captured.used or false, not_captured = captured.why,
   }
   if event_t then
