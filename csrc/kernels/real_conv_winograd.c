@@ -13,7 +13,9 @@
 #include "kernels/isa.h"
 #include "kernels/real_conv.h"
 
+/* A network's transformed weights are more than the caches hold: 8 KB ahead they come from memory in time. */
 enum { TILE_PITCH = 16 };
+#define TILE_AHEAD ((8 << 10) / sizeof(real))
 #include "kernels/real_tile.h"
 #include "kernels/real_winograd.h"
 

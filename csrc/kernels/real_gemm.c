@@ -14,7 +14,8 @@ enum {
   MAX_COLUMNS = 64 * PANEL,        /* of packed op(b) */
   MAX_ROWS = 192,                  /* of a packed block of op(a) */
   PITCH = GEMM_CHUNK + 16,              /* of its rows: no power of two, which would crowd a few sets of the cache */
-  PACKED_A = MAX_ROWS * PITCH      /* elements of a packed block */
+  PACKED_A = MAX_ROWS * PITCH,     /* elements of a packed block */
+  NEAR_ROW = (2 << 10) / sizeof(real)  /* greatest distance of rows of a that are read as they lie */
 };
 
 typedef struct {
@@ -56,7 +57,9 @@ static void pack_panel(const gemm *e, size_t v, real *line) {
   bool pairs = e->term != TD_BY_ELEMENT;
   if (n < PANEL) memset(to, 0, e->depth * PANEL * sizeof(real));
   if (p->b_col == 1 && !pairs)
-    for (size_t l = 0; l < e->terms; l++) memcpy(to + l * PANEL, from + l * p->b_row, n * sizeof(real));
+    for (size_t l = 0; l < e->terms; l++, to += PANEL, from += p->b_row)
+      if (n == PANEL) memcpy(to, from, PANEL * sizeof(real));  /* of constant size: a few moves */
+      else memcpy(to, from, n * sizeof(real));
   else if (p->b_col == 1)
     for (size_t l = 0; l < e->terms; l += 2)
       pair_rows(to + l / 2 * PANEL, from + l * p->b_row, l + 1 < e->terms ? from + (l + 1) * p->b_row : NULL, n);
@@ -74,11 +77,15 @@ static void pack_panels(void *ctx, size_t begin, size_t end) {
   for (size_t v = begin; v < end; v++) pack_panel(ctx, v, line);
 }
 
-/* Rows [i0, i0 + rows) of op(a)'s chunk, laid as they were: q gets them as its a. */
+/* Rows [i0, i0 + rows) of op(a)'s chunk, laid as they were: q gets them as its a. Short rows are not moved. */
 static void pack_rows_of_a(const gemm *e, product *q, real *to, size_t i0, size_t rows) {
   const product *p = e->p;
   const real *from = p->a + i0 * p->a_row + e->l0 * p->a_col;
   bool pairs = e->term != TD_BY_ELEMENT;
+  if (p->a_col == 1 && !pairs && p->a_row <= NEAR_ROW) {
+    q->a = from;
+    return;
+  }
   q->a = to;
   if (p->a_col == 1) {
     q->a_row = PITCH, q->a_col = 1;

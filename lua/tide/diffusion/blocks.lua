@@ -141,21 +141,38 @@ function Attention:init(channels, heads, head_width, o, s)
   self.heads, self.head_width = heads, head_width
 end
 
+-- layer(x) + add, of sequences N×L×channels: as a convolution over N images of L pixels, which adds bias and sum in
+-- one pass. add, like the result, may be absent.
+local function project(layer, x, add)
+  if getmetatable(layer) ~= layers.Linear then  -- an adapted one
+    local y = layer(x)
+    return add and y + add or y
+  end
+  local n, length = x:size(1), x:size(2)
+  local operands = {layer.bias}
+  operands[#operands + 1] = add and core.reshape(add, n, 1, length, layer.outputs)
+  operands[#operands + 1] = {parts = (layer.bias and 1 or 0) + (add and 4 or 0)}
+  local y = core.conv2d_fused(core.reshape(x, n, 1, length, layer.inputs),
+    core.reshape(layer.weight, 1, 1, layer.inputs, layer.outputs), unpack(operands))
+  return core.reshape(y, n, length, layer.outputs)
+end
+
 -- N×L×(heads·D) → N×heads×L×D, or as it is for one head
 local function by_heads(x, heads, width)
   if heads == 1 then return x end
   return core.permute(core.reshape(x, x:size(1), x:size(2), heads, width), 1, 3, 2, 4)
 end
 
-function Attention:forward(x, context, mask)
+--- add, like the result, is added to it.
+function Attention:forward(x, context, mask, add)
   context = context or x
   local heads, width = self.heads, self.head_width
-  local q = by_heads(self.to_q(x), heads, width)
-  local k = by_heads(self.to_k(context), heads, width)
-  local v = by_heads(self.to_v(context), heads, width)
+  local q = by_heads(project(self.to_q, x), heads, width)
+  local k = by_heads(project(self.to_k, context), heads, width)
+  local v = by_heads(project(self.to_v, context), heads, width)
   local y = nn_attention.attention(q, k, v, {mask = mask})
   if heads > 1 then y = core.reshape(core.permute(y, 1, 3, 2, 4), y:size(1), y:size(3), heads * width) end
-  return self.to_out[1](y)
+  return project(self.to_out[1], y, add)
 end
 
 local SpatialAttention = Module("SpatialAttention", Attention)
@@ -171,8 +188,8 @@ end
 function SpatialAttention:forward(x)
   local h = self.group_norm and self.group_norm(x) or x
   local n, height, width, channels = x:size()
-  h = Attention.forward(self, core.reshape(h, n, height * width, channels))
-  local y = core.reshape(h, n, height, width, channels) + x
+  local function sequence(t) return core.reshape(t, n, height * width, channels) end
+  local y = core.reshape(Attention.forward(self, sequence(h), nil, nil, sequence(x)), n, height, width, channels)
   return self.output_scale == 1 and y or y / self.output_scale
 end
 
