@@ -229,6 +229,7 @@ void *td_alloc(size_t bytes) {
   free_block *b = c->top;
   if (b) {
     c->top = b->next;
+    __builtin_prefetch(c->top); /* it may be long since it was freed */
     heap.stats.cached -= block;
     heap.stats.live += block;
     note_live();

@@ -47,6 +47,21 @@ static int by_seq(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
+/* Into the order of recording: few, or nearly so, by insertion. */
+static void sort_nodes(void **item, size_t n) {
+  enum { FEW = 48 };
+  if (n > FEW) {
+    qsort(item, n, sizeof *item, by_seq);
+    return;
+  }
+  for (size_t i = 1; i < n; i++) {
+    td_node *x = item[i];
+    size_t k = i;
+    for (; k > 0 && ((td_node *)item[k - 1])->seq > x->seq; k--) item[k] = item[k - 1];
+    item[k] = x;
+  }
+}
+
 /* Every node that the outputs depend on and that was recorded at `since` or later, in order of recording. */
 static td_status collect(list *nodes, td_tensor *const *outputs, int noutputs, uint64_t since) {
   uint64_t mark = ++pass_number;
@@ -65,17 +80,15 @@ static td_status collect(list *nodes, td_tensor *const *outputs, int noutputs, u
       if (list_push(nodes, m)) return td_last_status();
     }
   }
-  bool sorted = true;  /* usually found newest first */
+  for (size_t k = 0; k < nodes->count / 2; k++) {  /* usually found newest first */
+    void *swap = nodes->item[k];
+    nodes->item[k] = nodes->item[nodes->count - 1 - k];
+    nodes->item[nodes->count - 1 - k] = swap;
+  }
+  bool sorted = true;
   for (size_t k = 1; k < nodes->count && sorted; k++)
-    sorted = by_seq(&nodes->item[k - 1], &nodes->item[k]) > 0;
-  if (sorted)
-    for (size_t k = 0; k < nodes->count / 2; k++) {
-      void *swap = nodes->item[k];
-      nodes->item[k] = nodes->item[nodes->count - 1 - k];
-      nodes->item[nodes->count - 1 - k] = swap;
-    }
-  else
-    qsort(nodes->item, nodes->count, sizeof *nodes->item, by_seq);
+    sorted = by_seq(&nodes->item[k - 1], &nodes->item[k]) < 0;
+  if (!sorted) sort_nodes(nodes->item, nodes->count);
   for (size_t k = 0; k < nodes->count; k++) ((td_node *)nodes->item[k])->place = k;
   return TD_OK;
 }

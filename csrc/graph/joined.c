@@ -145,6 +145,24 @@ void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, i
   td_free(at, bytes);
 }
 
+static bool meets(int a, int na, int b, int nb) { return a < b + nb && b < a + na; }
+
+bool td_joined_reads(const td_joined *j, int first, int n) {
+  static const int arity[] = {
+#define ARITY(name, n) n,
+    TD_PW_OPS(ARITY, ARITY)
+#undef ARITY
+    [TD_SCALAR_CUBE] = 1, [TD_SCALAR_SCALE] = 2, [TD_SCALAR_DOT] = 3};
+  for (int i = 0; i < j->nstep; i++) {
+    const td_scalar_step *s = &j->step[i];
+    int many = s->op == TD_SCALAR_DOT ? s->n : 1, row = s->op == TD_SCALAR_SCALE ? s->n : many;
+    if (meets(s->a, many, first, n) || (arity[s->op] > 1 && meets(s->b, row, first, n)) ||
+        (arity[s->op] > 2 && meets(s->c, 1, first, n)))
+      return true;
+  }
+  return false;
+}
+
 void td_joined_load(td_joined *j) {
   double *x = j->number;
   for (int i = 0; i < j->nload; i++) {

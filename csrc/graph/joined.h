@@ -34,6 +34,8 @@ int td_joined_dot(td_joined *j, int base, int coef, int x, int n);
 /* Puts a program of numbers in. in[i][e] is the place of element e of its input i. out[i][e] is where element e of its
  * output i should be, or −1 for a place of its choice, and receives where it is. */
 void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, int *const *out);
+/* Does an operation read any of the n places from `first` on? */
+bool td_joined_reads(const td_joined *j, int first, int n);
 void td_joined_run(td_joined *j);
 /* Its two halves, for rows of runs between which nothing outside is written: the values from outside, and the operations. */
 void td_joined_load(td_joined *j);

@@ -19,6 +19,7 @@ static inline void td_key_mix_bytes(uint64_t key[2], const void *data, size_t n)
     memcpy(&v, p, 8);
     td_key_mix(key, v);
   }
+  if (n == 0) return;  /* (how many bytes are mixed is told before) */
   uint64_t rest = 0;
   memcpy(&rest, p, n);
   td_key_mix(key, rest);

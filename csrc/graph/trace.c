@@ -119,6 +119,20 @@ void td_trace_end(td_trace *t) {
   td_capture_era = 0;
 }
 
+static void untape(td_tensor *t) {
+  if (!t->node || !t->storage || !t->storage->is_virtual) return;
+  td_tensor_node_release(t->node);
+  t->node = NULL;
+}
+
+void td_trace_untape(td_trace *t) {
+  for (size_t i = 0; i < t->count; i++) {
+    const td_traced *call = &t->call[i];
+    for (int k = 0; k < call->nin; k++) untape(call->in[k]);
+    for (int k = 0; k < call->nout; k++) untape(call->out[k]);
+  }
+}
+
 void td_trace_free(td_trace *t) {
   for (size_t i = 0; i < t->count; i++) {
     td_traced *call = &t->call[i];

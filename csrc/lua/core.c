@@ -79,9 +79,19 @@ td_status tdl_call_failed(lua_State *L) {
   return td_fail(TD_ECALL, "an error in a callback");
 }
 
+void tdl_push_handler(lua_State *L) {
+  enum { HANDLER = -0x7d4 };  /* luaL_ref gives positive numbers */
+  lua_rawgeti(L, LUA_REGISTRYINDEX, HANDLER);
+  if (!lua_isnil(L, -1)) return;
+  lua_pop(L, 1);
+  lua_pushcfunction(L, tdl_handler);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, LUA_REGISTRYINDEX, HANDLER);
+}
+
 td_status tdl_pcall(lua_State *L, int nargs, int nresults) {
   int base = lua_gettop(L) - nargs;
-  lua_pushcfunction(L, tdl_handler);
+  tdl_push_handler(L);
   lua_insert(L, base);
   int status = lua_pcall(L, nargs, nresults, base);
   lua_remove(L, base);

@@ -9,7 +9,7 @@
 
 typedef struct {
   td_field base;
-  int function, handler, jacobian, stages, march;  /* registry references */
+  int function, jacobian, stages, march;  /* registry references */
   const char *stages_of;  /* the method whose steps `stages` makes */
   lua_State *main;
   td_tensor *last;        /* what the function returned last, and how often it was written then */
@@ -22,7 +22,6 @@ static void release(td_field *self) {
   lua_field *f = (lua_field *)self;
   td_tensor_release(f->last);
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->function);
-  luaL_unref(f->main, LUA_REGISTRYINDEX, f->handler);
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->jacobian);
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->stages);
   luaL_unref(f->main, LUA_REGISTRYINDEX, f->march);
@@ -30,16 +29,16 @@ static void release(td_field *self) {
 }
 
 /* Pushes the message handler and the function of that reference; *top is the stack before. */
-static td_status push_reference(lua_field *f, lua_State *L, int function, int *top) {
+static td_status push_reference(lua_State *L, int function, int *top) {
   *top = lua_gettop(L);
   if (!lua_checkstack(L, 8)) return td_fail(TD_EARG, "ode.solve: the stack is full, is f solving itself?");
-  lua_rawgeti(L, LUA_REGISTRYINDEX, f->handler);
+  tdl_push_handler(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, function);
   return TD_OK;
 }
 
 static td_status push_function(lua_field *f, lua_State *L, int *top) {
-  return push_reference(f, L, f->function, top);
+  return push_reference(L, f->function, top);
 }
 
 static td_status call_for(lua_State *L, int top, int results) {
@@ -219,7 +218,7 @@ static td_status lua_stages(td_field *self, const td_field_stages *step, bool *d
   if (step->method != f->stages_of || step->first != 1 || step->end != step->stages || step->keep) return TD_OK;
   lua_State *L = tdl_state();
   int top, count = step->stages - 1, results = (count + 1) * (int)self->numel;
-  td_status s = push_reference(f, L, f->stages, &top);
+  td_status s = push_reference(L, f->stages, &top);
   if (s) return s;
   if (!lua_checkstack(L, 2 * results + count + 8)) return TD_OK;
   lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
@@ -250,7 +249,7 @@ static td_status lua_march(td_field *self, const td_field_method *m, double *blo
   lua_field *f = (lua_field *)self;
   lua_State *L = tdl_state();
   int top;
-  td_status s = push_reference(f, L, f->march, &top);
+  td_status s = push_reference(L, f->march, &top);
   if (s) return s;
   lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
   lua_pushlightuserdata(L, block);
@@ -289,7 +288,7 @@ static td_status lua_jacobian(td_field *self, double t, const void *y, double *j
   lua_field *f = (lua_field *)self;
   lua_State *L = tdl_state();
   int top, n = (int)self->numel;
-  td_status s = push_reference(f, L, f->jacobian, &top);
+  td_status s = push_reference(L, f->jacobian, &top);
   if (s) return s;
   lua_pushnumber(L, t);
   lua_createtable(L, n, 0);
@@ -546,8 +545,6 @@ static td_field *lua_field_new(lua_State *L, int index, tdl_form form) {
                    .stages = LUA_NOREF, .march = LUA_NOREF};
   lua_pushvalue(L, index);
   f->function = luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_pushcfunction(L, tdl_handler);
-  f->handler = luaL_ref(L, LUA_REGISTRYINDEX);
   f->base.kind = form == TDL_TENSORS ? "a function on tensors" : "a function of plain numbers";
   f->base.eval = form == TDL_TENSORS ? tensors_eval : form == TDL_TABLE ? table_eval : number_eval;
   if (form == TDL_TENSORS) f->base.record = tensors_record;

@@ -35,6 +35,8 @@ td_status tdl_pcall(lua_State *L, int nargs, int nresults);
 /* Its parts, for who calls one function very often: the message handler, and what keeps the error value on the top of
  * the stack (popped) and gives TD_ECALL. */
 int tdl_handler(lua_State *L);
+/* Pushes it, the same one each time. */
+void tdl_push_handler(lua_State *L);
 td_status tdl_call_failed(lua_State *L);
 /* Pushes the error of the failed core call, or of the callback that failed inside it, and forgets it. */
 void tdl_push_error(lua_State *L);

@@ -211,6 +211,7 @@ static void capture_free(capture *c) {
   td_tensor_release(c->y);
   td_tensor_release(c->dy);
   td_tensor_release(c->w);
+  td_trace_untape(&c->trace);
   td_trace_free(&c->trace);
   td_ir_free(&c->ir);
 }

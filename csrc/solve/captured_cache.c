@@ -7,33 +7,72 @@
 #include "graph/tape.h"
 #include "solve/programs.h"
 
-enum { KEPT = 16, MOST_CALLS = 128, MOST_BYTES = 1 << 18 };
+enum { KEPT = 16, MOST_CALLS = 128, MOST_BYTES = 1 << 18, PLACES = 1024 };
 
 static struct td_field_programs *kept[KEPT];
 static uint64_t clock_of_use;
 
 /* ---- The key ---- */
 
-static uint64_t storage_place(const void *data, const td_storage *s) {
-  const td_captured_record *r = data;
-  if (s == r->t->storage) return 1;
-  if (s == r->y->storage) return 2;
-  uint64_t place = 3;
-  for (size_t i = 0; i < r->forward; i++) {
-    const td_traced *call = &r->trace->call[i];
-    for (int k = 0; k < call->nin; k++, place++)
-      if (call->in[k]->storage == s) return place;
-    for (int k = 0; k < call->nout; k++, place++)
-      if (call->out[k]->storage == s) return place;
-  }
-  return 0;
+/* The storages that the record names, in the order in which they appear, and a table of hashes to find them by. */
+typedef struct {
+  const td_captured_record *r;
+  const td_storage *key[PLACES];
+  uint16_t place[PLACES];
+  uint32_t of[PLACES];  /* the record that filled an entry; those of others are empty */
+  uint32_t now;
+  int count;
+} places;
+
+static unsigned hash_of(const td_storage *s) {
+  return (unsigned)(((uint64_t)(uintptr_t)s >> 6) * 0x9E3779B97F4A7C15u >> 32) % PLACES;
 }
 
-static bool mix_externals(const td_field *f, const td_captured_record *r, uint64_t key[2]) {
+static unsigned find_place(const places *p, const td_storage *s) {
+  unsigned at = hash_of(s);
+  while (p->of[at] == p->now && p->key[at] != s) at = (at + 1) % PLACES;
+  return at;
+}
+
+/* A storage's place, from 1 on; 0 when it has none. */
+static uint64_t storage_place(const void *data, const td_storage *s) {
+  const places *p = data;
+  unsigned at = find_place(p, s);
+  return p->of[at] == p->now ? p->place[at] : 0;
+}
+
+static void add_place(places *p, const td_storage *s) {
+  unsigned at = find_place(p, s);
+  if (p->of[at] == p->now) return;
+  p->of[at] = p->now;
+  p->key[at] = s;
+  p->place[at] = (uint16_t)++p->count;
+}
+
+/* False when there are too many. */
+static bool list_places(places *p, const td_captured_record *r) {
+  p->r = r;
+  p->count = 0;
+  if (++p->now == 0) {
+    memset(p->of, 0, sizeof p->of);
+    p->now = 1;
+  }
+  add_place(p, r->t->storage);
+  add_place(p, r->y->storage);
+  for (size_t i = 0; i < r->forward; i++) {
+    const td_traced *call = &r->trace->call[i];
+    if (p->count + call->nin + call->nout > PLACES / 2) return false;
+    for (int k = 0; k < call->nin; k++) add_place(p, call->in[k]->storage);
+    for (int k = 0; k < call->nout; k++) add_place(p, call->out[k]->storage);
+  }
+  return true;
+}
+
+static bool mix_externals(const td_field *f, const places *p, uint64_t key[2]) {
   td_key_mix(key, f->nexternals);
   for (size_t i = 0; i < f->nexternals; i++) {
     const td_tensor *x = f->externals[i];
-    uint64_t place = storage_place(r, x->storage);
+    uint64_t place = storage_place(p, x->storage);
     if (!place) return false;
     td_key_mix(key, place << 16 | (uint64_t)x->dtype << 8 | (uint64_t)x->ndim);
     td_key_mix(key, (uint64_t)(x->data - (char *)x->storage->data));
@@ -43,12 +82,13 @@ static bool mix_externals(const td_field *f, const td_captured_record *r, uint64
   return true;
 }
 
-static bool mix_tape(const td_field *f, const td_captured_record *r, uint64_t key[2]) {
+static bool mix_tape(const td_field *f, const places *p, uint64_t key[2]) {
   enum { MOST = 64 };
+  const td_captured_record *r = p->r;
   td_tensor *inputs[MOST + 2] = {r->t, r->y};
   if (f->nexternals > MOST) return false;
   if (f->nexternals) memcpy(inputs + 2, f->externals, f->nexternals * sizeof *inputs);
-  return td_tape_key(r->dy, r->since, inputs, 2 + f->nexternals, storage_place, r, key);
+  return td_tape_key(r->dy, r->since, inputs, 2 + f->nexternals, storage_place, p, key);
 }
 
 bool td_captured_key(const td_field *f, const td_captured_record *r, bool gradient, size_t keep_most, td_ir *ir,
@@ -60,7 +100,8 @@ bool td_captured_key(const td_field *f, const td_captured_record *r, bool gradie
   td_key_mix(key, (uint64_t)keep_most << 1 | gradient);
   if (!gradient) return true;
   td_key_mix(key, r->dy->node != NULL);
-  return mix_externals(f, r, key) && (!r->dy->node || mix_tape(f, r, key));
+  static places p;
+  return list_places(&p, r) && mix_externals(f, &p, key) && (!r->dy->node || mix_tape(f, &p, key));
 }
 
 /* ---- Binding ---- */

@@ -22,27 +22,32 @@ bool td_captured_march_allow(bool on) {
 
 void td_captured_marched(uint64_t steps[2]) { memcpy(steps, marched, sizeof marched); }
 
-/* h, and the stages' times. */
+/* h, and the stages' times where they count. */
 static void put_times(const td_joined_step *list, const td_field_method *m, double t, double end) {
   double *x = list->list.number, h = end - t;
   x[list->h] = h;
-  for (int i = 0; i < m->step.stages; i++) x[list->t + i] = m->c[i] == 0 ? t : m->c[i] == 1 ? end : t + m->c[i] * h;
+  for (int i = 0; list->timed && i < m->step.stages; i++) x[list->t + i] = m->c[i] == 0 ? t : m->c[i] == 1 ? end : t + m->c[i] * h;
 }
 
 /* ---- Forward ---- */
 
+/* b: the block's numbers, close by; y: the state in the block. */
 typedef struct {
   td_joined_step *list;
   const td_field_method *m;
   size_t n;
-  double *b;
+  double *y, b[TD_MARCH_STATE];
 } march;
+
+/* Of numbers, not NaN. */
+static inline double greater(double a, double b) { return a > b ? a : b; }
+static inline double lesser(double a, double b) { return a < b ? a : b; }
 
 static double power(double x, double e) { return e == 0 || x == 1 ? 1 : pow(x, e); }
 
 /* The norm of an estimate, the results from `first` on, and the element where it is greatest. */
-static double norm_of(const march *w, size_t first, size_t *worst) {
-  const double *x = w->list->list.number, *y = w->b + TD_MARCH_STATE;
+static inline double norm_of(const march *w, size_t first, size_t *worst) {
+  const double *x = w->list->list.number, *y = w->y;
   const int *result = w->list->result;
   double rtol = w->b[TD_MARCH_RTOL], atol = w->b[TD_MARCH_ATOL], sum = 0, top = -1;
   for (size_t i = 0; i < w->n; i++) {
@@ -57,7 +62,7 @@ static double norm_of(const march *w, size_t first, size_t *worst) {
   return w->b[TD_MARCH_IS_MAX] != 0 ? top : sqrt(sum / (double)w->n);
 }
 
-static double error_of(const march *w, size_t *worst) {
+static inline double error_of(const march *w, size_t *worst) {
   size_t first = (size_t)w->m->step.stages * w->n, ignored;
   double error = norm_of(w, first, worst);
   if (!w->m->step.e2) return error;
@@ -65,7 +70,7 @@ static double error_of(const march *w, size_t *worst) {
   return both > 0 || both != both ? error * error / sqrt(both) : error;
 }
 
-static bool is_finite(const march *w, double error, size_t *worst) {
+static inline bool is_finite(const march *w, double error, size_t *worst) {
   const double *x = w->list->list.number;
   if (!isfinite(error)) return false;
   for (size_t i = 0; i < w->n; i++)
@@ -77,30 +82,30 @@ static bool is_finite(const march *w, double error, size_t *worst) {
 }
 
 /* The next step's end; false when it would reach the limit, or is too short. */
-static bool propose(const march *w, double *end) {
+static inline bool propose(const march *w, double *end) {
   const double *b = w->b;
   double t = b[TD_MARCH_T], wanted = b[TD_MARCH_H], direction = b[TD_MARCH_DIRECTION];
   if (b[TD_MARCH_MAX_STEP] > 0 && fabs(wanted) > b[TD_MARCH_MAX_STEP]) wanted = direction * b[TD_MARCH_MAX_STEP];
   *end = t + wanted;
   double h = *end - t;
   if (direction * (b[TD_MARCH_LIMIT] - *end) <= 1e-10 * fabs(h) || *end == t) return false;
-  return !(fabs(h) < fmax(b[TD_MARCH_MIN_STEP], 10 * DBL_EPSILON * fabs(t)));
+  return !(fabs(h) < greater(b[TD_MARCH_MIN_STEP], 10 * DBL_EPSILON * fabs(t)));
 }
 
-static void try_step(const march *w, double end) {
+static inline void try_step(march *w, double end) {
   td_joined_step *list = w->list;
   double *x = list->list.number, *b = w->b;
   put_times(list, w->m, b[TD_MARCH_T], end);
-  memcpy(x + list->y, b + TD_MARCH_STATE, w->n * sizeof *x);
+  for (size_t e = 0; e < w->n; e++) x[(size_t)list->y + e] = w->y[e];
   if (w->m->step.fsal)
-    for (size_t e = 0; e < w->n; e++) x[(size_t)list->k + e * (size_t)w->m->step.stages] = b[TD_MARCH_STATE + w->n + e];
+    for (size_t e = 0; e < w->n; e++) x[(size_t)list->k + e * (size_t)w->m->step.stages] = w->y[w->n + e];
   else if (b[TD_MARCH_KNOWN] == 0) b[TD_MARCH_SLOPES]++;
   b[TD_MARCH_KNOWN] = 1;
   td_joined_perform(&list->list);
 }
 
-static void accept(const march *w, double end, double error, double *rows) {
-  double *b = w->b, *y = b + TD_MARCH_STATE, h = end - b[TD_MARCH_T], size = fabs(h);
+static inline void accept(march *w, double end, double error, double *rows) {
+  double *b = w->b, *y = w->y, h = end - b[TD_MARCH_T], size = fabs(h);
   const double *x = w->list->list.number;
   const int *result = w->list->result, *slope = result + (size_t)(w->m->step.stages - 1) * w->n;
   double *row = rows + (size_t)b[TD_MARCH_ACCEPTED] * (w->n + 2);
@@ -115,8 +120,8 @@ static void accept(const march *w, double end, double error, double *rows) {
   if (error < 1e-10) error = 1e-10;
   double factor = b[TD_MARCH_SAFETY] * power(error, b[TD_MARCH_EXPONENT]);
   factor *= power(b[TD_MARCH_ERROR_1], b[TD_MARCH_EXPONENT_1]) * power(b[TD_MARCH_ERROR_2], b[TD_MARCH_EXPONENT_2]);
-  factor = fmax(b[TD_MARCH_LEAST], fmin(factor, b[TD_MARCH_GROW]));
-  if (b[TD_MARCH_WAS_REJECTED] != 0 && b[TD_MARCH_HOLDS] != 0) factor = fmin(factor, 1);
+  factor = greater(b[TD_MARCH_LEAST], lesser(factor, b[TD_MARCH_GROW]));
+  if (b[TD_MARCH_WAS_REJECTED] != 0 && b[TD_MARCH_HOLDS] != 0) factor = lesser(factor, 1);
   b[TD_MARCH_H] = h * factor;
   b[TD_MARCH_ERROR_2] = b[TD_MARCH_ERROR_1];
   b[TD_MARCH_ERROR_1] = error;
@@ -127,10 +132,10 @@ static void accept(const march *w, double end, double error, double *rows) {
   if (size > b[TD_MARCH_H_MAX]) b[TD_MARCH_H_MAX] = size;
 }
 
-static void reject(const march *w, double end, double error, bool finite, size_t worst) {
+static inline void reject(march *w, double end, double error, bool finite, size_t worst) {
   double *b = w->b, h = end - b[TD_MARCH_T];
   double factor = finite ? b[TD_MARCH_SAFETY] * pow(error, b[TD_MARCH_EXPONENT_REJECTED]) : b[TD_MARCH_SHRINK];
-  factor = fmin(fmax(b[TD_MARCH_SHRINK], factor), b[TD_MARCH_SAFETY]);
+  factor = lesser(greater(b[TD_MARCH_SHRINK], factor), b[TD_MARCH_SAFETY]);
   if (!finite) b[TD_MARCH_ERROR_1] = b[TD_MARCH_ERROR_2] = 1;
   b[TD_MARCH_H] = h * factor;
   b[TD_MARCH_WAS_REJECTED] = finite ? 1 : 2;
@@ -139,13 +144,14 @@ static void reject(const march *w, double end, double error, bool finite, size_t
 }
 
 static td_status captured_march(td_field *f, const td_field_method *m, double *block, double *rows, bool *done) {
-  march w = {.m = m, .n = f->numel, .b = block};
-  double *counts = block + TD_MARCH_STATE + 2 * w.n, end;
+  march w = {.m = m, .n = f->numel, .y = block + TD_MARCH_STATE};
+  double *counts = w.y + 2 * w.n, end;
   td_status s = td_captured_list(f, &m->step, false, &w.list);
   *done = !s && w.list;
   if (!*done) return s;
   td_joined_load(&w.list->list);
-  for (double trial = 0; trial < block[TD_MARCH_MOST] && propose(&w, &end); trial++) {
+  memcpy(w.b, block, sizeof w.b);
+  for (double trial = 0; trial < w.b[TD_MARCH_MOST] && propose(&w, &end); trial++) {
     if (td_program_poll && (s = td_program_poll())) return s;
     try_step(&w, end);
     size_t worst = 0;
@@ -155,10 +161,11 @@ static td_status captured_march(td_field *f, const td_field_method *m, double *b
     if (finite && error <= 1) accept(&w, end, error, rows);
     else reject(&w, end, error, finite, worst);
   }
+  memcpy(block, w.b, sizeof w.b);
   marched[0] += (uint64_t)block[TD_MARCH_ACCEPTED];
   const double *x = w.list->list.number;
   for (size_t e = 0; e < w.n && !m->step.fsal; e++)
-    block[TD_MARCH_STATE + w.n + e] = x[(size_t)w.list->k + e * (size_t)m->step.stages];
+    w.y[w.n + e] = x[(size_t)w.list->k + e * (size_t)m->step.stages];
   return TD_OK;
 }
 

@@ -286,6 +286,7 @@ static td_status make(td_field *f, const td_field_stages *step, td_joined_step *
   if (!s && back) s = write_back(&w);
   else if (!s) write_forward(&w);
   writer_free(&w, back);
+  if (!s && !to->list.failed) to->timed = td_joined_reads(&to->list, to->t, step->stages);
   if (!s && to->list.failed) p->steps.refused = true;
   if (s || to->list.failed) step_free(to);
   return s;

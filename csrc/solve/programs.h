@@ -10,6 +10,7 @@
 typedef struct {
   td_joined list;
   int y, h, t, k, lambda;   /* the first place of each; k: of k₀, as many places apart as there are stages; after lambda come the sums of the externals */
+  bool timed;               /* it reads the times */
   int *result;              /* places: of y1, k₁, k₂ … and the two error estimates; or of lambda and the sums of the externals */
   size_t nresult;
 } td_joined_step;

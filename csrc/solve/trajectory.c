@@ -111,6 +111,7 @@ static bool wants_state(td_trajectory *p, size_t bytes) {
     return true;
   }
   if (p->slots >= (p->planned ? p->planned : SIZE_MAX)) return true;
+  if (!p->planned && p->stride == 1 && p->kept < p->slots) return true;
   if (p->planned) {
     if (p->n + 1 == p->planned) return true;  /* the sweep begins here: this state is at hand */
     if (p->n != p->next_kept || p->kept >= p->slots) return false;

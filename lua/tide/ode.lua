@@ -107,6 +107,16 @@ local function callees_of(f, state, method)
   return whole, whole
 end
 
+-- What the core gave as a solution, or its failure raised.
+local function finished(o, state, times, request, captured, steps, sensitivity, ys, result, ...)
+  local failed = result.status ~= "ok" and result.status ~= "event"
+  if failed and o.throw then raise("ode.solve: %s", result.message) end
+  if steps then steps.nodes = result.grid:totable() end
+  local sol = solutions.of(request, state, times, captured, o.save_fn, ys, result, ...)
+  sol.tangents = sensitivity
+  return sol
+end
+
 --- Solves y' = f(t, y) from y(t[1]) = y0, with values at the times t (ascending or descending; {t0, t1} for
 --- the two ends; a table may contain tensors). y0: a tensor; nested tables of tensors (f takes and returns the
 --- same); a table of numbers or one number (f takes a number and the like, and returns the like). Else, in f,
@@ -152,16 +162,10 @@ function M.solve(f, y0, t, opts)
     and (request.events or not M.methods[request.method].a) then
     request.second, steps = seconds.of(field, state, times:detach(), request)
   end
-  local function finished(sensitivity, ys, result, ...)
-    local failed = result.status ~= "ok" and result.status ~= "event"
-    if failed and o.throw then raise("ode.solve: %s", result.message) end
-    if steps then steps.nodes = result.grid:totable() end
-    local sol = solutions.of(request, state, times, captured, o.save_fn, ys, result, ...)
-    sol.tangents = sensitivity
-    return sol
+  if request.grad == "forward" then
+    return finished(o, state, times, request, captured, steps, forward.solve(field, state, times, request))
   end
-  if request.grad == "forward" then return finished(forward.solve(field, state, times, request)) end
-  return finished(nil, core.ode_solve(field, state.y0, times, request))
+  return finished(o, state, times, request, captured, steps, nil, core.ode_solve(field, state.y0, times, request))
 end
 
 -- The peers' names: odeint, odeint_adjoint, odeint_event, solve_ivp.
