@@ -5,7 +5,9 @@
  *
  * The cache is bounded by what the program has lately needed: blocks held (live and cached) stay
  * below 128 MB more than what is live, or a quarter more than the recent peak, whichever is
- * greater. A training step that drops two gigabytes at its end finds them again in the next one;
+ * greater. A large block that the cache lacks is put together from the pages of blocks that it has,
+ * once more is held than the recent peak explains: pages are moved by mremap, which copies and
+ * clears nothing, so that classes that are in use one after the other share their memory. A training step that drops two gigabytes at its end finds them again in the next one;
  * a peak that does not return is forgotten after a while, and the classes unused for longest go
  * back to the system first. */
 #define _GNU_SOURCE
@@ -35,6 +37,7 @@ static const size_t huge_bytes = (size_t)2 << 20;      /* size and alignment of 
 static const size_t spare_bytes = (size_t)128 << 20;   /* what the cache may always keep */
 /* What is refused unasked: sizes that overflow, or at which a sanitizer would abort. */
 static const size_t absurd_bytes = CACHING ? SIZE_MAX / 2 : (size_t)1 << 34;
+static const size_t idle_bytes = (size_t)4 << 20;      /* held beyond the peak before pages are moved */
 static const uint64_t window_calls = 1 << 18; /* a peak is forgotten after one to two windows */
 
 typedef struct free_block {
@@ -190,6 +193,74 @@ static void shrink_cache(bool all) {
   }
 }
 
+/* ---- Large blocks of the pages of others ----------------------------------------------------- */
+
+/* Locked. */
+static void put_free(void *p, size_t block) {
+  size_class *c = &heap.classes[class_of(block, &block)];
+  ((free_block *)p)->next = c->top;
+  c->top = p;
+  heap.stats.cached += block;
+}
+
+/* A free block of whole huge pages from the large class that was used longest ago; NULL: there is
+ * none, or with `more` bytes live, no more is held than allowed. */
+static char *take_large(size_t more, size_t *block) {
+  size_class *oldest = NULL;
+  char *p = NULL;
+  lock();
+  size_t peak = heap.recent_peak[heap.recent_peak[1] > heap.recent_peak[0]];
+  if (peak < heap.stats.live + more) peak = heap.stats.live + more;
+  if (heap.stats.live + heap.stats.cached + more > peak + idle_bytes) {
+    for (size_class *c = heap.classes + class_of(huge_bytes, block); c < heap.classes + CLASS_COUNT; c++)
+      if (c->top && (!oldest || c->used < oldest->used)) oldest = c;
+  }
+  if (oldest) {
+    p = (char *)oldest->top;
+    oldest->top = oldest->top->next;
+    *block = class_bytes((unsigned)(oldest - heap.classes));
+    heap.stats.cached -= *block;
+  }
+  unlock();
+  return p;
+}
+
+/* Pages that were not needed, from p on, become free blocks; what is less than a page is given back. */
+static void put_rest(char *p, size_t bytes) {
+  while (bytes >= huge_bytes) {
+    size_t pages = bytes / huge_bytes, block;
+    while (class_of(pages * huge_bytes, &block), block != pages * huge_bytes) pages--;
+    lock();
+    put_free(p, block);
+    unlock();
+    p += block;
+    bytes -= block;
+  }
+  if (bytes) munmap(p, bytes);
+}
+
+/* The pages that `bytes` take of a fresh block are those of free blocks, as far as there are any to
+ * spare; true: all of them. A move that fails leaves fresh pages in their place. */
+static bool move_pages(char *to, size_t bytes, size_t block) {
+#ifdef MREMAP_FIXED
+  size_t wanted = (bytes + huge_bytes - 1) & ~(huge_bytes - 1), have;
+  if (wanted > (block & ~(huge_bytes - 1))) wanted = block & ~(huge_bytes - 1);
+  while (wanted) {
+    char *from = take_large(block, &have);
+    if (!from) return false;
+    size_t whole = have & ~(huge_bytes - 1), n = whole < wanted ? whole : wanted;
+    if (mremap(from, n, n, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED) munmap(from, n);
+    put_rest(from + n, have - n);
+    to += n;
+    wanted -= n;
+  }
+  return true;
+#else
+  (void)to, (void)bytes, (void)block;
+  return false;
+#endif
+}
+
 /* ---- The interface --------------------------------------------------------------------------- */
 
 static void *refuse(size_t bytes) {
@@ -212,8 +283,9 @@ static void *alloc_miss(size_t bytes, size_t block) {
     p = system_alloc(bytes, block);
   }
   if (!p) return refuse(bytes);
+  bool moved = CACHING && block >= huge_bytes && move_pages(p, bytes, block);
   lock();
-  heap.stats.system++;
+  heap.stats.system += !moved;
   heap.stats.live += block;
   note_live();
   unlock();
@@ -245,10 +317,8 @@ void td_free(void *p, size_t bytes) {
   lock();
   heap.stats.live -= block;
   if (CACHING) {
-    ((free_block *)p)->next = c->top;
-    c->top = p;
+    put_free(p, block);
     c->used = heap.stats.calls;
-    heap.stats.cached += block;
   }
   bool over = heap.stats.live + heap.stats.cached > held_limit();
   unlock();

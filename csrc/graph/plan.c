@@ -447,7 +447,7 @@ td_status td_plan_run_measured(td_plan *p) {
 
 void td_plan_trim(td_plan *p) {
   if (p->slot) {
-    td_free(p->slot[0].base, p->bytes + 64);
+    td_free(p->slot[0].base, p->bytes);
     td_plan_set(p, 0, NULL);
   }
   for (int i = 0; i < p->count; i++)

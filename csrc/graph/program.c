@@ -198,7 +198,7 @@ static td_status enter(td_plan *p, held **outer) {
   } else if (p->slot[0].base) {
     return TD_OK;
   }
-  char *memory = td_alloc(p->bytes + 64);
+  char *memory = td_alloc(p->bytes);
   if (!memory) {
     td_free(*outer, *outer ? n : 0);
     return td_last_status();
@@ -209,7 +209,7 @@ static td_status enter(td_plan *p, held **outer) {
 
 static void leave(td_plan *p, held *outer) {
   if (!outer) return;
-  td_free(p->slot[0].base, p->bytes + 64);
+  td_free(p->slot[0].base, p->bytes);
   for (int i = 0; i < p->nslot; i++) {
     td_plan_set(p, i, outer[i].base);
     td_plan_lend(p, i, outer[i].owner);

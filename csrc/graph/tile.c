@@ -370,7 +370,7 @@ static td_status want_memory(td_tiles *t) {
   for (int i = 0; i < t->ninstance; i++) {
     td_plan *p = t->instance[i];
     if (p->slot[0].base) continue;
-    char *memory = td_alloc(p->bytes + 64);
+    char *memory = td_alloc(p->bytes);
     if (!memory) return td_last_status();
     td_plan_set(p, 0, memory);
   }
@@ -380,7 +380,7 @@ static td_status want_memory(td_tiles *t) {
 void td_tiles_trim(td_tiles *t) {
   for (int i = 0; i < t->ninstance; i++) {
     td_plan *p = t->instance[i];
-    td_free(p->slot[0].base, p->bytes + 64);
+    td_free(p->slot[0].base, p->bytes);
     td_plan_set(p, 0, NULL);
   }
 }

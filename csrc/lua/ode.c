@@ -48,7 +48,7 @@ typedef struct {
   tdl_form form;
   bool seminorm, dense;
   bool simple;   /* numbers, names and switches are all of it: it points nowhere, and there is no more to read */
-  size_t keep;
+  size_t keep, hold;
   int event_points;
 } request;
 
@@ -74,6 +74,8 @@ static void read_request(lua_State *L, request *q) {
   q->seminorm = tdl_ode_flag(L, 4, "seminorm");
   q->dense = tdl_ode_flag(L, 4, "dense");
   q->keep = (size_t)tdl_ode_number(L, 4, "keep");
+  double hold = tdl_ode_number(L, 4, "hold");
+  q->hold = hold < 0 ? SIZE_MAX : (size_t)hold;
   q->event_points = (int)tdl_ode_number(L, 4, "event_points");
 }
 
@@ -248,9 +250,11 @@ static td_status solve(lua_State *L, td_ode_recorded *r, const request *q, td_te
     return td_fail(TD_EARG, "ode.solve: grad = \"reversible\" needs a reversible method, alf, reversible_heun or "
                    "mccallum_foster; %s is none", r->o.method->name);
   r->o.exact = *recorded && (r->mode == TD_ODE_DISCRETE || td_ode_over_path(r->mode));
-  r->o.hold = *recorded && r->mode == TD_ODE_DISCRETE && td_field_may_hold(r->f) && !r->nevents;
+  bool may_hold = *recorded && r->mode == TD_ODE_DISCRETE && td_field_may_hold(r->f) && !r->nevents;
+  r->o.hold = may_hold ? q->hold : 0;
   r->o.keep = r->o.exact || q->dense;
   td_recording = false;
+  if (*recorded) tdl_collect_before_pass(L);  /* what f left, called on the tape */
   tdl_ode_extras e = {.norm = LUA_NOREF};
   s = q->simple ? TD_OK : tdl_ode_read_extras(L, 4, &r->o, r->f, &e);
   if (!s) s = td_ode_integrate(r->f, y0->data, r->ts, r->nt, &r->o, &r->solution);

@@ -51,6 +51,7 @@ static int core_backward(lua_State *L) {
     lua_newtable(L);
     return 1;
   }
+  tdl_collect_before_pass(L);
   lua_State *before = tdl_enter(L);
   td_status s = td_backward(outputs, cotangents, nout, inputs, nin, grads, flags);
   tdl_leave(before);

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include "base/alloc.h"
 #include "graph/tape.h"
 #include "kernels/kernels.h"
@@ -22,13 +23,31 @@ static size_t collectable(void) {
   return live > held ? live - held : 0;
 }
 
-static void collect_when_due(lua_State *L) {
-  if (td_alloc_live() < limit || collectable() < limit || collecting) return;
+static void collect(lua_State *L) {
   collecting = true;
   lua_gc(L, LUA_GCCOLLECT, 0);
   collecting = false;
   size_t live = collectable();
   limit = live + (live / 2 > slack ? live / 2 : slack);
+}
+
+static void collect_when_due(lua_State *L) {
+  if (td_alloc_live() >= limit && collectable() >= limit && !collecting) collect(L);
+}
+
+static double seconds_worked(void) {  /* by this thread */
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void tdl_collect_before_pass(lua_State *L) {
+  static double spent;
+  if (td_alloc_live() < slack / 2 || collecting) return;
+  double start = seconds_worked();
+  if (spent > start / 100) return;
+  collect(L);
+  spent += seconds_worked() - start;
 }
 
 /* What a tensor's userdata holds. The tag, an address of our own, tells it from other libraries' userdata without a

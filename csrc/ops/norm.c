@@ -169,13 +169,13 @@ static void group_norm_vjp(td_rule *r) {
 }
 const td_op td_op_group_norm = {
   .name = "group_norm", .signature = "x, gamma?, beta?, groups:int, rows:bool=false, eps:num=1e-5", .nout = 3,
-  .shape = group_norm_shape, .run = group_norm_run, .vjp = group_norm_vjp, .ints = 6,
+  .shape = group_norm_shape, .run = group_norm_run, .vjp = group_norm_vjp, .light = true, .ints = 6,
   .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1) | TD_KEEP_IN(2) | TD_KEEP_OUT(1) | TD_KEEP_OUT(2),
   .doc = "N×…×C normalised over each sample's groups of channels; rows: every position is a sample (layer norm)"};
 const td_op td_op_group_norm_act = {
   .name = "group_norm_act", .nout = 3,
   .signature = "x, gamma?, beta?, add?, groups:int, rows:bool=false, activation:int=0, eps:num=1e-5",
-  .shape = group_norm_shape, .run = group_norm_run, .vjp = group_norm_vjp, .ints = 6,
+  .shape = group_norm_shape, .run = group_norm_run, .vjp = group_norm_vjp, .light = true, .ints = 6,
   .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1) | TD_KEEP_IN(2) | TD_KEEP_OUT(1) | TD_KEEP_OUT(2),
   .doc = "activation(group_norm(x, gamma, beta)) + add in one pass, where activation is 0 none, 1 relu, 2 silu, 3 gelu, 4 tanh or "
          "5 sigmoid; two tensors are x and add"};
@@ -279,12 +279,12 @@ static void channel_norm_vjp(td_rule *r) {
 }
 const td_op td_op_channel_norm = {
   .name = "channel_norm", .signature = "x, gamma?, beta?, eps:num=1e-5", .nout = 4, .shape = channel_norm_shape,
-  .run = channel_norm_run, .vjp = channel_norm_vjp, .ints = 14,
+  .run = channel_norm_run, .vjp = channel_norm_vjp, .light = true, .ints = 14,
   .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1) | TD_KEEP_IN(2) | TD_KEEP_OUT(1) | TD_KEEP_OUT(2),
   .doc = "…×C normalised over all dims but the last; also mean, 1/√(var + eps) and biased variance of each channel"};
 const td_op td_op_channel_norm_act = {
   .name = "channel_norm_act", .signature = "x, gamma?, beta?, add?, activation:int=0, eps:num=1e-5", .nout = 4,
-  .shape = channel_norm_shape, .run = channel_norm_run, .vjp = channel_norm_vjp, .ints = 14,
+  .shape = channel_norm_shape, .run = channel_norm_run, .vjp = channel_norm_vjp, .light = true, .ints = 14,
   .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1) | TD_KEEP_IN(2) | TD_KEEP_OUT(1) | TD_KEEP_OUT(2),
   .doc = "activation(channel_norm(x, gamma, beta)) + add in one pass; activation and the operands as in group_norm_act"};
 const td_op td_op_channel_norm_grad = {

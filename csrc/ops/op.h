@@ -67,6 +67,8 @@ struct td_op {
   unsigned ints;                         /* bit i: result i carries no gradient (positions, statistics) */
   int pw;                                /* 1 + td_pw_op for element-wise operations, else 0 */
   int kind;                              /* of element-wise operations, see pointwise.c */
+  bool light;                            /* costs little more than to read the operands: like element-wise ones, computed
+                                          * again rather than kept where a choice is (solve/captured_kept.c) */
 };
 
 #define TD_KEEP_IN(i) (1u << (i))

@@ -8,6 +8,7 @@
  * A solver's step keeps its stages' evaluations in slots and pulls through them once each, so nothing is computed
  * twice. When one evaluation would keep more than the caller's limit, `backward` computes the forward part anew instead. */
 #include "solve/captured.h"
+#include <stdint.h>
 #include <string.h>
 #include "base/alloc.h"
 #include "graph/tape.h"
@@ -16,34 +17,74 @@
 
 /* ---- Evaluations that outlive their solve ---- */
 
+enum { LEAST_RING = 32 };  /* no less than the stages of a step and of its extension */
+
 static struct td_field_programs *holder;  /* or NULL */
 
-static void free_slots(struct td_field_programs *p) {
-  for (int i = 0; i < p->nslot; i++) {
-    td_free(p->slot[i].block, p->block_bytes);
-    p->slot[i].block = NULL;
-  }
+static void free_slot(struct td_field_programs *p, kept_slot *slot) {
+  td_free(slot->block, p->block_bytes);
+  td_free(slot->rest, p->rest_bytes);
+  slot->block = slot->rest = NULL;
+  slot->number = 0;
 }
 
-void td_field_let_go(const td_field *f) {
-  if (holder && holder != f->programs) free_slots(holder);
-  holder = NULL;
+void td_captured_free_slots(struct td_field_programs *p) {
+  for (int i = 0; i < p->nslot; i++) free_slot(p, &p->slot[i]);
 }
 
-void td_field_hold(td_field *f) {
-  td_field_let_go(f);
-  holder = f->programs;
+void td_field_let_go(td_field *f) {
+  if (!f->programs) return;
+  td_captured_drop_hold(f->programs);
+  td_captured_free_slots(f->programs);
 }
 
 bool td_field_may_hold(const td_field *f) { return f->programs && !f->stages_back; }
 
-size_t td_field_held_bytes(void) {
-  size_t bytes = 0;
-  for (int i = 0; holder && i < holder->nslot; i++) bytes += holder->slot[i].block ? holder->block_bytes : 0;
-  return bytes;
+void td_field_hold(td_field *f, size_t bytes, int stages) {
+  struct td_field_programs *p = f->programs;
+  size_t one = p->block_bytes + p->rest_bytes + !p->block_bytes, step = (size_t)stages, most = TD_HELD_STEPS * step;
+  if (bytes == SIZE_MAX) bytes = TD_HELD_MOST;
+  else most = 1 << 16;
+  if (bytes / one < most) most = bytes / one;
+  if (holder) td_captured_free_slots(holder);
+  holder = p;
+  p->most = (int)(most < step ? step : most);
+  p->ring = p->most > LEAST_RING ? p->most : LEAST_RING;
 }
 
-bool td_field_holds(const td_field *f) { return holder && holder == f->programs; }
+size_t td_field_hold_room(const td_field *f) { return f->programs ? (size_t)f->programs->most : 0; }
+
+void td_field_hold_at(td_field *f, uint64_t first, int fresh) {
+  struct td_field_programs *p = f->programs;
+  if (!p) return;
+  p->first = first;
+  for (int i = 0; fresh && i < p->nslot; i++)
+    if (p->slot[i].number + (uint64_t)p->most <= first + (uint64_t)fresh) free_slot(p, &p->slot[i]);
+}
+
+static kept_slot *slot_at(const struct td_field_programs *p, int at) {
+  int place = p->ring ? (int)((p->first + (uint64_t)at) % (uint64_t)p->ring) : at;
+  return place < p->nslot ? &p->slot[place] : NULL;
+}
+
+bool td_field_holds(const td_field *f, int slot) {
+  const kept_slot *one = f->programs ? slot_at(f->programs, slot) : NULL;
+  return one && one->number == f->programs->first + (uint64_t)slot + 1;
+}
+
+void td_field_hold_until(td_field *f, uint64_t first) {
+  struct td_field_programs *p = f->programs;
+  bool earlier = false;
+  for (int i = 0; p && i < p->nslot; i++) earlier |= p->slot[i].number && p->slot[i].number <= first;
+  for (int i = 0; earlier && i < p->nslot; i++)
+    if (p->slot[i].number > first) free_slot(p, &p->slot[i]);
+}
+
+size_t td_field_held_bytes(void) {
+  size_t bytes = 0;
+  for (int i = 0; holder && i < holder->nslot; i++) bytes += holder->slot[i].block ? holder->block_bytes + holder->rest_bytes : 0;
+  return bytes;
+}
 
 void td_captured_drop_hold(const struct td_field_programs *p) {
   if (holder == p) holder = NULL;
@@ -61,7 +102,8 @@ void td_captured_programs_free(struct td_field_programs *p) {
   td_program_release(p->backward);
   td_program_release(p->jvp);
   for (size_t i = 0; p->sum && i < p->nexternals; i++) td_tensor_release(p->sum[i]);
-  free_slots(p);
+  td_captured_free_slots(p);
+  free_slot(p, &p->own);
   td_free(p->slot, (size_t)p->nslot * sizeof *p->slot);
   td_free(p->sum, p->nexternals * sizeof *p->sum);
   td_free(p->by_external, (p->nexternals + 1) * sizeof *p->by_external);
@@ -77,27 +119,35 @@ static td_status captured_eval(td_field *f, double t, const void *y, void *dy) {
   return td_program_run(f->programs->eval, (void *[]){&t, (void *)y}, (void *[]){dy});
 }
 
-td_status td_captured_slot(struct td_field_programs *p, int at, kept_slot **slot) {
-  if (at >= p->nslot) {
-    int wanted = at + 8;
-    kept_slot *more = td_alloc((size_t)wanted * sizeof *more);
-    if (!more) return td_last_status();
-    memset(more, 0, (size_t)wanted * sizeof *more);
-    if (p->nslot) memcpy(more, p->slot, (size_t)p->nslot * sizeof *more);
-    td_free(p->slot, (size_t)p->nslot * sizeof *more);
-    p->slot = more;
-    p->nslot = wanted;
-  }
-  *slot = &p->slot[at];
-  if (!(*slot)->block && p->block_bytes && !((*slot)->block = td_alloc(p->block_bytes))) return td_last_status();
+/* Room for at least n slots. */
+static td_status grow_slots(struct td_field_programs *p, int n) {
+  if (n <= p->nslot) return TD_OK;
+  kept_slot *more = td_alloc((size_t)n * sizeof *more);
+  if (!more) return td_last_status();
+  memset(more, 0, (size_t)n * sizeof *more);
+  if (p->nslot) memcpy(more, p->slot, (size_t)p->nslot * sizeof *more);
+  td_free(p->slot, (size_t)p->nslot * sizeof *more);
+  p->slot = more;
+  p->nslot = n;
   return TD_OK;
 }
 
-static td_status captured_keep(td_field *f, int at, double t, const void *y, void *dy) {
-  struct td_field_programs *p = f->programs;
-  kept_slot *slot;
-  td_status s = td_captured_slot(p, at, &slot);
+static td_status make_block(const struct td_field_programs *p, kept_slot *slot) {
+  if (!slot->block && p->block_bytes && !(slot->block = td_alloc(p->block_bytes))) return td_last_status();
+  if (!slot->rest && p->rest_bytes && !(slot->rest = td_alloc(p->rest_bytes))) return td_last_status();
+  return TD_OK;
+}
+
+td_status td_captured_slot(struct td_field_programs *p, int at, kept_slot **slot) {
+  td_status s = grow_slots(p, p->ring ? p->ring : at + 1);
   if (s) return s;
+  *slot = slot_at(p, at);
+  (*slot)->number = p->first + (uint64_t)at + 1;
+  return make_block(p, *slot);
+}
+
+static td_status keep_in(td_field *f, kept_slot *slot, double t, const void *y, void *dy) {
+  struct td_field_programs *p = f->programs;
   slot->y = y;
   slot->t = t;
   if (p->keeps_y) {  /* by all threads */
@@ -106,8 +156,14 @@ static td_status captured_keep(td_field *f, int at, double t, const void *y, voi
   }
   if (p->recomputes || !p->dynamic) return captured_eval(f, t, y, dy);
   p->out[0] = dy;
-  for (size_t i = 0; i < p->nkept; i++) p->out[1 + i] = slot->block + p->offset[i];
+  for (size_t i = 0; i < p->nkept; i++) p->out[1 + i] = td_captured_kept(p, slot, i);
   return td_program_run(p->forward, (void *[]){&t, (void *)y}, p->out);
+}
+
+static td_status captured_keep(td_field *f, int at, double t, const void *y, void *dy) {
+  kept_slot *slot;
+  td_status s = td_captured_slot(f->programs, at, &slot);
+  return s ? s : keep_in(f, slot, t, y, dy);
 }
 
 /* Where backward writes the cotangent of external i: into its sum at once when that is empty, else beside it. */
@@ -131,20 +187,26 @@ static td_status add_external(td_tensor **sum, td_tensor *x) {
   return TD_OK;
 }
 
+static td_status make_scratch(struct td_field_programs *p) {
+  if (!p->scratch) p->scratch = td_alloc(p->scratch_bytes);
+  return p->scratch ? TD_OK : td_last_status();
+}
+
 static td_status run_backward(td_field *f, const kept_slot *slot, const void *w, void *ybar, double *tbar,
                               td_tensor **dexternal) {
   struct td_field_programs *p = f->programs;
   size_t bytes = f->numel * td_dtype_size(f->dtype), inputs = p->nkept + 3;
   void **in = p->out + p->nkept + p->nexternals + 4;
-  double time = slot->t, *dt = (double *)(void *)(p->scratch + ((bytes + 7) & ~(size_t)7));
+  double time = slot->t, dt = 0;
+  if (w == ybar && make_scratch(p)) return td_last_status();
   if (w == ybar && bytes) w = memcpy(p->scratch, w, bytes);
   in[0] = (void *)w;
   in[1] = &time;
   in[2] = (void *)slot->y;
-  for (size_t i = 0; i + 3 < inputs; i++) in[3 + i] = slot->block + p->offset[i];
+  for (size_t i = 0; i + 3 < inputs; i++) in[3 + i] = td_captured_kept(p, slot, i);
   if (p->by_y >= 0) p->out[p->by_y] = ybar;
   else if (bytes) memset(ybar, 0, bytes);
-  if (p->by_t >= 0) p->out[p->by_t] = dt;
+  if (p->by_t >= 0) p->out[p->by_t] = &dt;
   td_status s = TD_OK;
   uint64_t fresh = 0;  /* externals whose sum is written at once; a further one adds a copy */
   for (size_t i = 0; i < p->nexternals && !s; i++) {
@@ -156,30 +218,33 @@ static td_status run_backward(td_field *f, const kept_slot *slot, const void *w,
     s = place_external(p, i, dexternal, f->externals[i], &p->out[p->by_external[i]]);
   }
   if (!s) s = td_program_run(p->backward, in, p->out);
-  if (!s && tbar && p->by_t >= 0) *tbar += *dt;
+  if (!s && tbar && p->by_t >= 0) *tbar += dt;
   for (size_t i = 0; i < p->nexternals && dexternal && !s; i++)
     if (p->by_external[i] >= 0 && !(i < 64 && fresh >> i & 1)) s = add_external(&dexternal[i], p->sum[i]);
   return s;
 }
 
-static td_status captured_pull(td_field *f, int at, const void *w, void *ybar, double *tbar, td_tensor **dexternal) {
+static td_status pull_from(td_field *f, const kept_slot *slot, const void *w, void *ybar, double *tbar,
+                           td_tensor **dexternal) {
   size_t bytes = f->numel * td_dtype_size(f->dtype);
-  if (f->programs->dynamic) return run_backward(f, &f->programs->slot[at], w, ybar, tbar, dexternal);
+  if (f->programs->dynamic) return run_backward(f, slot, w, ybar, tbar, dexternal);
   if (bytes) memset(ybar, 0, bytes);
   return TD_OK;
 }
 
-/* The last slot is for this; steppers use the first ones. */
+static td_status captured_pull(td_field *f, int at, const void *w, void *ybar, double *tbar, td_tensor **dexternal) {
+  return pull_from(f, slot_at(f->programs, at), w, ybar, tbar, dexternal);
+}
+
 static td_status captured_vjp(td_field *f, double t, const void *y, const void *w, void *ybar, double *tbar,
                               td_tensor **dexternal) {
   struct td_field_programs *p = f->programs;
-  enum { OWN_SLOT = 63 };
-  kept_slot *slot;
-  td_status s = td_captured_slot(p, OWN_SLOT, &slot);
+  td_status s = make_block(p, &p->own);
+  if (!s) s = make_scratch(p);
   if (s) return s;
-  if (!p->dynamic || p->recomputes) slot->y = y, slot->t = t;
-  else s = captured_keep(f, OWN_SLOT, t, y, p->scratch);
-  return s ? s : captured_pull(f, OWN_SLOT, w, ybar, tbar, dexternal);
+  if (!p->dynamic || p->recomputes) p->own.y = y, p->own.t = t;
+  else s = keep_in(f, &p->own, t, y, p->scratch);
+  return s ? s : pull_from(f, &p->own, w, ybar, tbar, dexternal);
 }
 
 /* ---- Capturing ---- */
@@ -286,22 +351,44 @@ static int list_results(capture *c, struct td_field_programs *p, td_tensor **out
   return n;
 }
 
-/* Lays the kept values out in a block and makes `forward` and `backward`. list has room for all tensors. */
-static td_status make_pair(capture *c, struct td_field_programs *p, const td_storage_list *kept, td_tensor **list) {
+static size_t rounded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+/* Large values first, in their order; how many of them. Small ones have a block of their own where they would begin a
+ * further huge page behind the large ones; else all are large. */
+static size_t sort_by_size(td_storage_list *kept, size_t bytes) {
+  enum { SMALL = 1 << 16, LARGE = 1 << 21 };
+  size_t n = 0;
+  for (size_t i = 0; i < kept->count; i++) bytes += kept->item[i]->bytes;
+  if (bytes < LARGE) return kept->count;
+  for (size_t i = 0; i < kept->count; i++) {
+    td_storage *one = kept->item[i];
+    if (one->bytes < SMALL) continue;
+    memmove(&kept->item[n + 1], &kept->item[n], (i - n) * sizeof one);
+    kept->item[n++] = one;
+  }
+  return n;
+}
+
+/* Lays the kept values out in blocks and makes `forward` and `backward`, the latter from `reverse`. list has room for
+ * all tensors. */
+static td_status make_pair(capture *c, struct td_field_programs *p, td_storage_list *kept, const td_trace *reverse,
+                           td_tensor **list) {
   td_tensor **in = list, **out = list + kept->count + 4;
   int nout = list_results(c, p, out);
   p->nkept = kept->count;
   p->offset = td_alloc((p->nkept + 1) * sizeof *p->offset);
   if (!p->offset) return td_last_status();
-  if (p->keeps_y) p->block_bytes = (c->y->storage->bytes + 63) & ~(size_t)63;
+  if (p->keeps_y) p->block_bytes = rounded(c->y->storage->bytes);
+  p->nlarge = sort_by_size(kept, p->block_bytes);
   for (size_t i = 0; i < kept->count; i++) {
-    p->offset[i] = p->block_bytes;
-    p->block_bytes += (kept->item[i]->bytes + 63) & ~(size_t)63;
+    size_t *bytes = i < p->nlarge ? &p->block_bytes : &p->rest_bytes;
+    p->offset[i] = *bytes;
+    *bytes += rounded(kept->item[i]->bytes);
     in[3 + i] = td_auto(td_tensor_from_storage(kept->item[i], TD_U8, 1, &kept->item[i]->bytes, 0));
     if (!in[3 + i]) return td_last_status();
   }
   in[0] = c->w, in[1] = c->t, in[2] = c->y;
-  p->recomputes = p->block_bytes > p->keep_most;
+  p->recomputes = p->block_bytes + p->rest_bytes > p->keep_most;
   if (p->recomputes) {
     td_program_release(p->backward);
     p->backward = td_program_new(&c->trace, 0, c->trace.count, in, 3, out, nout);
@@ -309,11 +396,11 @@ static td_status make_pair(capture *c, struct td_field_programs *p, const td_sto
     p->offset = NULL;
     p->nkept = 0;
     p->keeps_y = true;
-    p->block_bytes = (c->y->storage->bytes + 63) & ~(size_t)63;
+    p->block_bytes = rounded(c->y->storage->bytes);
+    p->rest_bytes = 0;
     return p->backward ? TD_OK : td_last_status();
   }
-  if (!p->backward)
-    p->backward = td_program_new(&c->trace, c->forward, c->trace.count - c->forward, in, (int)(3 + kept->count), out, nout);
+  if (!p->backward) p->backward = td_program_new(reverse, 0, reverse->count, in, (int)(3 + kept->count), out, nout);
   in[2] = c->dy;
   p->forward = td_program_new(&c->trace, 0, c->forward, (td_tensor *[]){c->t, c->y}, 2, in + 2, (int)(1 + kept->count));
   return p->backward && p->forward ? TD_OK : td_last_status();
@@ -347,7 +434,14 @@ static td_status make_gradient(capture *c, struct td_field_programs *p) {
   td_tensor **list = td_alloc(room * sizeof *list);
   if (!list) s = td_last_status();
   if (!s) s = keep_what_is_read(c, p, &kept, list);
-  if (!s) s = make_pair(c, p, &kept, list);
+  td_trace again = {0}, reverse = {.call = c->trace.call + c->forward, .count = c->trace.count - c->forward, .era = c->trace.era};
+  if (!s) s = td_captured_thin(&c->trace, c->forward, (td_tensor *[]){c->t, c->y}, 1 + p->keeps_y, &kept, &again);
+  if (!s && again.count) {
+    td_program_release(p->backward);
+    p->backward = NULL;
+  }
+  if (!s) s = make_pair(c, p, &kept, again.count ? &again : &reverse, list);
+  td_captured_thin_free(&again);
   td_free(list, room * sizeof *list);
   td_auto_release(mark);
   td_storage_list_free(&kept);
@@ -365,9 +459,8 @@ static td_status make_programs(td_field *f, capture *c, struct td_field_programs
   td_status s = p->dynamic ? make_gradient(c, p) : TD_OK;
   size_t room = p->nkept + p->nexternals + 4;
   p->out = td_alloc(room * 2 * sizeof *p->out);
-  p->scratch_bytes = f->numel * td_dtype_size(f->dtype) + 2 * sizeof(double);
-  p->scratch = td_alloc(p->scratch_bytes);
-  return s || !p->out || !p->scratch ? td_last_status() : TD_OK;
+  p->scratch_bytes = f->numel * td_dtype_size(f->dtype);
+  return s || !p->out ? td_last_status() : TD_OK;
 }
 
 /* Programs for what was recorded. */

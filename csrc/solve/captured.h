@@ -12,20 +12,37 @@ td_status td_field_capture(td_field *f, bool gradient, size_t keep_most);
 td_status td_field_capture_first(td_field *f, bool recording, bool leads, size_t keep_most);
 /* Are f's programs kept for the next solve by the same f? Then f(t, y) is cheap, and each solve takes it from them. */
 bool td_field_is_kept(const td_field *f);
-/* What the captured f has kept in the last step of its solve stays for the reverse pass, which then need not evaluate
- * it again. One field at a time holds: the one before gives its memory back, so that a row of solves needs no more
- * than going back over one step does. Nothing that is not captured holds. */
-void td_field_hold(td_field *f);
+
+/* ---- Evaluations held from the forward solve for the reverse pass, which then need not compute them again ----
+ * Those of a solve are numbered in the order of its steps, and the latest ones are held, which the reverse pass needs
+ * first: new ones take the place of the oldest. One solve at a time holds, so that a row of solves needs no more memory
+ * than one does. Nothing that is not captured holds. */
 bool td_field_may_hold(const td_field *f);
-bool td_field_holds(const td_field *f);
-/* Memory held so. */
+/* A solve by a method whose steps are of so many evaluations begins: f holds as many as fit into `bytes`, though not less
+ * than a step's. SIZE_MAX: of TD_HELD_STEPS steps, if that is no more than TD_HELD_MOST bytes. Which field held before
+ * gives its memory back. */
+enum { TD_HELD_STEPS = 3 };
+#define TD_HELD_MOST ((size_t)1 << 31)
+void td_field_hold(td_field *f, size_t bytes, int stages);
+/* How many evaluations f may hold; 0: none. */
+size_t td_field_hold_room(const td_field *f);
+/* From now on slot i of keep and pull is evaluation number first + i. `fresh` of them are to be computed, for which the
+ * oldest make room. */
+void td_field_hold_at(td_field *f, uint64_t first, int fresh);
+/* Is slot i's evaluation there? */
+bool td_field_holds(const td_field *f, int slot);
+/* The reverse pass needs the evaluations from this number on no more: their memory is given back, unless no earlier ones
+ * are held and computing those again will use it. */
+void td_field_hold_until(td_field *f, uint64_t first);
+/* f holds nothing any more, and what it kept is given back. */
+void td_field_let_go(td_field *f);
+/* Memory held by the solve that holds. */
 size_t td_field_held_bytes(void);
-/* f holds no more what it kept: other evaluations take its place. Another one gives its memory back. */
-void td_field_let_go(const td_field *f);
 /* Whether fields captured from now on march (captured_march.c), for tests; gives what was set before. */
 bool td_captured_march_allow(bool on);
 /* Steps made so since the start, forward and back. */
 void td_captured_marched(uint64_t steps[2]);
+
 /* Takes the capture back. */
 void td_field_uncapture(td_field *f);
 

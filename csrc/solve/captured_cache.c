@@ -147,7 +147,7 @@ struct td_field_programs *td_captured_again(const uint64_t key[2], const td_ir *
 }
 
 static size_t bytes_of(const struct td_field_programs *p) {
-  size_t bytes = p->block_bytes * (size_t)p->nslot + p->scratch_bytes;
+  size_t bytes = p->block_bytes + p->rest_bytes + p->scratch_bytes;
   const td_program *programs[] = {p->eval, p->forward, p->backward};
   for (int k = 0; k < 3; k++) bytes += programs[k] ? td_program_memory(programs[k]) : 0;
   for (size_t i = 0; i < p->nexternals; i++) bytes += p->sum[i] ? p->sum[i]->storage->bytes : 0;
@@ -160,6 +160,9 @@ void td_captured_give_back(struct td_field_programs *p) {
     return;
   }
   td_captured_drop_hold(p);
+  td_captured_free_slots(p);
+  p->ring = p->most = 0;
+  p->first = 0;
   bind_all(p, NULL);
   td_program_release(p->jvp);
   p->jvp = NULL;

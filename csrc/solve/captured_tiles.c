@@ -15,6 +15,7 @@ typedef struct {
   const td_field *f;
   const td_field_stages *step;
   char *state[TD_MAX_STAGES];  /* of each stage; that of stage 0 is step->y or a copy of it */
+  char *copy;                  /* of the last one's, to be kept, or NULL */
   void *in[TD_MAX_STAGES][2], *out[TD_MAX_STAGES][1 + MOST_KEPT];
   void *const *inputs[TD_MAX_STAGES], *const *outputs[TD_MAX_STAGES];
 } stages_run;
@@ -35,6 +36,7 @@ static void make_state(void *ctx, int r, size_t tile, size_t tiles) {
   }
   if (i > 0 || w->state[0] != step->y)
     td_k(w->f->dtype)->lincomb(w->state[i] + from, (const char *)step->y + from, (size_t)count, coef, x, n);
+  if (w->copy && i == step->stages - 1) memcpy(w->copy + from, w->state[i] + from, n * td_dtype_size(w->f->dtype));
 }
 
 /* Where stage i's state, slope and kept values go; those that are kept have their own slot. */
@@ -45,12 +47,13 @@ static td_status place_stage(td_field *f, const td_field_stages *step, stages_ru
   td_status s = step->keep ? td_captured_slot(p, i, &slot) : TD_OK;
   if (s) return s;
   w->state[i] = i == 0 ? (char *)step->y : i == step->stages - 1 ? step->y1 : step->state;
-  if (slot && p->keeps_y) w->state[i] = slot->block;
-  if (slot) slot->t = step->t[i], slot->y = w->state[i];
+  if (slot && p->keeps_y && i == step->stages - 1) w->copy = slot->block;
+  else if (slot && p->keeps_y) w->state[i] = slot->block;
+  if (slot) slot->t = step->t[i], slot->y = p->keeps_y ? slot->block : w->state[i];
   w->in[r][0] = (void *)&step->t[i];
   w->in[r][1] = w->state[i];
   w->out[r][0] = step->k[i];
-  for (size_t k = 0; slot && p->offset && k < p->nkept; k++) w->out[r][1 + k] = slot->block + p->offset[k];
+  for (size_t k = 0; slot && p->offset && k < p->nkept; k++) w->out[r][1 + k] = td_captured_kept(p, slot, k);
   w->inputs[r] = w->in[r];
   w->outputs[r] = w->out[r];
   return TD_OK;
@@ -60,8 +63,7 @@ static td_status tiled_stages(td_field *f, const td_field_stages *step, bool *do
   struct td_field_programs *p = f->programs;
   td_program *program = step->keep && p->dynamic && !p->recomputes ? p->forward : p->eval;
   *done = false;
-  bool last_kept = step->keep && p->keeps_y && step->end == step->stages;  /* y1 would not be made */
-  if (!td_program_repeats(program, 1) || p->nkept > MOST_KEPT || last_kept) return TD_OK;
+  if (!td_program_repeats(program, 1) || p->nkept > MOST_KEPT) return TD_OK;
   stages_run w = {.f = f, .step = step};
   td_status s = TD_OK;
   for (int i = step->first; i < step->end && !s; i++) s = place_stage(f, step, &w, i);

@@ -178,14 +178,14 @@ static td_status step_back(sweep *v, size_t n) {
   td_step_back b = {.lambda = v->lambda, .ndense = take_saves(v, n, w->next, last), .theta = v->theta,
                     .w = v->dense_w, .theta_bar = timed ? v->theta_bar : NULL, .tbar = moves ? &tbar : NULL,
                     .hbar = moves ? &hbar : NULL, .dexternal = w->dexternal,
-                    .held = n + 1 == path->n && td_field_holds(r->f)};
+                    .held = n == 0 || !step->restart};  /* else its first slope was computed anew */
+  v->s.number = n;
   v->live = true;
   if (hits) status = pull_events(v, n, hits, &b);
   v->s.f->time_wanted = moves;
   if (status) return status;
   if (r->o.linear && b.ndense) status = linear_back(v, &b);
   else status = v->s.method->family->back(&v->s, &b);
-  td_field_let_go(r->f);
   if (!status && step->restart && v->s.method->family->start_back)
     status = v->s.method->family->start_back(&v->s, &b);
   if (!status && timed) collect_times(v, &b, n, w->next, last);
@@ -226,12 +226,12 @@ static td_status sweep_room(sweep *v) {
   size_t nt = v->room = v->w->r->nt + v->w->r->solution.events.nhits;
   v->next_hit = v->w->r->solution.events.nhits;
   v->lambda_bytes = (1 + v->s.most_history) * v->s.bytes;
-  v->lambda = td_alloc(v->lambda_bytes + 1);
+  v->lambda = td_alloc(v->lambda_bytes);
   v->dense_w = td_alloc(nt * sizeof *v->dense_w);
   v->theta = td_alloc(2 * nt * sizeof *v->theta);
   if (!v->lambda || !v->dense_w || !v->theta) return td_last_status();
   v->theta_bar = v->theta + nt;
-  memset(v->lambda, 0, v->lambda_bytes + 1);
+  memset(v->lambda, 0, v->lambda_bytes);
   return TD_OK;
 }
 
@@ -264,6 +264,7 @@ static td_status sweep_steps(sweep *v) {
     if (!status && n == from) status = step_back(v, --n);
     td_auto_release(mark);
   }
+  td_field_let_go(r->f);
   if (!status) status = take_first(v);
   if (status) return status;
   w->lambda = td_tensor_new(r->f->dtype, r->f->ndim, r->f->shape);
@@ -284,7 +285,7 @@ td_status td_sweep_discrete(td_sweep *w) {
     r->nfe_backward[0] += v.counts.nfe;
     r->nfe_backward[1] += v.replayed;
   }
-  td_free(v.lambda, v.lambda_bytes + 1);
+  td_free(v.lambda, v.lambda_bytes);
   td_free(v.dense_w, v.room * sizeof *v.dense_w);
   td_free(v.theta, 2 * v.room * sizeof *v.theta);
   td_free(v.event_block, v.event_bytes);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include "base/alloc.h"
 #include "ops/ops.h"
+#include "solve/captured.h"
 
 /* One row of the tableau without its zeros. */
 typedef struct {
@@ -14,8 +15,8 @@ typedef struct {
 
 typedef enum { AT_FIRST, AT_LAST, BETWEEN } moment;
 
-/* A tableau as steps use it: made once for each method and kept. Stage i's slope is f0, f1, or the family's vector i;
- * the last vector but one is a stage's state. */
+/* A tableau as steps use it: made once for each method and kept. Stage i's slope is f0, f1, or one of the family's
+ * vectors, the last of which is a stage's state. */
 typedef struct explicit {
   const td_tableau *m;
   int stages, width, end;              /* width: with those of the extension; end: which stage is f(t₁, y₁) */
@@ -82,13 +83,15 @@ static const explicit *explicit_of(const td_method *method) {
   return made = x;
 }
 
+static int vectors_of(const explicit *x) { return x->width - (x->end < x->width); }
+
 static td_status make(td_stepper *s) {
   work *own = td_alloc(sizeof *own);
   const explicit *x = own ? explicit_of(s->method) : NULL;
   s->own = own;
   if (!x) return td_last_status();
   *own = (work){.x = x};
-  td_stepper_room(s, (size_t)x->width + 1);
+  td_stepper_room(s, (size_t)vectors_of(x));
   return TD_OK;
 }
 
@@ -102,9 +105,9 @@ static double time_of(const td_stepper *s, const explicit *x, int i) {
 }
 
 static char *slope_of(const td_stepper *s, const explicit *x, int i) {
-  return i == 0 ? s->f0 : i == x->end ? s->f1 : td_stepper_vector(s, (size_t)i);
+  return i == 0 ? s->f0 : i == x->end ? s->f1 : td_stepper_vector(s, (size_t)(i < x->end ? i - 1 : i - 2));
 }
-static char *stage_state(const td_stepper *s, const explicit *x) { return td_stepper_vector(s, (size_t)x->width); }
+static char *stage_state(const td_stepper *s, const explicit *x) { return td_stepper_vector(s, (size_t)vectors_of(x) - 1); }
 
 /* h·row as the kernels take it. */
 static void terms_of(const td_stepper *s, const explicit *x, const row *r, td_terms *t) {
@@ -177,15 +180,23 @@ static td_status keep(td_stepper *s, const explicit *x, int i, const char *state
   return td_field_keep(s->f, i, t, state, slope_of(s, x, i));
 }
 
+/* Which stages of the step are kept. The last one of a method that gives it to the next step is that one's first: the
+ * evaluations of all steps are one row, `end` of them a step. */
+static void hold_stages(td_stepper *s, const explicit *x, bool *kept) {
+  td_field_hold_at(s->f, s->number * (uint64_t)x->end, x->end);
+  memcpy(kept, x->needed, sizeof x->needed);
+  if (x->m->fsal && !s->ends) kept[x->end] = x->needed[0];
+}
+
 static td_status step(td_stepper *s, td_step_result *result) {
   (void)result;
   const explicit *x = table_of(s);
   bool kept[TD_MAX_STAGES] = {false};
   int first = 1;
-  td_status status = td_stepper_slope(s);
-  s->held = s->hold;
-  if (s->held) memcpy(kept, x->needed, sizeof kept);
-  if (!status) status = make_at_once(s, x, &first, s->held ? marked_end(x, kept, 1) : x->stages, s->held);
+  if (s->hold) hold_stages(s, x, kept);
+  td_status status = kept[0] && !s->have_f0 ? keep(s, x, 0, s->y) : td_stepper_slope(s);
+  s->have_f0 = !status;
+  if (!status) status = make_at_once(s, x, &first, s->hold ? marked_end(x, kept, 1) : x->stages, s->hold);
   for (int i = first; i < x->stages && !status; i++) {
     char *state = i == x->end ? s->y1 : stage_state(s, x);
     advance_by(s, x, &x->a[i], state);
@@ -254,7 +265,7 @@ static td_status cotangents_new(cotangents *g, const td_stepper *s, const explic
   g->bytes = beside ? g->each * (size_t)x->width + 64 : 0;
   if (beside && !(g->block = td_alloc(g->bytes))) return td_last_status();
   for (int i = 0; i < x->width; i++)
-    g->bar[i] = beside ? g->block + g->each * (size_t)i : td_stepper_vector(s, (size_t)i);
+    g->bar[i] = beside ? g->block + g->each * (size_t)i : slope_of(s, x, i);
   return TD_OK;
 }
 
@@ -297,11 +308,13 @@ static double along(const td_stepper *s, const explicit *x, const row *r, const 
 }
 
 /* The forward part: every needed stage, kept by the field for its transpose. Values y(θ) and slopes are not needed;
- * h̄ is a product with the slopes, which are. Of a step that was held only the first stage, which came from the step
- * before, is missing. */
+ * h̄ is a product with the slopes, which are. What the field holds of the step are its last stages, which need not be
+ * computed again. */
 static td_status replay(td_stepper *s, const explicit *x, const bool *needed, bool held) {
-  int first = 0, last = held ? 1 : x->width;
-  td_status status = held ? TD_OK : make_at_once(s, x, &first, marked_end(x, needed, 0), true);
+  int first = 0, last = x->width;
+  while (held && last > 0 && (!needed[last - 1] || td_field_holds(s->f, last - 1))) last--;
+  int marked = marked_end(x, needed, 0);
+  td_status status = make_at_once(s, x, &first, marked < last ? marked : last, true);
   for (int i = first; i < last && !status; i++) {
     if (!needed[i]) continue;
     char *state = i == 0 ? s->y : stage_state(s, x);
@@ -376,7 +389,9 @@ static td_status back(td_stepper *s, td_step_back *b) {
   mark_needed(x, needed);
   cotangents g;
   status = cotangents_new(&g, s, x, b->hbar || b->theta_bar);
-  if (!status) status = replay(s, x, needed, b->held && !b->ndense && !b->hbar && !b->theta_bar);
+  uint64_t number = s->number * (uint64_t)x->end;
+  td_field_hold_at(s->f, number, 0);
+  if (!status) status = replay(s, x, needed, b->held && !b->hbar && !b->theta_bar);
   if (!status) {
     if (b->hbar) *b->hbar += along(s, x, &x->b, b->lambda);
     if (b->ndense) spread(s, &g, &x->b, s->end - s->t, b->lambda);  /* before λ takes the values' cotangents */
@@ -384,6 +399,7 @@ static td_status back(td_stepper *s, td_step_back *b) {
     status = back_stages(s, x, b, &g, b->ndense ? NULL : b->lambda);
   }
   td_field_forget(s->f);
+  td_field_hold_until(s->f, number + 1);  /* the first one is the last stage of the step before */
   td_free(g.block, g.bytes);
   return status;
 }

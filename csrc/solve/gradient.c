@@ -62,7 +62,7 @@ static void hand_over(td_rule *rule, td_sweep *w) {
 static void reverse(td_rule *rule) {
   td_ode_recorded *r = rule->data;
   size_t ne = r->f->nexternals, nt = r->nt > r->given ? r->nt : r->given;
-  td_tensor *y0 = td_auto(td_tensor_contiguous(rule->in[Y0]));
+  td_tensor *y0 = rule->need[TIMES] ? td_auto(td_tensor_contiguous(rule->in[Y0])) : NULL;
   td_sweep w = {.r = r, .y0 = y0 ? y0->data : NULL, .next = r->nt};
   for (int i = 0; i < rule->nout; i++)
     w.dout[i] = rule->dout[i] ? td_auto(td_tensor_contiguous(rule->dout[i])) : NULL;
@@ -71,7 +71,7 @@ static void reverse(td_rule *rule) {
   if (rule->need[TIMES]) w.dtimes = td_alloc(nt * sizeof *w.dtimes);
   if (w.dexternal) memset(w.dexternal, 0, (ne + 1) * sizeof *w.dexternal);
   if (w.dtimes) memset(w.dtimes, 0, nt * sizeof *w.dtimes);
-  if (y0 && w.dys && w.dexternal && (w.dtimes || !rule->need[TIMES])) {
+  if (w.dys && w.dexternal && ((y0 && w.dtimes) || !rule->need[TIMES])) {
     td_status s = td_ode_is_discrete(r->mode) ? td_sweep_discrete(&w) : td_sweep_backsolve(&w);
     if (!s) hand_over(rule, &w);
   }

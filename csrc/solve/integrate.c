@@ -124,10 +124,20 @@ typedef struct {
   bool finite, refused;
 } verdict;
 
+/* May the step's evaluations still be held at the end of the solve, to be worth keeping? Steps to come are counted as if
+ * they were as long; those of an adaptive solve may become four times as long. */
+static bool is_late(const td_solve *v, const td_trial *p) {
+  size_t stages = (size_t)v->o->method->stages, steps = td_field_hold_room(v->f) / (stages ? stages : 1);
+  double ahead = fabs((v->ts[v->nt - 1] - p->end) / p->h), fit = (double)(steps ? steps : 1);
+  return v->out->path.n < steps || ahead < (td_is_adaptive(v->o) ? 4 * fit : fit + 0.5);
+}
+
 static td_status judge(td_solve *v, const td_trial *p, verdict *out) {
   td_step_result result;
   *out = (verdict){.finite = true};
-  v->s.hold = v->o->hold && v->next + 1 == v->nt && p->end == v->ts[v->next];  /* no other value lies in it */
+  v->s.number = v->out->path.n;
+  v->s.hold = v->o->hold && is_late(v, p);
+  v->s.ends = v->next + 1 == v->nt && p->end == v->ts[v->next];
   td_status status = td_stepper_step(&v->s, p->end, p->jump, &result);
   out->refused = result == TD_STEP_REFUSED;
   if (status || out->refused) return status;
@@ -295,9 +305,9 @@ td_status td_ode_integrate(td_field *f, const void *y0, const double *ts, size_t
   if (!status) status = make_lists(o, f, v.s.bytes, out);
   if (!status) status = td_solve_prepare_march(&v);
   if (!status) status = td_stepper_start(&v.s, ts[0], y0);
+  if (!status && o->hold) td_field_hold(f, o->hold, o->method->stages);
   if (!status) status = run(&v);
   if (!status && o->keep_last) status = keep_last(&v);
-  if (!status && out->status == TD_ODE_OK && v.s.held) td_field_hold(f);
   td_solve_end_march(&v);
   td_free(v.room, v.room ? 2 * v.s.bytes + 1 : 0);
   td_free(v.scaled, v.scaled ? v.s.bytes + 1 : 0);

@@ -66,7 +66,8 @@ typedef struct td_ode_options {
   void *watch_data;
   bool unrecorded;                        /* nobody asks for the steps taken */
   bool keep_last;                         /* the kept state at the end, to undo the steps from */
-  bool hold;                              /* the last step's evaluations stay kept for its transpose (captured.h) */
+  size_t hold;                            /* bytes of evaluations that stay kept for the reverse pass, as many of the last
+                                           * ones; SIZE_MAX: what td_field_hold chooses; 0: none */
   const td_method *base;                  /* of mccallum_foster; NULL: its own choice */
   td_tensor *semilinear;                  /* the linear part for exponential methods, float64 and contiguous; or NULL */
   td_tensor *mass;                        /* M of M y' = f, likewise: n×n, or the n numbers of a diagonal; or NULL */

@@ -24,11 +24,12 @@ typedef struct {
 } td_joined_steps;
 
 /* One evaluation that was kept: the time, and in one block the state (when the reverse pass reads it) and the kept
- * values. */
+ * values; small ones beside large ones are in another. */
 typedef struct {
   const void *y;
   double t;
-  char *block;
+  char *block, *rest;
+  uint64_t number;         /* 1 + that of the evaluation in it; 0: none (captured.h) */
 } kept_slot;
 
 struct td_field_programs {
@@ -38,8 +39,8 @@ struct td_field_programs {
   int *by_external;        /* likewise; nexternals of them */
   td_tensor **sum;         /* scratch for the cotangents of externals */
   size_t nexternals;
-  size_t *offset;          /* of each kept value in a slot's block */
-  size_t nkept, block_bytes, keep_most;
+  size_t *offset;          /* of each kept value in a slot's block, of those from nlarge on in its rest */
+  size_t nkept, nlarge, block_bytes, rest_bytes, keep_most;
   bool keeps_y;            /* at the block's beginning */
   bool recomputes;         /* backward computes the forward part itself */
   struct {                 /* what the field did before */
@@ -48,10 +49,11 @@ struct td_field_programs {
     td_status (*pull)(td_field *, int, const void *, void *, double *, td_tensor **);
     td_status (*vjp)(td_field *, double, const void *, const void *, void *, double *, td_tensor **);
   } before;
-  kept_slot *slot;
-  int nslot;
+  kept_slot *slot, own;    /* by number modulo the ring, or as they are asked for when that is 0; that of vjp */
+  int nslot, ring, most;   /* most: evaluations to be held */
+  uint64_t first;          /* the number of the evaluation that slot 0 means */
   void **out;              /* room for the results' places */
-  char *scratch;           /* a vector of the state's size, then one number */
+  char *scratch;           /* a vector of the state's size, or NULL: not needed yet */
   size_t scratch_bytes;
   td_joined_steps steps;   /* captured_step.c */
   struct {                 /* captured_cache.c */
@@ -61,13 +63,27 @@ struct td_field_programs {
   } again;
 };
 
-/* Slot number `at`, with its block. */
+/* Where kept value i lies in a slot. */
+static inline char *td_captured_kept(const struct td_field_programs *p, const kept_slot *slot, size_t i) {
+  return (i < p->nlarge ? slot->block : slot->rest) + p->offset[i];
+}
+/* The slot that `at` means now, with its block, to be filled. */
 td_status td_captured_slot(struct td_field_programs *p, int at, kept_slot **slot);
+/* Gives back what was kept. */
+void td_captured_free_slots(struct td_field_programs *p);
 /* Gives f `stages` when its programs go through a batch tile by tile (captured_tiles.c). */
 void td_captured_tiles_set(td_field *f);
 void td_captured_programs_free(struct td_field_programs *p);
 /* Evaluations that they hold beyond their solve (field.h) are nobody's any more. */
 void td_captured_drop_hold(const struct td_field_programs *p);
+
+/* ---- captured_kept.c ---- */
+/* What a reverse pass, the calls of the trace from `forward` on, needs of the forward part, made less: results of light
+ * operations on what is kept anyway, or on the n tensors `known`, leave the list and are computed again. `again` receives
+ * those calls with the reverse pass, borrowed, its array to be freed by td_captured_thin_free; count 0: nothing to gain. */
+td_status td_captured_thin(const td_trace *t, size_t forward, td_tensor *const *known, int n, td_storage_list *kept,
+                           td_trace *again);
+void td_captured_thin_free(td_trace *again);
 
 /* ---- captured_cache.c ---- */
 /* What a right-hand side was recorded as. */

@@ -58,7 +58,7 @@ td_status td_stepper_slope(td_stepper *s) {
 td_status td_stepper_step(td_stepper *s, double end, bool before_jump, td_step_result *result) {
   s->end = end;
   s->last_time = before_jump ? nextafter(end, s->t) : end;
-  s->have_f1 = s->held = false;
+  s->have_f1 = false;
   s->error.count = s->error2.count = 0;
   *result = TD_STEP_DONE;
   return s->method->family->step(s, result);

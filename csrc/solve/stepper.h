@@ -66,8 +66,9 @@ struct td_stepper {
   char *y, *y1;                    /* at t; at end, after a step */
   char *f0, *f1;                   /* f(t, y), f(last_time, y1): valid when have_f0, have_f1 */
   bool have_f0, have_f1;
-  bool hold;                       /* the step to make is likely the last: keep its evaluations, if the family can */
-  bool held;                       /* the step just made did: td_step_back.held may be set for it */
+  size_t number;                   /* of the step to make or to go back over, from 0 on */
+  bool hold;                       /* keep its evaluations for going back, if the family can (captured.h) */
+  bool ends;                       /* it is the last one, and no value inside it is asked for */
   td_terms error;                  /* of y1; count 0: this step has no estimate and is accepted */
   td_terms error2;                 /* a second, lower estimate, for dop853's quotient of the two; count 0: none */
   double retry;                    /* factor after TD_STEP_REFUSED */
@@ -81,7 +82,7 @@ struct td_stepper {
   void *own;                       /* the family's struct, made and freed by it */
 };
 
-/* Cotangents that pass through one step in reverse, step [s->t, s->end] from s->y being loaded. */
+/* Cotangents that pass through one step in reverse, step [s->t, s->end], number s->number, from s->y being loaded. */
 typedef struct {
   char *lambda;              /* (1 + history) vectors: cotangent of the kept state after the step; becomes that before
                               * it. The first vector is that of y */
@@ -91,7 +92,7 @@ typedef struct {
   double *theta_bar;         /* NULL, or of ndense: receives wᵢᵀ dy(θᵢ)/dθ */
   double *tbar, *hbar;       /* NULL, or added to: derivative by t at fixed h and θ, and by h at fixed t and θ */
   td_tensor **dexternal;     /* as in field.h */
-  bool held;                 /* the field still keeps what the step kept with hold */
+  bool held;                 /* evaluations that the field still holds are those of this step */
 } td_step_back;
 
 /* One step on the tape, for second derivatives. All tensors automatic (td_auto). */

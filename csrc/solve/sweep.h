@@ -6,7 +6,7 @@
 
 typedef struct {
   const td_ode_recorded *r;
-  const void *y0;
+  const void *y0;  /* when times are differentiated */
   td_tensor *dys;          /* cotangent of the saved values: times×state, contiguous */
   td_tensor *dout[4];      /* of all results: ys, event times, states before and after; NULL: none */
   size_t next;             /* save times before this one are still to be passed */

@@ -86,6 +86,8 @@ max_tangents: integer = 200 | of grad = "forward": more numbers that need a grad
 params: tensor[]? | further tensors that need gradients
 capture: boolean|string = "auto" | run f as a captured program: where it can be, true: or raise, false: never
 keep: number = 2^28 | bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again
+hold: number? | bytes of evaluations, the last ones of a captured solve, that stay kept for its discrete gradient, which
+  need not compute them again: no less than those of a step, 0: none; by default those of three steps, up to 2 GB
 jac: function? | jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; of a batch
   jac(t, y, rows) → tensors of rows × n × n and rows × n; by
   default from the tape, or from dual numbers when f is on plain numbers; of the implicit half where f has two and the

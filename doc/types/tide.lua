@@ -2623,6 +2623,7 @@ function EMA:load_state_dict(state) end
 ---@field params? tide.Tensor[] further tensors that need gradients
 ---@field capture? boolean|string run f as a captured program: where it can be, true: or raise, false: never; default "auto"
 ---@field keep? number bytes that one captured evaluation may keep for its reverse pass; beyond, it is computed again; default 2^28
+---@field hold? number bytes of evaluations, the last ones of a captured solve, that stay kept for its discrete gradient, which need not compute them again: no less than those of a step, 0: none; by default those of three steps, up to 2 GB
 ---@field jac? function jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; of a batch jac(t, y, rows) → tensors of rows × n × n and rows × n; by default from the tape, or from dual numbers when f is on plain numbers; of the implicit half where f has two and the method takes them apart
 ---@field jac_sparsity? tide.Tensor|table where ∂f/∂y may differ from zero: a matrix of marks, or {lower = l, upper = u}, a band; then few reverse passes find it and its factors stay in a band. Nothing outside may depend
 ---@field preconditioner? function preconditioner(r, t, y, shift) → nearly the solution x of shift·x − ∂f/∂y x = r, for GMRES in diagonally implicit methods and bdf beyond 600 elements

@@ -230,6 +230,7 @@ function HomoODE:unrest(z, x)
 end
 
 function HomoODE:forward(images)
+  self.endpoint = nil  -- of the last call: not beside this one's solve
   local sol = self:solve(self.stem(images))
   self.endpoint, self.stats = sol.last:detach(), sol.stats
   return self.head(sol.last)

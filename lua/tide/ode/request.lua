@@ -23,7 +23,7 @@ M.defaults = {
   save = "times", save_fn = options.none, dense = false,
   event = options.none, events = options.none, event_points = 10,
   grad = "discrete", max_tangents = 200, checkpoints = 0, memory = 2 ^ 30, params = options.none,
-  capture = "auto", keep = 2 ^ 28, jac = options.none, max_order = 0, max_iters = 0, throw = true,
+  capture = "auto", keep = 2 ^ 28, hold = options.none, jac = options.none, max_order = 0, max_iters = 0, throw = true,
   batch = false, jac_sparsity = options.none, preconditioner = options.none, mass = options.none, base = options.none,
     coupling = 0.999, linear = options.none,
   adjoint_method = options.none, adjoint_rtol = options.none, adjoint_atol = options.none,
@@ -356,6 +356,8 @@ function M.of(o, f, y0, state, times)
   set_norm(request, o.norm, state)
   check_number("checkpoints", o.checkpoints, 0)
   check_number("memory", o.memory, 0)
+  if o.hold ~= nil then check_number("hold", o.hold, 0) end
+  request.hold = math.min(o.hold or -1, 2 ^ 50)
   request.grad = known_of("grad", o.grad, gradient_modes)
   check_number("max_tangents", o.max_tangents, 0)
   request.max_tangents, request.family = o.max_tangents, M.methods[request.method].family
