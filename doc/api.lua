@@ -41,8 +41,8 @@ local api = {
   -- Names that tables hold for tide's own files; they may change without notice.
   internal = {
     "implicit.SharedPoint:regression_step", "operations", "statistics", "ode_solve",
-    "ode_methods", "ode_dense", "ode_example", "ode_native", "ode_march", "ode_marched", "code_of", "ode_revolve",
-    "ode_check", "ode_solve_batch", "ode_options",
+    "ode_methods", "ode_dense", "ode_example", "ode_native", "ode_numbers", "ode_march", "ode_marched", "code_of",
+    "ode_revolve", "ode_check", "ode_solve_batch", "ode_options",
     "Axes:add", "Axes:option", "Axes:default", "Axes:next_color", "Axes:last_color", "Axes:categories",
     "Axes:set_colorbar", "Axes:resolve", "Axes:fit", "Axes:sorted", "Axes:apply", "Axes:new", "Figure:new",
     "Canvas:new", "Canvas:clip", "Canvas:unclip", "Canvas:paint", "Canvas:cover", "Canvas:stroke",

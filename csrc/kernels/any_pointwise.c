@@ -390,7 +390,7 @@ static inline real *buffer_at(const frame *f, int buffer) {
 static void run_steps(frame *f, size_t n) {
   const td_pw_step *step = f->l->p->step;
   for (int s = 0; s < f->l->nstep; s++, step++)
-    td_pw_loops[step->op]((real *)f->reg[step->dst].p, f->reg, step->src, n);
+    td_pw_loops[step->op]((void *)f->reg[step->dst].p, f->reg, step->src, n);
 }
 
 /* Makes splats and staged inputs ready for a block of n elements. */
@@ -615,7 +615,7 @@ static bool run_small(const td_pw *p, size_t n) {
   if (r) {
     for (int i = 0; i < p->nin; i++) {
       if (reg[i].step == 0) continue;
-      splat[i] = td_load_part(reg[i].p + whole, r);
+      splat[i] = td_load_part((const real *)reg[i].p + whole, r);
       reg[i].p = (const real *)&splat[i];
     }
     small_steps(p, reg, work, room, last ? (real *)&part : NULL, r);
@@ -641,6 +641,11 @@ void TD_K(pointwise)(const td_pw *p) {
   for (int d = 0; d < l.ndim; d++) size *= l.tile[d];
   size_t grain = GRAIN / cost * 2 / size;
   td_parallel(l.blocks, grain ? grain : 1, run_blocks, &l);
+}
+
+td_pw_loop TD_K(loop)(td_pw_op op, size_t *lanes) {
+  *lanes = TD_LANES;
+  return td_pw_loops[op];
 }
 
 #if TD_KREAL < 2

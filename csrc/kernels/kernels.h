@@ -65,6 +65,23 @@ typedef struct {
   td_pw_step step[TD_PW_MAX_STEP];
 } td_pw;
 
+/* The loop of one operation, for callers who lay operands out themselves: y[0..n) = op(arg[src[0]], …). An operand is an
+ * array (step: `lanes`) or one number that fills a vector (step 0). Whole vectors are read and written, so arrays have
+ * room for n rounded up to `lanes`; y may be an operand's array. */
+typedef struct {
+  const void *p;
+  size_t step;
+} td_pw_arg;
+typedef void (*td_pw_loop)(void *y, const td_pw_arg *arg, const uint8_t *src, size_t n);
+
+/* c[i·c_row + j] = Σ a[i·a_row + l·a_col]·b[l·b_row + j·b_col], i < m, j < n, the sum over l < k. */
+typedef struct {
+  void *c;
+  const void *a, *b;
+  size_t m, n, k, a_row, a_col, b_row, b_col, c_row;
+} td_product;
+typedef void (*td_product_fn)(const td_product *p);
+
 /* What a kernel may apply to its result while that is in registers. */
 typedef enum {
   TD_ACT_NONE, TD_ACT_RELU, TD_ACT_SILU, TD_ACT_GELU, TD_ACT_TANH, TD_ACT_SIGMOID, TD_ACT_COUNT
@@ -101,6 +118,8 @@ typedef struct {
 /* For float, double and int64_t. In the reductions x is outer×n×inner and y is outer×inner. */
 #define TD_KERNELS_ANY(X)                                                                                     \
   X(void, pointwise, (const td_pw *p))                                                                          \
+  /* the loop of one operation of it, and how many elements a vector has */                                    \
+  X(td_pw_loop, loop, (td_pw_op op, size_t *lanes))                                                             \
   X(void, sum, (void *y, const void *x, size_t outer, size_t n, size_t inner))                                  \
   X(void, prod, (void *y, const void *x, size_t outer, size_t n, size_t inner))                                 \
   /* greatest / least element and its 0-based position, the first of equals; NaN wins and is greatest and least */ \
@@ -171,6 +190,9 @@ typedef struct {
   X(void, matmul, (void *c, const void *a, const void *b, size_t m, size_t n, size_t k,                         \
                    size_t lda, size_t ldb, size_t ldc, bool trans_a, bool trans_b,                              \
                    size_t batch, size_t stride_a, size_t stride_b, size_t stride_c, double alpha, double beta)) \
+  /* what makes a small product of these sizes and distances as matmul does, to the last bit; NULL when it is large enough \
+   * to be shared out. *lines: it would rather have b_row = 1 and b_col = k */                                  \
+  X(td_product_fn, product, (const td_product *p, bool *lines))                                                 \
   /* y = base + Σ coef[i]·x[i]; base may be NULL (0) and may be y itself, as may any x[i]; a coefficient of 0     \
    * leaves its x[i] out, here and in error_sum, whatever it holds */                                           \
   X(void, lincomb, (void *y, const void *base, size_t count, const double *coef, const void *const *x, size_t n)) \

@@ -6,18 +6,11 @@
 #define TD_KERNELS_POINTWISE_LOOPS_H
 #include "kernels/vmath.h"
 
-typedef struct {
-  const real *p;
-  size_t step; /* TD_LANES or 0 */
-} td_pw_arg;
-
-/* y[0..n) = op(reg[src[0]], ...); y may be the array of an operand. */
-typedef void (*td_pw_loop)(real *y, const td_pw_arg *reg, const uint8_t *src, size_t n);
-
 /* The loop named after the operation, over vectors x (, y (, z)). Operands that are all arrays get
  * a loop of their own, where the compiler knows the step. */
 #define TD_LOOP1(name, result)                                                             \
-  static void loop_##name(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) { \
+  static void loop_##name(void *to, const td_pw_arg *reg, const uint8_t *src, size_t n) { \
+    real *out = to;                                                                        \
     const real *p = reg[src[0]].p;                                                         \
     const size_t step = reg[src[0]].step;                                                  \
     for (size_t i = 0; i < n; i += TD_LANES, p += step) {                                  \
@@ -26,7 +19,8 @@ typedef void (*td_pw_loop)(real *y, const td_pw_arg *reg, const uint8_t *src, si
     }                                                                                      \
   }
 #define TD_LOOP2(name, result)                                                             \
-  static void loop_##name(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) { \
+  static void loop_##name(void *to, const td_pw_arg *reg, const uint8_t *src, size_t n) { \
+    real *out = to;                                                                        \
     const real *p = reg[src[0]].p, *q = reg[src[1]].p;                                     \
     const size_t sp = reg[src[0]].step, sq = reg[src[1]].step;                             \
     if (sp && sq)                                                                          \
@@ -41,7 +35,8 @@ typedef void (*td_pw_loop)(real *y, const td_pw_arg *reg, const uint8_t *src, si
       }                                                                                    \
   }
 #define TD_LOOP3(name, result)                                                             \
-  static void loop_##name(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) { \
+  static void loop_##name(void *to, const td_pw_arg *reg, const uint8_t *src, size_t n) { \
+    real *out = to;                                                                        \
     const real *p = reg[src[0]].p, *q = reg[src[1]].p, *r = reg[src[2]].p;                 \
     const size_t sp = reg[src[0]].step, sq = reg[src[1]].step, sr = reg[src[2]].step;      \
     for (size_t i = 0; i < n; i += TD_LANES, p += sp, q += sq, r += sr) {                  \
@@ -51,7 +46,8 @@ typedef void (*td_pw_loop)(real *y, const td_pw_arg *reg, const uint8_t *src, si
   }
 /* The same, number by number, for what the C library does better. */
 #define TD_SCALAR_LOOP1(name, result)                                                      \
-  static void loop_##name(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) { \
+  static void loop_##name(void *to, const td_pw_arg *reg, const uint8_t *src, size_t n) { \
+    real *out = to;                                                                        \
     const real *p = reg[src[0]].p;                                                         \
     const size_t sp = reg[src[0]].step != 0;                                               \
     for (size_t i = 0; i < n; i++, p += sp) {                                              \
@@ -60,7 +56,8 @@ typedef void (*td_pw_loop)(real *y, const td_pw_arg *reg, const uint8_t *src, si
     }                                                                                      \
   }
 #define TD_SCALAR_LOOP2(name, result)                                                      \
-  static void loop_##name(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) { \
+  static void loop_##name(void *to, const td_pw_arg *reg, const uint8_t *src, size_t n) { \
+    real *out = to;                                                                        \
     const real *p = reg[src[0]].p, *q = reg[src[1]].p;                                     \
     const size_t sp = reg[src[0]].step != 0, sq = reg[src[1]].step != 0;                   \
     for (size_t i = 0; i < n; i++, p += sp, q += sq) {                                     \
@@ -191,7 +188,7 @@ TD_LOOP1(half_power, td_vselect(x == -TD_INF, td_splat(TD_INF), td_vsqrt(x + TD_
 TD_SCALAR_LOOP2(power, TD_LIBM(pow)(x, y))
 
 /* x^y; the exponents that models are full of, when they are one number, need no logarithm. */
-static void loop_pow(real *out, const td_pw_arg *reg, const uint8_t *src, size_t n) {
+static void loop_pow(void *out, const td_pw_arg *reg, const uint8_t *src, size_t n) {
   static const struct {
     real exponent;
     td_pw_loop loop;
@@ -201,7 +198,7 @@ static void loop_pow(real *out, const td_pw_arg *reg, const uint8_t *src, size_t
   };
   if (reg[src[1]].step == 0)
     for (size_t i = 0; i < sizeof easy / sizeof *easy; i++)
-      if (easy[i].exponent == reg[src[1]].p[0]) {
+      if (easy[i].exponent == *(const real *)reg[src[1]].p) {
         easy[i].loop(out, reg, src, n);
         return;
       }

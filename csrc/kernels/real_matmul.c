@@ -344,20 +344,26 @@ static inline __attribute__((always_inline)) void tiny_outer(const int N, const 
   }
 }
 
-/* Does the whole product when it is of a kind that is done here; sums are made in the order of tiles. */
-static bool run_tiny(const product *p) {
+/* Which products are done here; sums are made in the order of tiles. */
+static inline bool by_tiny_rows(const product *p) { return p->m <= THIN && p->b_col == 1 && p->n > THIN; }
+static inline bool by_tiny_columns(const product *p, bool plain) {
+  return plain && p->m <= THIN && p->b_row == 1 && p->b_col == p->k;
+}
+static inline bool is_tiny(const product *p) {
   enum { FEW_TERMS = 4, MOST = 1024 };
   bool plain = p->alpha == 1 && p->beta == 0;
   if (p->k > FEW_TERMS || p->m * p->n > MOST) return false;
-  if (p->m <= THIN && p->b_col == 1 && p->n > THIN) tiny_rows(p);
-  else if (plain && p->m <= THIN && p->b_row == 1 && p->b_col == p->k) tiny_columns(p);
-  else if (!plain || p->k != 1 || p->a_row != 1 || p->c_row != p->n || p->b_col != 1) return false;
+  if (by_tiny_rows(p) || by_tiny_columns(p, plain)) return true;
+  return plain && p->k == 1 && p->a_row == 1 && p->c_row == p->n && p->b_col == 1 && p->n <= 4;
+}
+
+static void run_tiny(const product *p) {
+  if (by_tiny_rows(p)) tiny_rows(p);
+  else if (by_tiny_columns(p, p->alpha == 1 && p->beta == 0)) tiny_columns(p);
   else if (p->n == 1) tiny_outer(1, p->a, p->b, p->c, p->m);
   else if (p->n == 2) tiny_outer(2, p->a, p->b, p->c, p->m);
   else if (p->n == 3) tiny_outer(3, p->a, p->b, p->c, p->m);
-  else if (p->n == 4) tiny_outer(4, p->a, p->b, p->c, p->m);
-  else return false;
-  return true;
+  else tiny_outer(4, p->a, p->b, p->c, p->m);
 }
 
 /* ---- The kernel ------------------------------------------------------------------------------ */
@@ -447,7 +453,10 @@ void TD_K(matmul)(void *c, const void *a, const void *b, size_t m, size_t n, siz
     scale(&e.p, batch, stride_c);
     return;
   }
-  if (batch == 1 && run_tiny(&e.p)) return;
+  if (batch == 1 && is_tiny(&e.p)) {
+    run_tiny(&e.p);
+    return;
+  }
   /* a shared b turns a batch of stacked matrices into one */
   if (batch > 1 && !stride_b && !trans_a && stride_a == m * lda && stride_c == m * ldc) {
     e.p.m = m * batch;
@@ -467,4 +476,41 @@ void TD_K(matmul)(void *c, const void *a, const void *b, size_t m, size_t n, siz
   }
   double work = (double)e.p.m * (double)n * (double)k / (double)(e.row_panels * e.column_panels);
   td_parallel(items, work > MIN_TASK ? 1 : 1 + (size_t)(MIN_TASK / work), run_panels, &e);
+}
+
+/* ---- The same for callers with a list of small products ---------------------------------------- */
+
+static product product_of(const td_product *p) {
+  return (product){.c = p->c, .a = p->a, .b = p->b, .m = p->m, .n = p->n, .k = p->k, .a_row = p->a_row,
+                   .a_col = p->a_col, .b_row = p->b_row, .b_col = p->b_col, .c_row = p->c_row, .alpha = 1};
+}
+
+static void product_tiny(const td_product *p) {
+  product q = product_of(p);
+  run_tiny(&q);
+}
+static void product_by_tiles(const td_product *p) {
+  product q = product_of(p);
+  by_tiles(&q);
+}
+static void product_by_dots(const td_product *p) {
+  product q = product_of(p);
+  by_dots(&q);
+}
+static void product_by_swapped_tiles(const td_product *p) {
+  product q = product_of(p);
+  by_swapped_tiles(&q);
+}
+
+td_product_fn TD_K(product)(const td_product *p, bool *lines) {
+  static const td_product_fn ways[] = {[BY_TILES] = product_by_tiles, [BY_DOTS] = product_by_dots,
+                                       [BY_SWAPPED_TILES] = product_by_swapped_tiles, [BY_GEMM] = NULL};
+  call e = {.p = product_of(p)};
+  *lines = false;
+  if (!p->m || !p->n || !p->k) return NULL;
+  if (is_tiny(&e.p)) return product_tiny;
+  e.way = choose_way(&e.p);
+  choose_panels(&e);
+  *lines = e.way == BY_DOTS;
+  return e.row_panels * e.column_panels == 1 ? ways[e.way] : NULL;
 }

@@ -519,6 +519,50 @@ static int core_code_of(lua_State *L) {
   return 1;
 }
 
+/* ode_numbers(list, numbers, native) → the numbers after a list of operations on them (graph/scalar.h), or nil where there
+ * is no machine code; for tests. list: {op, dst, a, b, c, n} each, places from 0. */
+static int core_ode_numbers(lua_State *L) {
+  static const char *const names[] = {
+#define NAME(name, arity) #name,
+    TD_PW_OPS(NAME, NAME)
+#undef NAME
+    "cube", "scale", "dot", NULL};
+  enum { FIELDS = 5, MOST = 1000 };
+  static td_scalar_step step[MOST];
+  static double number[MOST];
+  int n = (int)tdl_rawlen(L, 1), count = (int)tdl_rawlen(L, 2);
+  if (n > MOST || count > MOST) tdl_error(L, "ode_numbers: more than %d operations or numbers", MOST);
+  for (int i = 0; i < n; i++) {
+    uint16_t *field[FIELDS] = {&step[i].dst, &step[i].a, &step[i].b, &step[i].c, &step[i].n};
+    lua_rawgeti(L, 1, i + 1);
+    lua_rawgeti(L, -1, 1);
+    step[i].op = (uint16_t)luaL_checkoption(L, -1, NULL, names);
+    lua_pop(L, 1);
+    for (int k = 0; k < FIELDS; k++) {
+      lua_rawgeti(L, -1, k + 2);
+      *field[k] = (uint16_t)luaL_checkinteger(L, -1);
+      lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+  }
+  for (int i = 0; i < count; i++) {
+    lua_rawgeti(L, 2, i + 1);
+    number[i] = luaL_checknumber(L, -1);
+    lua_pop(L, 1);
+  }
+  td_native *code = lua_toboolean(L, 3) ? td_native_new(step, n) : NULL;
+  if (lua_toboolean(L, 3) && !code) return 0;
+  if (code) td_native_run(code, number);
+  else td_scalar_perform(step, n, number);
+  td_native_free(code);
+  lua_createtable(L, count, 0);
+  for (int i = 0; i < count; i++) {
+    lua_pushnumber(L, number[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 void tdl_open_ode_field(lua_State *L) {
   lua_pushcfunction(L, core_code_of);
   lua_setfield(L, -2, "code_of");
@@ -528,6 +572,8 @@ void tdl_open_ode_field(lua_State *L) {
   lua_setfield(L, -2, "ode_marched");
   lua_pushcfunction(L, core_ode_native);
   lua_setfield(L, -2, "ode_native");
+  lua_pushcfunction(L, core_ode_numbers);
+  lua_setfield(L, -2, "ode_numbers");
   lua_pushcfunction(L, core_ode_example);
   lua_setfield(L, -2, "ode_example");
   luaL_newmetatable(L, TDL_C_FIELD);

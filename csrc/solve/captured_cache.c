@@ -149,6 +149,7 @@ struct td_field_programs *td_captured_again(const uint64_t key[2], const td_ir *
 static size_t bytes_of(const struct td_field_programs *p) {
   size_t bytes = p->block_bytes + p->rest_bytes + p->scratch_bytes;
   const td_program *programs[] = {p->eval, p->forward, p->backward};
+  bytes += p->strips.forward.list.bytes + p->strips.back.list.bytes;
   for (int k = 0; k < 3; k++) bytes += programs[k] ? td_program_memory(programs[k]) : 0;
   for (size_t i = 0; i < p->nexternals; i++) bytes += p->sum[i] ? p->sum[i]->storage->bytes : 0;
   return bytes;

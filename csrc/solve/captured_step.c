@@ -351,7 +351,7 @@ td_status td_captured_open_sums(td_field *f, td_tensor **dexternal, bool *open) 
     const td_tensor *like = f->externals[i], *t = dexternal[i];
     if (p->by_external[i] < 0) continue;
     if (!t && !(t = dexternal[i] = td_tensor_zeros(like->dtype, like->ndim, like->shape))) return td_last_status();
-    *open = t->refs == 1 && t->storage->refs == 1 && !t->node && t->dtype == TD_F64 && td_tensor_is_contiguous(t);
+    *open = t->refs == 1 && t->storage->refs == 1 && !t->node && t->dtype == f->dtype && td_tensor_is_contiguous(t);
   }
   return TD_OK;
 }
@@ -396,7 +396,11 @@ static td_status captured_stages_back(td_field *f, const td_field_stages *step, 
 
 void td_captured_steps_set(td_field *f, bool gradient) {
   const struct td_field_programs *p = f->programs;
-  if (f->numel == 0 || !td_program_scalar(p->eval)) return;
+  if (f->numel == 0) return;
+  if (!td_program_scalar(p->eval)) {
+    td_captured_strips_set(f, gradient);
+    return;
+  }
   f->stages = captured_stages;
   if (gradient && p->dynamic && !p->recomputes && td_program_scalar(p->forward) && td_program_scalar(p->backward))
     f->stages_back = captured_stages_back;
@@ -406,4 +410,5 @@ void td_captured_steps_set(td_field *f, bool gradient) {
 void td_captured_steps_free(struct td_field_programs *p) {
   step_free(&p->steps.forward);
   step_free(&p->steps.back);
+  td_captured_strips_free(p);
 }

@@ -4,7 +4,9 @@
 #define TD_SOLVE_PROGRAMS_H
 #include "graph/ir.h"
 #include "graph/joined.h"
+#include "graph/strips.h"
 #include "solve/field.h"
+#include "solve/tableau.h"
 
 /* An explicit step, or its transpose, as one list of operations on numbers; places of its inputs and results. */
 typedef struct {
@@ -22,6 +24,23 @@ typedef struct {
   bool refused;             /* it cannot be written as one list, or is too long */
   td_joined_step forward, back;
 } td_joined_steps;
+
+/* The same as a list of operations on short arrays: places of its inputs and results, and what it multiplies with. */
+typedef struct {
+  td_strips list;
+  bool made;
+  int y, lambda;
+  int t[TD_MAX_STAGES], k[TD_MAX_STAGES], y1;
+  int *sum;                 /* of each external, -1: it has none */
+  double *h_a, *h_b, *one;  /* h·a, packed; h·b; 1 */
+} td_strip_step;
+
+typedef struct {
+  const char *method;
+  int forward_calls, back_calls;
+  bool refused;
+  td_strip_step forward, back;
+} td_strip_steps;
 
 /* One evaluation that was kept: the time, and in one block the state (when the reverse pass reads it) and the kept
  * values; small ones beside large ones are in another. */
@@ -56,6 +75,7 @@ struct td_field_programs {
   char *scratch;           /* a vector of the state's size, or NULL: not needed yet */
   size_t scratch_bytes;
   td_joined_steps steps;   /* captured_step.c */
+  td_strip_steps strips;   /* captured_strips.c */
   struct {                 /* captured_cache.c */
     bool kept;             /* to be kept for the next solve by the same field */
     uint64_t key[2], used;
@@ -115,6 +135,11 @@ td_status td_captured_list(td_field *f, const td_field_stages *step, bool back, 
 td_status td_captured_open_sums(td_field *f, td_tensor **dexternal, bool *open);
 void td_captured_put_sums(const struct td_field_programs *p, td_joined_step *list, td_tensor *const *dexternal);
 void td_captured_take_sums(const struct td_field_programs *p, const td_joined_step *list, td_tensor *const *dexternal);
+
+/* ---- captured_strips.c ---- */
+/* As td_captured_steps_set, for programs that are small, by operations on short arrays. */
+void td_captured_strips_set(td_field *f, bool gradient);
+void td_captured_strips_free(struct td_field_programs *p);
 
 /* ---- captured_march.c ---- */
 /* Gives f `march` and, with `back`, `march_back`. */
