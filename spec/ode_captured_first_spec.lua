@@ -74,6 +74,20 @@ describe("a right-hand side that is known", function()
     for _, u in ipairs(log) do assert.is_number(u:item()) end
   end)
 
+  it("that counts its calls is never taken for clean", function()
+    local n
+    local function f(_, u)
+      n = n + 1
+      return -u
+    end
+    for _ = 1, 3 do
+      n = 0
+      local sol = ode.solve(f, vector(1), {0, 1})
+      assert.is_false(sol.captured)
+      assert.are.equal(sol.stats.nfe, n)
+    end
+  end)
+
   it("raises its own error, and is solved again afterwards", function()
     local deep = {inner = {}}
     local function f(_, u)
