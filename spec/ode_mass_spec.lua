@@ -102,12 +102,61 @@ end)
 
 describe("a mass matrix", function()
   local function f(_, y) return -y end
-  it("is refused by methods without one", function()
-    for _, name in ipairs {"tsit5", "kvaerno4", "auto", "abm", "etd1"} do
-      assert.fails_here(function() ode.solve(f, tide.ones(2), {0, 1}, {method = name, mass = {1, 2},
-        step_size = 0.1}) end,
-        ("method \"%s\" takes no mass matrix"):format(name))
+  it("is multiplied away by methods that take none, whatever the state, with gradients of every mode", function()
+    local p = vector(1.1, 0.8)
+    local inverse = tide.linalg.inv(mass)
+    local function solved(q) return function(t, y) return inverse:matmul(wavy(q)(t, y)) end end
+    for _, name in ipairs {"tsit5", "kvaerno4", "auto", "abm", "exprb32", "alf", "kencarp4", "euler"} do
+      local o = {method = name, rtol = 1e-8, atol = 1e-10}
+      if ode.methods[name].error_order == 0 then o.step_size = 0.05 end
+      local want = ode.solve(solved(p), vector(0.7, 0.4), {0, 0.7, 2}, o).ys
+      o.mass = mass
+      assert.close(ode.solve(wavy(p), vector(0.7, 0.4), {0, 0.7, 2}, o).ys, want, 1e-7)
+      if name ~= "exprb32" then
+        for _, grad in ipairs {"discrete", "forward", "gauss"} do
+          o.grad, o.mass = grad, mass
+          local y0, q = leaf(0.7, 0.4), leaf(1.1, 0.8)
+          local got = tide.gradients(ode.solve(wavy(q), y0, {0, 1}, o).last:sum(), {y0, q})
+          o.mass = nil
+          local start, r = leaf(0.7, 0.4), leaf(1.1, 0.8)
+          local g = tide.gradients(ode.solve(solved(r), start, {0, 1}, o).last:sum(), {start, r})
+          for i = 1, 2 do assert.close(got[i], g[i], 1e-7) end
+        end
+      end
     end
+    local plain = ode.solve(function(t, y) return {-y[2], y[1] + t} end, {1, 0}, {0, 1}, {method = "kvaerno5",
+      mass = mass})
+    local tensors = ode.solve(function(t, y) return tide.stack({-y[2], y[1] + t}) end, vector(1, 0), {0, 1},
+      {method = "kvaerno5", mass = mass})
+    assert.close(plain.last, tensors.last, 1e-12)
+    local number = ode.solve(function(_, y) return -y end, 1, {0, 1}, {mass = {2}, rtol = 1e-9}).last
+    assert.close(number, math.exp(-0.5), 1e-8)
+  end)
+  it("is that of every row of a batch", function()
+    local start = tide.generator(3):randn({5, 2}, "float64")
+    for _, name in ipairs {"tsit5", "kvaerno4", "rodas5p"} do
+      for _, m in ipairs {mass, vector(2, 0.5)} do
+        local function g(t, y) return y:flip(y.ndim) * (t * 1.3):cos() - y ^ 3 end
+        local batch = ode.solve(g, start, {0, 1}, {batch = true, method = name, mass = m})
+        for i = 1, 5 do
+          local alone = ode.solve(g, start[i]:clone(), {0, 1}, {method = name, mass = m})
+          assert.are.equal(0, (alone.ys - batch.rows[i].ys):abs():max():item())
+        end
+      end
+    end
+  end)
+  it("is refused where it is singular by methods that take none", function()
+    for _, name in ipairs {"tsit5", "kvaerno4", "auto", "abm"} do
+      for _, m in ipairs {{{1, 2}, {2, 4}}, {1, 0}} do
+        assert.fails_here(function() ode.solve(f, tide.ones(2), {0, 1}, {method = name, mass = m}) end,
+          ("method \"%s\" solves M y' = f as y' = M⁻¹ f, and this mass matrix is singular"):format(name))
+      end
+    end
+    assert.fails_here(function() ode.solve(f, tide.ones(2), {0, 1}, {method = "verlet", mass = {1, 2}, step_size = 0.1})
+    end, "which would mix its halves")
+    assert.fails_here(function()
+      ode.solve(f, tide.ones(2), {0, 1}, {method = "etd1", mass = {1, 2}, linear = {-1, -1}, step_size = 0.1})
+    end, "so give linear as that of M⁻¹ f")
   end)
   it("has to fit, and is a constant", function()
     assert.fails_here(function() ode.solve(f, tide.ones(2), {0, 1}, {method = "bdf", mass = {1, 2, 3}}) end,

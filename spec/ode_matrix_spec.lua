@@ -44,11 +44,13 @@ local function attempt(method, want)
   if m.error_order == 0 then o.step_size = 0.05 end
   if method == "etdrk4" then o.linear = tide.tensor({-0.3, -0.1}, "float64") end
   if want.mass then o.mass = {1, 2} end
+  if want.singular then o.mass = {1, 0} end
   if want.event then
     o.event = {fn = function(_, y) return y[1] - 0.85 end, terminal = false}
   end
   local p = tide.tensor({1.1}, "float64")
   local y0 = tide.tensor(want.batch and {{1, 0.1}, {0.9, 0.2}} or {1, 0.1}, "float64")
+  if want.singular then y0 = tide.tensor({1, -math.sin(1) / 0.3}, "float64") end
   if want.grad then p:requires_grad() y0:requires_grad() end
   local function f(_, y)
     local last = y.ndim

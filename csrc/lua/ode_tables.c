@@ -83,6 +83,7 @@ static void set_collocation(lua_State *L, const td_irk *d) {
 
 static void set_implicit_tables(lua_State *L, const td_method *m) {
   lua_pushboolean(L, m->family->stiff), lua_setfield(L, -2, "stiff");
+  lua_pushboolean(L, m->family->mass), lua_setfield(L, -2, "mass");
   if (m->family == &td_family_dirk) set_dirk(L, m->table);
   else if (m->family == &td_family_rosenbrock) set_rosenbrock(L, m->table);
   else if (m->family == &td_family_irk || m->family == &td_family_radau) set_collocation(L, m->table);

@@ -219,7 +219,9 @@ static td_status start(td_solve *v, double *h) {
   if (o->mass && (status = check_consistent(v))) return status;
   *h = v->direction * o->first_step;
   if (o->mass && o->first_step == 0) *h = 1e-6 * (v->ts[v->nt - 1] - s->t);  /* f is no slope to judge by */
-  return *h == 0 ? td_solve_first_step(v, h) : TD_OK;
+  if (*h == 0) status = td_solve_first_step(v, h);
+  if (fabs(*h) < o->min_step) *h = v->direction * o->min_step;  /* which is to be tried before it is given up */
+  return status;
 }
 
 static td_status run(td_solve *v) {

@@ -318,7 +318,8 @@ static td_status mf_step(td_stepper *s, td_step_result *result) {
   const td_terms *e = &x->base.error;
   if (e->count) {
     td_stepper_combine(s, error, NULL, e->count, e->coef, e->x);
-    s->error = (td_terms){.count = 1, .coef = {1}, .x = {error}};
+    /* What the coupling moves y by counts too: it grows without bound where the scheme is not stable. */
+    s->error = (td_terms){.count = 3, .coef = {1, x->coupling - 1, 1 - x->coupling}, .x = {error, s->y, z}};
   }
   const double c[3] = {x->coupling, 1 - x->coupling, 1}, d[2] = {1, -1};
   linear(s, s->y1, 3, c, (const void *const[]){s->y, z, forward});

@@ -87,6 +87,22 @@ static td_status run_stages(td_stepper *s, rosenbrock *x, bool *regular) {
   return status;
 }
 
+/* err += (M/(hγ) − J)⁻¹ (M(y₁ − y) − h/2 (f(t, y) + f(t₁, y₁)))/(hγ) */
+static td_status add_defect(td_stepper *s, rosenbrock *x, const double *y1, double *err) {
+  size_t n = x->m.n;
+  double h = s->end - s->t, *r = vector(x, YBAR), *f1 = vector(x, WT);
+  for (size_t i = 0; i < n; i++) r[i] = y1[i] - x->m.y[i];
+  memcpy(r, td_implicit_mass(&x->m, s, false, r), n * sizeof *r);
+  td_status status = td_stepper_eval(s, s->last_time, s->y1, s->f1);
+  if (status) return status;
+  s->have_f1 = true;
+  td_implicit_widen(s, s->f1, f1);
+  for (size_t i = 0; i < n; i++) r[i] = (r[i] / h - 0.5 * (vector(x, F0)[i] + f1[i])) / x->d->gamma;
+  status = td_implicit_solve(&x->m, s, false, 0, r);
+  if (!status) add(n, err, 1, r);
+  return status;
+}
+
 static td_status step(td_stepper *s, td_step_result *result) {
   rosenbrock *x = s->own;
   bool regular;
@@ -102,6 +118,7 @@ static td_status step(td_stepper *s, td_step_result *result) {
   memset(err, 0, x->m.n * sizeof *err);
   for (int i = 0; i < x->d->stages; i++)
     if (x->d->e[i] != 0) add(x->m.n, err, x->d->e[i], vector(x, U + i));
+  if (x->d->blind && (status = add_defect(s, x, y1, err))) return status;
   td_implicit_narrow(s, err, td_stepper_vector(s, 0));
   s->error = (td_terms){.count = 1, .coef = {1}, .x = {td_stepper_vector(s, 0)}};
   return TD_OK;

@@ -97,7 +97,7 @@ jac_sparsity: tensor|table? | where ∂f/∂y may differ from zero: a matrix of 
 preconditioner: function? | preconditioner(r, t, y, shift) → nearly the solution x of shift·x − ∂f/∂y x = r, for
   GMRES in diagonally implicit methods and bdf beyond 600 elements
 mass: tensor|table? | M of M y' = f, a matrix or the numbers of a diagonal, constant; rows may be zero (algebraic
-  equations, which y0 has to satisfy); for Rosenbrock methods, Radau, Gauss and bdf
+  equations, which y0 has to satisfy) in Rosenbrock methods, Radau, Gauss and bdf. Others solve y' = M⁻¹ f
 base: string = "tsit5" | of mccallum_foster, any explicit method
 linear: tensor? | the stiff linear part L of f, for exponential methods: as many numbers as the state has (a
   diagonal), or a square matrix for the state or for its last dim; f is the whole right-hand side, L counts as a

@@ -2627,7 +2627,7 @@ function EMA:load_state_dict(state) end
 ---@field jac? function jac(t, y) → ∂f/∂y (n × n; rows or a tensor) and, for Rosenbrock methods, ∂f/∂t; of a batch jac(t, y, rows) → tensors of rows × n × n and rows × n; by default from the tape, or from dual numbers when f is on plain numbers; of the implicit half where f has two and the method takes them apart
 ---@field jac_sparsity? tide.Tensor|table where ∂f/∂y may differ from zero: a matrix of marks, or {lower = l, upper = u}, a band; then few reverse passes find it and its factors stay in a band. Nothing outside may depend
 ---@field preconditioner? function preconditioner(r, t, y, shift) → nearly the solution x of shift·x − ∂f/∂y x = r, for GMRES in diagonally implicit methods and bdf beyond 600 elements
----@field mass? tide.Tensor|table M of M y' = f, a matrix or the numbers of a diagonal, constant; rows may be zero (algebraic equations, which y0 has to satisfy); for Rosenbrock methods, Radau, Gauss and bdf
+---@field mass? tide.Tensor|table M of M y' = f, a matrix or the numbers of a diagonal, constant; rows may be zero (algebraic equations, which y0 has to satisfy) in Rosenbrock methods, Radau, Gauss and bdf. Others solve y' = M⁻¹ f
 ---@field base? string of mccallum_foster, any explicit method; default "tsit5"
 ---@field linear? tide.Tensor the stiff linear part L of f, for exponential methods: as many numbers as the state has (a diagonal), or a square matrix for the state or for its last dim; f is the whole right-hand side, L counts as a constant
 ---@field coupling? number of mccallum_foster: less damps more forward and amplifies rounding backward; default 0.999

@@ -8,6 +8,7 @@ local core = require "tide.core"
 local dual = require "tide.ode.dual"
 local forward = require "tide.ode.forward"
 local march = require "tide.ode.march"
+local masses = require "tide.ode.mass"
 local message = require "tide.message"
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
@@ -147,6 +148,12 @@ function M.solve(f, y0, t, opts)
   end
   local field, differentiated = f, f
   if not in_c then field, differentiated, request.halves = callees_of(f, state, request.method) end
+  if request.inverse then
+    if in_c then raise("ode.solve: f in C goes with mass by rodas5p, radau5 or bdf alone") end
+    local function solved(g) return masses.solved(g, request.inverse, state.form, state.y0.dtype) end
+    field, differentiated = solved(field), solved(differentiated)
+    for i, g in ipairs(request.halves or {}) do request.halves[i] = solved(g) end
+  end
   local captured = {}
   if not in_c and not state.form and o.capture then
     request.capture, request.known = captures.accepts(o.capture, request.halves and field or f, captured)

@@ -3,6 +3,7 @@
 local captures = require "tide.ode.captured"
 local core = require "tide.core"
 local forward = require "tide.ode.forward_batch"
+local masses = require "tide.ode.mass"
 local message = require "tide.message"
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
@@ -188,6 +189,9 @@ function M.solve(solve, f, y0, t, opts)
   local n = y0:size(1)
   if n == 0 then return collected({}, tostring(o.method)) end
   local times = times_of_rows(t, n)
+  for i, own in ipairs(times) do
+    if o.event or o.events then times[i] = requests.bounded(own) end
+  end
   local row_rtol, row_atol
   o.rtol, row_rtol = row_tolerance("rtol", o.rtol, n)
   o.atol, row_atol = row_tolerance("atol", o.atol, n)
@@ -211,6 +215,7 @@ function M.solve(solve, f, y0, t, opts)
   for i, own in ipairs(times) do counts[i] = own.numel end
   request.counts = core.tensor(counts, "float64")
   local field, captured = pass.hold(function(time, y, rows) return f(time, y, rows) end), {}
+  field = masses.solved(field, request.inverse, nil, y0.dtype)
   if o.capture then request.capture = captures.accepts(o.capture, f, captured) end
   local all_times = core.cat(times, 1)
   local function solved()

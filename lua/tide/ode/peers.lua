@@ -103,7 +103,8 @@ function M.of(solve)
 
   -- ---- SciPy ----
 
-  local scipy_methods = {RK45 = "dopri5", RK23 = "bosh3", DOP853 = "dop853", Radau = "radau5", BDF = "bdf"}
+  local scipy_methods = {RK45 = "dopri5", RK23 = "bosh3", DOP853 = "dop853", Radau = "radau5", BDF = "bdf",
+    LSODA = "auto"}
 
   local function scipy_events(events)
     if events == nil then return nil end

@@ -2,6 +2,7 @@
 
 local control = require "tide.ode.control"
 local core = require "tide.core"
+local masses = require "tide.ode.mass"
 local message = require "tide.message"
 local options = require "tide.options"
 local state_kinds = require "tide.ode.state"
@@ -203,7 +204,7 @@ local function semilinear_of(l)
 end
 
 -- M of M y' = f as the core takes it: a square matrix, or its diagonal.
-local function mass_of(m, state, grad)
+local function mass_of(m, state)
   if m == nil then return nil end
   if not is_tensor(m) then m = core.tensor(m, "float64") end
   local n = state.y0.numel
@@ -213,10 +214,28 @@ local function mass_of(m, state, grad)
   if m.needs_grad then
     raise("ode.solve: mass counts as a constant, but this tensor needs a gradient; give mass:detach()")
   end
-  if grad ~= "discrete" and grad ~= "forward" then
-    raise("ode.solve: grad = %q does not go with a mass matrix, use \"discrete\"", tostring(grad))
-  end
   return core.contiguous(core.to(m, "float64"))
+end
+
+-- The mass matrix goes to methods that take one; others solve y' = M⁻¹ f, request.inverse being M⁻¹.
+local function set_mass(request, o, state)
+  local mass, method = mass_of(o.mass, state), M.methods[request.method]
+  if mass == nil then return end
+  if method.mass then
+    if request.grad ~= "discrete" and request.grad ~= "forward" then
+      raise("ode.solve: grad = %q does not go with a mass matrix, use \"discrete\"", tostring(request.grad))
+    end
+    request.mass = mass
+    return
+  end
+  local why = method.family == "symplectic" and "which would mix its halves" or o.linear ~= nil
+    and "so give linear as that of M⁻¹ f, and f so too" or o.jac ~= nil and "so jac would have to be its"
+  if why then
+    raise("ode.solve: method \"%s\" solves M y' = f as y' = M⁻¹ f, %s; or use rodas5p, radau5 or bdf", method.name, why)
+  end
+  request.inverse = masses.inverse(mass)
+    or raise("ode.solve: method \"%s\" solves M y' = f as y' = M⁻¹ f, and this mass matrix is singular; use rodas5p, "
+      .. "radau5 or bdf", method.name)
 end
 
 -- Where ∂f/∂y may differ from zero, from {lower = l, upper = u} (a band) or a square matrix of marks, as the starts of
@@ -245,7 +264,8 @@ local function set_pattern(request, pattern, state)
       starts[i + 1] = #columns
     end
   end
-  if request.mass and request.mass.ndim == 2 then
+  local mass = request.mass or request.inverse
+  if mass and mass.ndim == 2 then
     raise("ode.solve: with jac_sparsity the mass matrix has to be a diagonal, give its %d numbers", n)
   end
   if #columns == 0 then raise("ode.solve: jac_sparsity marks nothing") end
@@ -361,7 +381,7 @@ function M.of(o, f, y0, state, times)
   request.grad = known_of("grad", o.grad, gradient_modes)
   check_number("max_tangents", o.max_tangents, 0)
   request.max_tangents, request.family = o.max_tangents, M.methods[request.method].family
-  request.mass = mass_of(o.mass, state, request.grad)
+  set_mass(request, o, state)
   set_pattern(request, o.jac_sparsity, state)
   if o.preconditioner ~= nil and (type(o.preconditioner) ~= "function" or state.form or state.sizes) then
     raise("ode.solve: preconditioner is a %s, expected a function (r, t, y, shift) → x for a state that is a tensor",
