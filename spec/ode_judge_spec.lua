@@ -48,6 +48,22 @@ describe("ode.solve", function()
     end
   end)
 
+  it("needs hardly more evaluations than SciPy's BDF, and no more than its Radau", function()
+    local function robertson(_, y)
+      local slow, fast = 0.04 * y[1] - 1e4 * y[2] * y[3], 3e7 * y[2] * y[2]
+      return {-slow, slow - fast, fast}
+    end
+    -- SciPy 1.17's nfev, differences for its Jacobians included, at rtol 1e-4, 1e-6 and 1e-8
+    for name, theirs in pairs {bdf = {162, 329, 658}, radau5 = {231, 545, 1452}} do
+      for i, rtol in ipairs {1e-4, 1e-6, 1e-8} do
+        local sol = ode.solve(robertson, {1, 0, 0}, {0, 40}, {method = name, rtol = rtol, atol = rtol * 1e-3})
+        assert.is_true(sol.stats.nfe <= theirs[i] * (name == "bdf" and 1.2 or 1), ("%s at %g: %d"):format(name, rtol,
+          sol.stats.nfe))
+        assert.is_true(math.abs(sol.last[1] / 7.15827068719405090e-01 - 1) < 10 * rtol)
+      end
+    end
+  end)
+
   it("knows SciPy's LSODA by that name", function()
     local sol = ode.solve_ivp(function(_, y) return {y[2], 1e3 * ((1 - y[1] * y[1]) * y[2] - y[1])} end, {0, 1}, {2, 0},
       {method = "LSODA", rtol = 1e-6})

@@ -464,14 +464,20 @@ static td_status answer_kind(td_batch *b, td_row_request **list, td_row_kind whi
 }
 
 td_status td_rows_answer(td_batch *b, td_row_request **list, td_status failed) {
+  unsigned present = 0;  /* kinds to be answered together, as bits */
   for (size_t i = b->first; i < b->end; i++) {
     td_row_request *r = &b->requests[i];
-    if (r->kind == NOTHING || (!r->field->solo && r->kind < PRECONDITION)) continue;
+    if (r->kind == NOTHING) continue;
+    if (!r->field->solo && r->kind < PRECONDITION) {
+      present |= 1u << r->kind;
+      continue;
+    }
     size_t mark = td_auto_mark();
     r->status = failed ? failed : answer_solo(b, r);
     td_auto_release(mark);
     if (r->status) failed = r->status;
   }
-  for (int which = EVAL; which < PRECONDITION; which++) failed = answer_kind(b, list, (td_row_kind)which, failed);
+  for (int which = EVAL; which < PRECONDITION; which++)
+    if (present >> which & 1) failed = answer_kind(b, list, (td_row_kind)which, failed);
   return failed;
 }

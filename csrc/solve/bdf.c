@@ -131,6 +131,7 @@ static td_status iterate(td_stepper *s, bdf *x, double c, td_newton_verdict *ver
   double *change = vector(x, BAR);  /* idle here */
   const double *psi = vector(x, PSI), *p = vector(x, PREDICTED);
   td_newton w = td_newton_begin(&x->m, s);
+  if (w.retries) w.most = 4;  /* a better Jacobian costs less than iterating on (Shampine, Reichelt 1997) */
   memset(d, 0, n * sizeof *d);
   for (*verdict = TD_NEWTON_GO_ON; *verdict == TD_NEWTON_GO_ON;) {
     for (size_t i = 0; i < n; i++) y[i] = p[i] + d[i];

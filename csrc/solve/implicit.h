@@ -83,6 +83,7 @@ td_status td_implicit_second(td_implicit *m, td_stepper *s, double t, const doub
 typedef enum { TD_NEWTON_GO_ON, TD_NEWTON_CONVERGED, TD_NEWTON_DIVERGED, TD_NEWTON_NONFINITE } td_newton_verdict;
 typedef struct {
   int iteration, most;
+  bool retries;           /* a smaller step can be tried instead, so that little patience is needed */
   double last, rate;      /* of the updates' norms */
   double tolerance;       /* in the error weights: 1 is an error of rtol */
   double floor;           /* updates below are rounding */

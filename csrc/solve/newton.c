@@ -10,7 +10,8 @@ td_newton td_newton_begin(const td_implicit *m, const td_stepper *s) {
   td_newton w = {.exact = m->exact, .tolerance = fmin(3e-2, sqrt(rtol)), .floor = 10 * eps / rtol};
   if (w.floor > w.tolerance) w.tolerance = w.floor;
   bool fixed = s->o->step_size > 0 || s->o->grid || !s->method->error_order;  /* no smaller step to fall back on */
-  w.most = w.exact || fixed ? 40 : 10;
+  w.retries = !w.exact && !fixed;
+  w.most = w.retries ? 10 : 40;
   return w;
 }
 
