@@ -107,11 +107,11 @@ static double explicit_rate(td_stepper *s, const automatic *x) {
   const void *k[TD_MAX_STAGES];
   for (int j = 0; j < stage; j++) {
     coef[j] = h * a[j];
-    k[j] = j == 0 ? in->f0 : td_stepper_vector(in, (size_t)j);
+    k[j] = td_explicit_slope(in, j);
   }
   char *dy = td_stepper_vector(s, 0), *df = td_stepper_vector(s, 1);
   td_stepper_combine(s, dy, in->y, stage, coef, k);
-  const void *y1 = in->y1, *before = td_stepper_vector(in, (size_t)stage);
+  const void *y1 = in->y1, *before = td_explicit_slope(in, stage);
   td_stepper_combine(s, dy, dy, 1, &minus, &y1);
   td_stepper_combine(s, df, in->f1, 1, &minus, &before);
   double below = td_stepper_size(s, dy);

@@ -107,6 +107,8 @@ static double time_of(const td_stepper *s, const explicit *x, int i) {
 static char *slope_of(const td_stepper *s, const explicit *x, int i) {
   return i == 0 ? s->f0 : i == x->end ? s->f1 : td_stepper_vector(s, (size_t)(i < x->end ? i - 1 : i - 2));
 }
+const void *td_explicit_slope(const td_stepper *s, int i) { return slope_of(s, table_of(s), i); }
+
 static char *stage_state(const td_stepper *s, const explicit *x) { return td_stepper_vector(s, (size_t)vectors_of(x) - 1); }
 
 /* h·row as the kernels take it. */

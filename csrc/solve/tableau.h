@@ -38,4 +38,7 @@ double td_tableau_c(const td_tableau *m, int i);
 int td_tableau_dense(const td_tableau *m, double theta, double *w);
 int td_tableau_dense_slope(const td_tableau *m, double theta, double *w);
 
+/* Stage i's slope in the explicit step that s has just made. */
+const void *td_explicit_slope(const td_stepper *s, int i);
+
 #endif
