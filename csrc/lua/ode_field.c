@@ -530,11 +530,15 @@ static int core_ode_numbers(lua_State *L) {
   enum { FIELDS = 5, MOST = 1000 };
   static td_scalar_step step[MOST];
   static double number[MOST];
+  lua_settop(L, 3);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_checktype(L, 2, LUA_TTABLE);
   int n = (int)tdl_rawlen(L, 1), count = (int)tdl_rawlen(L, 2);
   if (n > MOST || count > MOST) tdl_error(L, "ode_numbers: more than %d operations or numbers", MOST);
   for (int i = 0; i < n; i++) {
     uint16_t *field[FIELDS] = {&step[i].dst, &step[i].a, &step[i].b, &step[i].c, &step[i].n};
     lua_rawgeti(L, 1, i + 1);
+    luaL_checktype(L, -1, LUA_TTABLE);
     lua_rawgeti(L, -1, 1);
     step[i].op = (uint16_t)luaL_checkoption(L, -1, NULL, names);
     lua_pop(L, 1);
@@ -543,6 +547,8 @@ static int core_ode_numbers(lua_State *L) {
       *field[k] = (uint16_t)luaL_checkinteger(L, -1);
       lua_pop(L, 1);
     }
+    for (int k = 0; k < FIELDS - 1; k++)
+      if (*field[k] + (step[i].n ? step[i].n : 1) > count) tdl_error(L, "ode_numbers: operation %d leaves the numbers", i + 1);
     lua_pop(L, 1);
   }
   for (int i = 0; i < count; i++) {
