@@ -478,6 +478,7 @@ describe("bad input is refused:", function()
   refuses("a start that is not finite", {"x_T is not finite"}, function() sample(model, start / 0, {}) end)
   refuses("an empty start", {"which is empty"}, function() sample(model, tide.zeros(0, 2), {}) end)
   refuses("an unknown sampler", {"unknown sampler \"dpm\"", "dpmpp_2m"}, with {sampler = "dpm"})
+  refuses("guidance by nothing", {"guidance without a condition"}, with {guidance = 3})
   refuses("an unknown option", {"unknown option \"step\", did you mean \"steps\"?"}, with {step = 4})
   refuses("eta over 1 in DDIM", {"sampler ddim: eta is 2, expected a number from 0 to 1"},
     with {sampler = "ddim", eta = 2})

@@ -63,6 +63,8 @@ describe("optimise", function()
     assert.fails_here(function() run(function() return x:sum() * 0 / 0 end) end, "the loss is nan at iteration 1")
     local other = f64({1}):requires_grad()
     assert.fails_here(function() run(distance, {targets = {other}}) end, "does not depend on target 1")
+    assert.fails_here(function() run(distance, {steps = 5}) end, "steps is an option of diffusion.sample",
+      "sampling = {steps = …}")
     assert.fails_here(function() run(distance, {iterations = 0}) end, "iterations is 0")
     assert.fails_here(function() run(distance, {optimiser = "sdg"}) end, "unknown optimiser \"sdg\"")
     assert.fails_here(function() diffusion.optimise(model, noise(2, 3), distance, {}) end, "x_T is no leaf")

@@ -397,6 +397,7 @@ describe("the model", function()
     model(images)
     assert.are.same(features.shape, model.endpoint.shape)
     assert.is_false(model.endpoint.needs_grad)
+    for name in model:named_buffers() do assert.are_not.equal("endpoint", name) end
     local speed, residual = model:unrest(model.endpoint, features)
     assert.close(speed, (model.field(model.endpoint, features):norm() / model.endpoint:norm()):item(), 1e-6)
     assert.is_nil(residual)

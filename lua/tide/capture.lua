@@ -254,10 +254,11 @@ function Captured:__tostring() return listing.captured(self) end
 --- arguments the program captured last runs, on ones.
 function Captured:profile(...)
   local entry, list = self.cache.newest, {}
-  if select("#", ...) == 0 and entry then
-    for i, x in ipairs(entry.inputs) do
-      list[i] = core.ones(x.shape, x.dtype)
+  if select("#", ...) == 0 then
+    if not entry and not self:reason() then
+      raise("profile: nothing is captured yet; call the function first, or give its arguments")
     end
+    for i, x in ipairs(entry and entry.inputs or {}) do list[i] = core.ones(x.shape, x.dtype) end
   else
     self(...)
     entry, list = self.cache:find(...)

@@ -229,6 +229,8 @@ function HomoODE:unrest(z, x)
   end)
 end
 
+HomoODE.transient = {endpoint = true, stats = true}  -- of the last call, not a part of the model
+
 function HomoODE:forward(images)
   self.endpoint = nil  -- of the last call: not beside this one's solve
   local sol = self:solve(self.stem(images))

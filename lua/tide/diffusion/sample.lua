@@ -55,6 +55,9 @@ local function is_callable(f)
   return type(f) == "function" or (type(f) == "table" and getmetatable(f) and getmetatable(f).__call ~= nil)
 end
 
+--- Is it the name of an option of diffusion.sample?
+function M.is_option(name) return known[name] ~= nil or of_samplers[name] ~= nil end
+
 -- The options in one table, and those that belong to the sampler.
 local function checked(opts)
   if opts ~= nil and type(opts) ~= "table" then
@@ -123,8 +126,12 @@ local function programmed(model)
   return is_module(model) and capture(model, {fallback = "eager", name = "the model"}) or model
 end
 
--- Conditions that a network of classes does not have are refused before it runs.
+-- Conditions that a network of classes does not have are refused before it runs, and guidance between two predictions
+-- that are the same.
 local function check_condition(model, o, guided)
+  if guided and o.condition == nil and o.negative == nil then
+    raise("diffusion.sample: guidance without a condition or a negative one has nothing to guide by")
+  end
   local count = is_module(model) and model.class_embedding and model.class_embedding.entries
   if not count then return end
   embedding.check_classes("diffusion.sample", "condition", o.condition, count)

@@ -252,7 +252,8 @@ end
 
 --- A draw of where sampling starts: noise with the standard deviation of x at the last time.
 function Schedule:noise(sizes, opts)
-  local o = options.check("noise", opts, {generator = options.none, dtype = "float32"})
+  if type(sizes) ~= "table" then raise("Schedule:noise: got a %s, expected a table of sizes", type(sizes)) end
+  local o = options.check("Schedule:noise", opts, {generator = options.none, dtype = "float32"})
   local g = o.generator or require("tide.random").default_generator()
   local x = g:randn(sizes, o.dtype)
   return self.kind == "ve" and x * self:sigma(self.last) or x

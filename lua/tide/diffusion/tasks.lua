@@ -75,6 +75,16 @@ local function shell_penalty(x)
   return core.sum(r - core.log(r) * (d - 2)) / (2 * d * x:size(1))
 end
 
+-- The options over their defaults. Those of the sampler have a place of their own.
+local function checked(fname, opts, defaults)
+  for key in pairs(type(opts) == "table" and opts or {}) do
+    if defaults[key] == nil and sampling.is_option(key) then
+      raise("%s: %s is an option of diffusion.sample, give it in sampling = {%s = …}", fname, key, key)
+    end
+  end
+  return options.check(fname, opts, defaults)
+end
+
 local function optimiser_of(fname, o, targets)
   if type(o.optimiser) == "function" then return o.optimiser(targets) end
   local class = ({adam = "Adam", adamw = "AdamW", sgd = "SGD"})[o.optimiser]
@@ -84,12 +94,18 @@ local function optimiser_of(fname, o, targets)
   return require("tide.optim")[class](targets, {lr = o.lr})
 end
 
+local Optimised = {}
+function Optimised:__tostring()
+  return ("diffusion.optimise: metric %.5g before, %.5g after %d iterations\n  x0 (%s %s)"):format(self.before,
+    self.after, #self.losses - 1, message.shape(self.x0), self.x0.dtype)
+end
+
 --- diffusion.optimise(model, x_T, metric, opts): changes x_T, or the leaves named in `targets`, in place so that
 --- metric(x0, out), one number, becomes small. See doc/api/diffusion_tasks.lua.
 function M.optimise(model, x, metric, opts)
   local fname = "diffusion.optimise"
   check_metric(fname, metric)
-  local o = options.check(fname, opts, {
+  local o = checked(fname, opts, {
     targets = none, iterations = 30, lr = 0.05, optimiser = "adam", keep_norm = true, shell = 0, clip_grad = none,
     sampling = none, callback = none,
   })
@@ -124,7 +140,8 @@ function M.optimise(model, x, metric, opts)
     losses[#losses + 1] = select(2, loss_of(fname, metric, s, o.iterations + 1))
     return s
   end)
-  return {x0 = final.x0, losses = losses, out = final, before = losses[1], after = losses[#losses]}
+  return setmetatable({x0 = final.x0, losses = losses, out = final, before = losses[1], after = losses[#losses]},
+    Optimised)
 end
 
 -- ---- Attacking from within a bound ----
@@ -165,7 +182,7 @@ end
 --- metric(x0), one number for each of the batch, large. x_T is not changed. See doc/api/diffusion_tasks.lua.
 function M.attack(model, x, metric, opts)
   local fname = "diffusion.attack"
-  local o = options.check(fname, opts, {
+  local o = checked(fname, opts, {
     bound = 0.1, norm = "max", step = 0.02, iterations = 30, success = none, sampling = none, callback = none,
   })
   check_attack(fname, o, metric)

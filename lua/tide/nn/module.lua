@@ -4,7 +4,8 @@
 -- one that does not is a buffer (state that is saved, such as running statistics). Keys are visited in a
 -- fixed order: numbers first, ascending, then names, sorted. Names that begin with "_" are private and never
 -- visited; nor are results of operations (tensors inside a graph), nor tables with a metatable that is no
--- module's. The functions here also take plain tables of modules: nn.parameters {encoder, decoder}.
+-- module's, nor fields of a module whose class lists them in `transient = {name = true}`. The functions here also
+-- take plain tables of modules: nn.parameters {encoder, decoder}.
 
 local core = require "tide.core"
 local message = require "tide.message"
@@ -34,8 +35,9 @@ end
 -- The keys of t that hold tables or tensors, in the fixed order.
 local function keys_of(t)
   local numbers, names = {}, {}
+  local transient = is_module(t) and t.transient or {}
   for key, value in pairs(t) do
-    if type(value) == "table" or is_tensor(value) then
+    if (type(value) == "table" or is_tensor(value)) and not transient[key] then
       if type(key) == "number" then
         numbers[#numbers + 1] = key
       elseif type(key) == "string" and key:sub(1, 1) ~= "_" then

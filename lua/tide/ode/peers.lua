@@ -103,8 +103,7 @@ function M.of(solve)
 
   -- ---- SciPy ----
 
-  local scipy_methods = {RK45 = "dopri5", RK23 = "bosh3", DOP853 = "dop853", Radau = "radau5", BDF = "bdf",
-    LSODA = "auto"}
+  local scipy_methods = requests.scipy_methods
 
   local function scipy_events(events)
     if events == nil then return nil end

@@ -57,7 +57,14 @@ local function check_number(name, v, least)
   end
 end
 
+--- SciPy's names of methods that are here, which solve_ivp takes.
+M.scipy_methods = {RK45 = "dopri5", RK23 = "bosh3", DOP853 = "dop853", Radau = "radau5", BDF = "bdf",
+  LSODA = "auto"}
+
 local function known_of(kind, name, known)
+  if kind == "method" and M.scipy_methods[name] then
+    raise("ode.solve: unknown method %q, SciPy's name for %q", name, M.scipy_methods[name])
+  end
   return known[name] or raise("ode.solve: unknown %s %q%s", kind, tostring(name), options.choices(name, known))
 end
 
