@@ -171,7 +171,9 @@ describe("cross_entropy", function()
     assert.fails_here(function() nn.cross_entropy(x, classes {1, 2}) end,
       "cross_entropy: predictions of shape (4×3) need targets of shape (4), got (2)")
     assert.fails_here(function() nn.cross_entropy(x, classes {0, 1, 2, 3}) end,
-      "index 0 at position 1 is outside 1..3")
+      "cross_entropy: class 0, expected classes from 1 to 3")
+    assert.fails_here(function() nn.nll_loss(x, classes {1, 4, 2, 3}) end, "nll_loss: class 4")
+    assert.fails_here(function() nn.cross_entropy(x, classes {1, -1, 2, 3}) end, "class -1")
     assert.fails_here(function() nn.cross_entropy(x, real {1, 2, 3, 1}) end,
       "cross_entropy: the prediction has shape (4×3), the target (4)")
     assert.fails_here(function() nn.cross_entropy(x, {1, 2}) end,

@@ -148,12 +148,22 @@ local function with_last_word(name)
   return list
 end
 
+-- "also …" for entries of other parts that end in a plain name.
+local function others_text(name, entry)
+  if name:find "[.:]" then return "" end
+  local names = {}
+  for _, e in ipairs(with_last_word(name)) do
+    if e ~= entry then names[#names + 1] = e.name end
+  end
+  return #names > 0 and "\n  see also " .. table.concat(names, ", ") or ""
+end
+
 local function named_text(given)
   local name = given:gsub("^%s+", ""):gsub("%s+$", ""):gsub("%(.*$", ""):gsub("^tide%.", "")
   local by_name = entries.all().by_name
   local entry = by_name[name] or by_name["Tensor:" .. name] or by_name["Tensor." .. name]
   if not entry and name:match "_$" then entry = by_name[name:sub(1, -2)] end
-  if entry then return entry_text(entry) end
+  if entry then return entry_text(entry) .. others_text(name, entry) end
   local part = part_named(name)
   if part then return part_text(part) end
   local class = class_text(name)
@@ -168,6 +178,16 @@ local function named_text(given)
   local hint = "; help() shows the parts"
   if #near > 0 then hint = ", did you mean " .. table.concat(near, ", ") .. "?" end
   return ("help: nothing is called %q%s"):format(given, hint)
+end
+
+-- Signatures of what is in a part of tide that has no part of the documentation to itself.
+local function members_text(part)
+  local list = {}
+  for name, entry in pairs(entries.all().by_name) do
+    if name:find("^" .. part .. "%.") then list[#list + 1] = entries.signature(entry) end
+  end
+  table.sort(list)
+  return table.concat(list, "\n")
 end
 
 -- ---- Values ----
@@ -186,8 +206,11 @@ local function value_text(x)
   local tide = require "tide"
   if x == tide or x == M then return overview() end
   if tide.is_tensor(x) then return part_text(part_named "Tensors") end
-  for _, part in ipairs {"nn", "optim", "ode", "implicit", "data", "io", "plot"} do
-    if rawequal(x, rawget(tide, part)) then return part_text(part_named(part)) end
+  for _, part in ipairs {"nn", "optim", "ode", "implicit", "diffusion", "linalg", "data", "io", "plot"} do
+    if rawequal(x, rawget(tide, part)) then
+      local found = part_named(part)
+      return found and part_text(found) or members_text(part)
+    end
   end
   local mt = debug.getmetatable(x)
   local name = name_of(x) or (mt and type(mt.__index) == "table" and name_of(mt.__index))
