@@ -785,6 +785,19 @@ function tide.argmax(x, dim, keepdim) end
 ---@return tide.Tensor
 function tide.argmin(x, dim, keepdim) end
 
+---Positions from 1 that sort x along dim, int64: what sort gives as its second result.
+---@param x tide.Tensor
+---@param dim? integer default -1
+---@param descending? boolean default false
+---@return tide.Tensor
+function tide.argsort(x, dim, descending) end
+
+---int64 classes from 1 as rows of float32 that are 1 at the class and 0 elsewhere; count is the greatest class where it is not given.
+---@param classes tide.Tensor
+---@param count? integer
+---@return tide.Tensor
+function tide.one_hot(classes, count) end
+
 ---Euclidean norm over dims, or over all; its derivative at 0 is 0.
 ---@param x tide.Tensor
 ---@param dims? integer|integer[]
@@ -4126,6 +4139,8 @@ Tensor.max = tide.max
 Tensor.min = tide.min
 Tensor.argmax = tide.argmax
 Tensor.argmin = tide.argmin
+Tensor.argsort = tide.argsort
+Tensor.one_hot = tide.one_hot
 Tensor.norm = tide.norm
 Tensor.logsumexp = tide.logsumexp
 Tensor.cumsum = tide.cumsum

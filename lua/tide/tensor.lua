@@ -92,6 +92,29 @@ function M.all(x, dims, keepdim)
   return core.eq(core.sum(core.eq(x, 0), dims, keepdim or false), 0)
 end
 
+--- Positions (from 1, int64) that sort x along dim (last).
+function M.argsort(x, dim, descending)
+  local _, at = core.sort(x, dim or -1, descending or false)
+  return at
+end
+
+--- int64 classes from 1 as rows of 0 with a 1 at the class: one dim more, of `count` (the greatest class by default).
+function M.one_hot(classes, count)
+  check("one_hot", classes, "classes")
+  if classes.dtype ~= "int64" then raise("one_hot: the classes are %s, expected int64", classes.dtype) end
+  if count == nil then count = classes.numel > 0 and core.max(classes):item() or 0 end
+  if type(count) ~= "number" or count < 0 or count % 1 ~= 0 then
+    raise("one_hot: count is %s, expected a whole number", tostring(count))
+  end
+  if classes.numel > 0 and not core.capturing() then
+    local least, most = core.min(classes):item(), core.max(classes):item()
+    if least < 1 or most > count then
+      raise("one_hot: class %d, expected classes from 1 to %d", least < 1 and least or most, count)
+    end
+  end
+  return core.to(core.eq(core.unsqueeze(classes, -1), core.arange(1, count):to "int64"), "float32")
+end
+
 --- The k greatest (least if largest = false) elements along dim (last), in order, and their positions.
 function M.topk(x, k, dim, largest)
   dim = resolve_dim("topk", check("topk", x), dim or -1)
