@@ -56,7 +56,7 @@ local function is_callable(f)
 end
 
 --- Is it the name of an option of diffusion.sample?
-function M.is_option(name) return known[name] ~= nil or of_samplers[name] ~= nil end
+function M._is_option(name) return known[name] ~= nil or of_samplers[name] ~= nil end
 
 -- The options in one table, and those that belong to the sampler.
 local function checked(opts)

@@ -78,7 +78,7 @@ end
 -- The options over their defaults. Those of the sampler have a place of their own.
 local function checked(fname, opts, defaults)
   for key in pairs(type(opts) == "table" and opts or {}) do
-    if defaults[key] == nil and sampling.is_option(key) then
+    if defaults[key] == nil and sampling._is_option(key) then
       raise("%s: %s is an option of diffusion.sample, give it in sampling = {%s = …}", fname, key, key)
     end
   end
