@@ -6,6 +6,7 @@ local denoise = require "tide.diffusion.denoise"
 local embedding = require "tide.diffusion.embedding"
 local gradient = require "tide.diffusion.gradient"
 local grid = require "tide.diffusion.grid"
+local known_options = require "tide.diffusion.known_options"
 local message = require "tide.message"
 local is_module = require("tide.nn.module").is_module
 local options = require "tide.options"
@@ -20,18 +21,7 @@ local M = {}
 local raise, is_tensor, with_recording = message.raise, tensors.is_tensor, core.with_recording
 local none = options.none
 
-local known = {
-  schedule = "linear", prediction = none, sampler = "ddim", steps = 50, strength = 1,
-  condition = none, negative = none, guidance = none, rescale = 0, classifier = none, classifier_scale = 1, clip = none,
-  grad = "discrete", checkpoint = none, truncated = none, wrt = none, noise = none, latents = false, callback = none,
-}
-for name, value in pairs(grid.known) do known[name] = known[name] or value end
-
--- Options of single samplers; each is checked against the sampler in use.
-local of_samplers = {}
-for _, s in pairs(samplers.list) do
-  for name in pairs(s.options or {}) do of_samplers[name] = true end
-end
+local known, of_samplers = known_options.known, known_options.of_samplers
 
 local gradient_modes = {
   discrete = true, full = true, reversible = true, adjoint = true, adjoint_2m = true, none = true,
@@ -54,9 +44,6 @@ end
 local function is_callable(f)
   return type(f) == "function" or (type(f) == "table" and getmetatable(f) and getmetatable(f).__call ~= nil)
 end
-
---- Is it the name of an option of diffusion.sample?
-function M._is_option(name) return known[name] ~= nil or of_samplers[name] ~= nil end
 
 -- The options in one table, and those that belong to the sampler.
 local function checked(opts)

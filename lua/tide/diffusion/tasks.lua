@@ -5,6 +5,7 @@ local autograd = require "tide.autograd"
 local core = require "tide.core"
 local message = require "tide.message"
 local options = require "tide.options"
+local known_options = require "tide.diffusion.known_options"
 local sampling = require "tide.diffusion.sample"
 local tensors = require "tide.tensor"
 
@@ -78,7 +79,7 @@ end
 -- The options over their defaults. Those of the sampler have a place of their own.
 local function checked(fname, opts, defaults)
   for key in pairs(type(opts) == "table" and opts or {}) do
-    if defaults[key] == nil and sampling._is_option(key) then
+    if defaults[key] == nil and known_options.is_option(key) then
       raise("%s: %s is an option of diffusion.sample, give it in sampling = {%s = …}", fname, key, key)
     end
   end
