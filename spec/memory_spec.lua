@@ -37,20 +37,26 @@ describe("the allocator", function()
   end)
 end)
 
+-- In a process of its own: how often garbage is collected depends on how long that takes.
+local script = [[
+  local tide = require "tide"
+  local x = tide.randn(64, 2 ^ 14):requires_grad()  -- 4 MB
+  local y = x
+  for _ = 1, 5 do y = (y * 0.5):sin() end
+  local loss = y:sum()
+  y = nil
+  local before, inside = tide.memory().live
+  x:register_hook(function() inside = tide.memory().live end)
+  loss:backward()
+  print(before - inside)
+]]
+
 describe("a reverse pass over much memory", function()
   it("first collects what no one refers to, so that it frees what it has used", function()
-    clean()
-    local x = tide.randn(64, 2 ^ 15):requires_grad()  -- 8 MB
-    local y = x
-    for _ = 1, 8 do y = (y * 0.5):sin() end
-    local loss = y:sum()
-    y = nil
-    local before, inside = tide.memory().live
-    x:register_hook(function() inside = tide.memory().live end)
-    loss:backward()
-    assert.is_truthy(inside)
-    assert.is_nil(y)
-    assert.is_true(inside < before - 6 * 2 ^ 23, ("%d bytes at the end of the pass, %d before"):format(inside, before))
+    local pipe = assert(io.popen(("luajit -e '%s'"):format(script)))
+    local freed = tonumber(pipe:read "*a")
+    pipe:close()
+    assert.is_true(freed > 5 * 2 ^ 22, ("%s bytes"):format(tostring(freed)))
   end)
 end)
 
