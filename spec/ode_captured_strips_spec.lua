@@ -100,6 +100,36 @@ describe("a captured step over short arrays", function()
     end
   end)
 
+  it("reads the parameters of each of several fields of one shape", function()
+    local make, o, y0 = fields["a network"], {method = "dopri5", step_size = 0.1}, tide.ones {1, 2}
+    for i = 1, 6 do
+      local p = parameters "float32"
+      p.w1 = (p.w1 * i):detach():requires_grad()  -- made anew, written as often as the one before
+      local expected = ode.solve(make(p), y0, {0, 3}, with(o, {capture = false})).last:totable()
+      for _, solve in ipairs {ode.solve, function(...) return tide.no_grad(ode.solve, ...) end} do
+        assert.are.same(expected, solve(make(p), y0, {0, 3}, with(o, {capture = true})).last:totable())
+      end
+    end
+  end)
+
+  it("sees a parameter that is written to between steps", function()
+    for _, dtype in ipairs {"float32", "float64"} do
+      local p = parameters(dtype)
+      local function solve(capture)
+        tide.no_grad(function() p.b2:fill_(0.1) end)
+        local function write(_, y)
+          p.b2:fill_(-0.7)
+          return y
+        end
+        return tide.no_grad(ode.solve, fields["a network"](p), tide.ones({1, 2}, dtype), {0, 6}, {method = "dopri5",
+          step_size = 0.1, capture = capture,
+          event = {fn = function(t) return t - 3 end, terminal = false, reset = write}}).last:totable()
+      end
+      assert.are.same(solve(false), solve(true))
+      assert.are.same(solve(false), solve(true))
+    end
+  end)
+
   it("reads views of one larger tensor, also of its last elements", function()
     local all = tide.generator(3):randn({2000}, "float32")
     local w1, w2 = all[{{1900, 1945}}]:reshape(2, 23), all[{{1955, 2000}}]:reshape(23, 2)

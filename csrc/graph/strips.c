@@ -48,11 +48,12 @@ struct td_strip {
   } as;
 };
 
-/* Bytes read from outside at every run, or once (data). */
+/* Bytes read from outside when they have changed, or once (data). */
 struct td_strips_load {
   const td_program *of;          /* borrowed: a program that was put in */
   const td_storage *storage;     /* what it was when the list was written, to find equal ones */
   int slot, place;
+  uint32_t version;
   size_t from, bytes;
   const void *data;
 };
@@ -243,8 +244,8 @@ static int view_of(inserter *w, const td_value *v, int from, int ndim, const siz
   size_t n = ndim < 0 ? s->lanes : 1, bytes = ndim < 0 ? 0 : (size_t)ndim * sizeof *shape, ys[TD_MAX_DIMS];
   for (int i = 0; outside && i < s->nview; i++) {
     const td_strips_view *o = &s->view[i];
-    if (o->from == from && o->ndim == ndim && !memcmp(o->shape, shape, bytes) && !memcmp(o->stride, stride, bytes))
-      return o->place;
+    if (o->from != from || o->ndim != ndim) continue;
+    if (!bytes || (!memcmp(o->shape, shape, bytes) && !memcmp(o->stride, stride, bytes))) return o->place;
   }
   for (int i = ndim - 1; i >= 0; i--) ys[i] = n, n *= shape[i];
   if (n > MOST_ELEMENTS) s->failed = true;
@@ -260,8 +261,7 @@ static int view_of(inserter *w, const td_value *v, int from, int ndim, const siz
   if (s->failed || !outside) return place;
   td_strips_view *o = &s->view[s->nview++];
   *o = (td_strips_view){.from = from, .place = place, .ndim = ndim};
-  memcpy(o->shape, shape, bytes);
-  memcpy(o->stride, stride, bytes);
+  if (bytes) memcpy(o->shape, shape, bytes), memcpy(o->stride, stride, bytes);
   return place;
 }
 
@@ -362,6 +362,9 @@ static void insert_product(inserter *w, const td_step *step) {
   td_strip *o = new_op(s, &s->list, PRODUCT, place_of(w, y), 0);
   s->failed |= !run;
   if (s->failed) return;
+  /* one row, of few terms: whole vectors, which read and write what nobody looks at */
+  bool alone = p.m == 1 && p.b_col == 1 && p.k <= 4 && p.n >= s->lanes && td_value_is_whole(w->ir, y);
+  if (alone) p.n = (p.n + s->lanes - 1) / s->lanes * s->lanes;
   o->as.product.run = run;
   o->as.product.p = p;
   note(s, &o->as.product.p.a, at_a);
@@ -533,26 +536,30 @@ void td_strips_finish(td_strips *s) {
     if (s->load[i].data) memcpy(td_strips_at(s, s->load[i].place), s->load[i].data, s->load[i].bytes);
 }
 
-/* Few elements one by one, as td_stepper_combine does. */
-#define COMBINE_FEW(real)                                                                              \
-  for (size_t e = 0; e < o->n; e++) {                                                                  \
-    real sum = base ? ((const real *)base)[e] : 0;                                                     \
-    for (int i = 0; i < count; i++) sum += (real)*o->as.combine.coef[i] * ((const real *)o->as.combine.x[i])[e]; \
-    ((real *)o->y)[e] = sum;                                                                           \
-  }
+/* Few elements one by one, as td_stepper_combine does: each is summed in the order of the terms. */
+#define COMBINE_FEW(real)                                                     \
+  real sum[FEW];                                                              \
+  for (size_t e = 0; e < n; e++) sum[e] = base ? ((const real *)base)[e] : 0; \
+  for (int i = 0; i < count; i++) {                                           \
+    const real c = (real)*coef[i], *x = o->as.combine.x[i];                   \
+    for (size_t e = 0; e < n; e++) sum[e] += c * x[e];                        \
+  }                                                                           \
+  memcpy(o->y, sum, n * sizeof *sum);
 
 static void combine(const td_strips *s, const td_strip *o) {
   enum { MOST = 32 };
   const void *base = o->as.combine.base;
-  int count = o->as.combine.count;
-  if (o->n <= FEW && s->dtype == TD_F32) {
+  const double *const *coef = o->as.combine.coef;
+  const int count = o->as.combine.count;
+  const size_t n = o->n;
+  if (n <= FEW && s->dtype == TD_F32) {
     COMBINE_FEW(float)
-  } else if (o->n <= FEW) {
+  } else if (n <= FEW) {
     COMBINE_FEW(double)
   } else {
-    double coef[MOST];
-    for (int i = 0; i < count; i++) coef[i] = *o->as.combine.coef[i];
-    s->k->lincomb(o->y, base, (size_t)count, coef, o->as.combine.x, o->n);
+    double all[MOST];
+    for (int i = 0; i < count; i++) all[i] = *coef[i];
+    s->k->lincomb(o->y, base, (size_t)count, all, o->as.combine.x, n);
   }
 }
 
@@ -579,13 +586,28 @@ static void perform(const td_strips *s, const td_strip_ops *list) {
   }
 }
 
-void td_strips_run(td_strips *s) {
+static const td_storage *loaded_from(const td_strips_load *l) { return td_program_external(l->of, l->slot)->storage; }
+
+/* The programs hold on to what they read, so a version tells whether it has changed. */
+static bool is_loaded(const td_strips *s) {
+  for (int i = 0; i < s->nload && s->loaded; i++)
+    if (!s->load[i].data && s->load[i].version != loaded_from(&s->load[i])->version) return false;
+  return s->loaded;
+}
+
+static void load_all(td_strips *s) {
   for (int i = 0; i < s->nload; i++) {
-    const td_strips_load *l = &s->load[i];
+    td_strips_load *l = &s->load[i];
     if (l->data) continue;
-    const char *from = td_program_external(l->of, l->slot)->storage->data;
-    memcpy(td_strips_at(s, l->place), from + l->from, l->bytes);
+    const td_storage *from = loaded_from(l);
+    memcpy(td_strips_at(s, l->place), (const char *)from->data + l->from, l->bytes);
+    l->version = from->version;
   }
   perform(s, &s->once);
+  s->loaded = true;
+}
+
+void td_strips_run(td_strips *s) {
+  if (!is_loaded(s)) load_all(s);
   perform(s, &s->list);
 }

@@ -38,6 +38,7 @@ typedef struct {
   int numbers, temporaries, most_temporaries;
   char *block;
   size_t bytes;
+  bool loaded;                /* what comes from outside is there, as of the versions in `load` */
   bool failed;
 } td_strips;
 
@@ -59,7 +60,10 @@ void td_strips_add(td_strips *s, int y, int x, size_t n);
 void td_strips_insert(td_strips *s, const td_program *p, const int *in, int *out);
 /* Makes the block. On failure (*s).failed is set and the list is not to be run. */
 void td_strips_finish(td_strips *s);
+/* Between runs what it reads from outside is loaded again when a storage's version has changed. */
 void td_strips_run(td_strips *s);
+/* The programs that were put in read other tensors now, or will. */
+static inline void td_strips_bind(td_strips *s) { s->loaded = false; }
 /* What is at a place, of a finished list. */
 static inline void *td_strips_at(const td_strips *s, int place) { return s->block + (size_t)place * s->size; }
 

@@ -495,7 +495,8 @@ static void product_by_tiles(const td_product *p) {
 }
 static void product_by_dots(const td_product *p) {
   product q = product_of(p);
-  by_dots(&q);
+  if (p->a_col == 1 && p->b_row == 1 && p->m == 1 && p->n == 2) dot_1_2(&q);
+  else by_dots(&q);
 }
 static void product_by_swapped_tiles(const td_product *p) {
   product q = product_of(p);

@@ -165,6 +165,8 @@ void td_captured_give_back(struct td_field_programs *p) {
   p->ring = p->most = 0;
   p->first = 0;
   bind_all(p, NULL);
+  td_strips_bind(&p->strips.forward.list);
+  td_strips_bind(&p->strips.back.list);
   td_program_release(p->jvp);
   p->jvp = NULL;
   p->again.used = ++clock_of_use;
