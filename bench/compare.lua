@@ -37,6 +37,16 @@ local function layouts(script, arguments, label)
   return list
 end
 
+-- The gradient of a sample for batches of several sizes.
+local function batches(sizes)
+  local cases = {}
+  for i, n in ipairs(sizes) do
+    cases[i] = {name = "sample", title = "batch " .. n, bound = 1e-4, tide = {"--grad full --batch " .. n}, slow = true,
+      peers = layouts("unet", "--memory full --batch " .. n, "diffusers")}
+  end
+  return cases
+end
+
 local function joined(a, b)
   for _, x in ipairs(b) do a[#a + 1] = x end
   return a
@@ -69,6 +79,8 @@ local comparisons = {
     {name = "sample", bound = 1e-4, tide = {"--grad full"}, peers = layouts("unet", "--memory full", "diffusers"),
       slow = true},
   }},
+  {name = "unet_batches", needs = {"torch", "diffusers", "safetensors"}, script = "unet", folder = true,
+    cases = batches {1, 2, 4, 8}},
   {name = "ode", needs = {"torch", "torchdiffeq", "jax", "diffrax", "scipy", "safetensors"}, script = "ode", cases = {
     {name = "", title = "float64", rows_check = 1e-3, tide = {"--dtype float64"}, peers = {
       torch("ode", "--dtype float64 --peer torchdiffeq", "torchdiffeq"),

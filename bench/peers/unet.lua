@@ -1,4 +1,5 @@
--- The DDPM UNet: a training step at batch 32, the prediction for one image, the gradient of a DDIM sample of --steps.
+-- The DDPM UNet: a training step at batch 32, the prediction for one image, the gradient of a DDIM sample of --steps
+-- for --batch images (4).
 -- Cases as in unet.py, which writes the network (a folder in diffusers' layout, EXCHANGE/unet) and what it makes of
 -- given inputs (EXCHANGE/check.safetensors); with --check tide's results are compared with those. --grad: the sample's
 -- gradient mode, discrete or full.
@@ -8,7 +9,7 @@ local side = require "side"
 local tide = require "tide"
 local diffusion, nn, optim = tide.diffusion, tide.nn, tide.optim
 
-local o = side.options {eager = false, grad = "discrete", steps = 20}
+local o = side.options {eager = false, grad = "discrete", steps = 20, batch = 4}
 local net = assert(diffusion.load(o.exchange .. "/unet"))
 local schedule = diffusion.Schedule "linear"
 
@@ -44,7 +45,7 @@ end
 
 function cases.sample()
   for _, p in ipairs(net:parameters()) do p:requires_grad(false) end
-  local x = tide.randn(4, 32, 32, 3):requires_grad()
+  local x = tide.randn(o.batch, 32, 32, 3):requires_grad()
   return function()
     x.grad = nil
     local out = diffusion.sample(net, x, {schedule = schedule, sampler = "ddim", steps = o.steps, spacing = "leading",

@@ -3,7 +3,7 @@
 
 Cases: train, one training step at batch 32 (noise, prediction, mean square error, backward, Adam); infer, the
 prediction for one image without gradients; sample, the gradient of a metric of a DDIM sample of --steps with respect
-to the initial noise, batch 4, the weights fixed.
+to the initial noise, --batch images (4), the weights fixed.
 --layout nchw or channels_last; --memory full, or checkpoint to recompute each network call of `sample`.
 --prepare DIR writes the network as a diffusers folder, from which both sides read it.
 """
@@ -11,7 +11,7 @@ import os
 
 from side import difference, measure, options, report, torch_with
 
-args = options(__doc__, layout="nchw", memory="full", prepare="", steps=20)
+args = options(__doc__, layout="nchw", memory="full", prepare="", steps=20, batch=4)
 torch = torch_with(args.threads)
 from diffusers import UNet2DModel  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -76,7 +76,7 @@ def sample(model):
     model.requires_grad_(False)
     bar = alphas_bar()
     times = list(range(TRAINED - TRAINED // args.steps, -1, -TRAINED // args.steps))
-    start = torch.randn(4, 3, 32, 32).contiguous(memory_format=memory_format)
+    start = torch.randn(args.batch, 3, 32, 32).contiguous(memory_format=memory_format)
 
     def predict(x, t):
         if args.memory == "checkpoint":

@@ -310,15 +310,42 @@ static void finish_tile(const plan *p, const real *products, size_t unit, size_t
     TD_K(conv_finish)(p->y + at, add ? add + at : NULL, cols, channels, p->out_c, p->e->act);
 }
 
+/* Asks for a line that will be written. __builtin_prefetch(p, 1) is no PREFETCHW unless the target says so, and the
+ * store to a line that was fetched to be read waits all the same. Processors without it take it for a no-op. */
+static inline void expect_write(const char *p) {
+#if defined(__x86_64__) && TD_KISA > 0
+  __asm__ volatile("prefetchw %0" : : "m"(*p));
+#else
+  __builtin_prefetch(p, 1);
+#endif
+}
+
+/* Asks for the memory that units [u0, u1) of a tile will be written to, and for what will be added there: pixels lie
+ * apart, so that nothing else fetches them ahead, and a store that has to wait holds up those behind it. */
+static void expect_tile(const plan *p, size_t u0, size_t u1, size_t tile) {
+  size_t n, y, x, bytes = (u1 - u0) * 2 * TD_VBYTES;
+  wino_place(&p->tiles, p->m, tile, &n, &y, &x);
+  size_t rows = conv_min(p->m, p->out_h - y), cols = conv_min(p->m, p->out_w - x);
+  const real *add = p->e ? p->e->add : NULL;
+  for (size_t i = 0; i < rows; i++)
+    for (size_t j = 0; j < cols; j++) {
+      size_t at = ((n * p->out_h + y + i) * p->out_w + x + j) * p->out_c + u0 * 2 * TD_LANES;
+      for (size_t b = 0; b < bytes; b += 64) expect_write((const char *)(p->y + at) + b);
+      for (size_t b = 0; b < bytes && add; b += 64) __builtin_prefetch((const char *)(add + at) + b);
+    }
+}
+
 /* Units [u0, u1) of tiles first + [0, count): all points of each, then their results. */
 static void run_chunk(const plan *p, size_t u0, size_t u1, size_t first, size_t count,
                       const real *v, real *products) {
-  for (size_t k = 0; k < p->points; k++)
+  for (size_t k = 0; k < p->points; k++) {
+    for (size_t t = count * k / p->points; t < count * (k + 1) / p->points; t++) expect_tile(p, u0, u1, first + t);
     for (size_t u = u0; u < u1; u++) {
       size_t width = unit_width(p, u);
       multiply(p, v + k * p->v_pitch, unit_weights(p, u) + k * point_pitch(p, width), width, count,
                products + k * p->m_pitch + (u - u0) * count * 2 * TD_LANES);
     }
+  }
   for (size_t t = 0; t < count; t++) {
     size_t n, y, x;
     wino_place(&p->tiles, p->m, first + t, &n, &y, &x);
