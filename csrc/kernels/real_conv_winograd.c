@@ -13,9 +13,8 @@
 #include "kernels/isa.h"
 #include "kernels/real_conv.h"
 
-/* A network's transformed weights are more than the caches hold: 8 KB ahead they come from memory in time. */
 enum { TILE_PITCH = 16 };
-#define TILE_AHEAD ((8 << 10) / sizeof(real))
+#define TILE_AHEAD
 #include "kernels/real_tile.h"
 #include "kernels/real_winograd.h"
 
@@ -25,7 +24,8 @@ enum {
   LONG_BLOCK = 8,           /* register tiles of a block that does not */
   LEAST_BLOCK = 2,          /* register tiles below which a block is not worth keeping small */
   FEW_BLOCKS = 2,           /* long blocks of a call that is short */
-  CACHE_BYTES = 1 << 20,    /* of transformed weights beyond which a short call reads them seldom */
+  CACHE_BYTES = 1 << 20,    /* of transformed weights beyond which a short call reads them seldom, */
+  AHEAD_BYTES = 8 << 10,    /* and tiles ask for them so far ahead: a network's are more than the caches hold */
   PASS_BYTES = 24 << 20,    /* of transformed weights in memory at a time */
   MIN_TASK = 1 << 17        /* multiplications below which a thread is not worth waking */
 };
@@ -43,6 +43,7 @@ typedef struct {
   size_t vectors, units;        /* of output channels; a unit is two vectors, or one at the end */
   size_t block, chunk;          /* tiles of a block; units whose products are in memory at a time */
   size_t parts;                 /* tasks that share the units of a block */
+  size_t ahead;                 /* elements of weights between what a tile reads and asks for */
   size_t v_pitch, m_pitch;      /* elements from a point to the next, of tiles and of products */
   size_t pass_begin, pass_end;  /* units whose weights are in memory */
   /* parts of the shared block: where each channel block begins, the bias, zeros for a pixel, and
@@ -119,6 +120,7 @@ static void describe(plan *p, const td_conv *g, bool transposed, size_t m) {
   p->vectors = conv_ceil_div(p->out_c, TD_LANES);
   p->units = conv_ceil_div(p->vectors, 2);
   choose_block(p);
+  p->ahead = weights_of(p, p->units) * sizeof(real) > CACHE_BYTES ? AHEAD_BYTES / sizeof(real) : 0;
 }
 
 static td_form *take_form(const plan *p, size_t bytes) {
@@ -254,7 +256,7 @@ static void multiply(const plan *p, const real *v, const real *weights, size_t w
   static const real zeros[2 * TD_LANES];
   size_t most = tile_rows(width / TD_LANES), tiles = conv_ceil_div(count, most);
   tile_job job = {.y_pitch = width, .init = zeros, .off = p->off, .taps = p->blocks,
-                  .steps = WINO_BLOCK, .x_step = 1, .b = weights};
+                  .steps = WINO_BLOCK, .x_step = 1, .b = weights, .ahead = p->ahead};
   for (size_t t = 0; t < tiles; t++) {
     size_t t0 = count * t / tiles, t1 = count * (t + 1) / tiles;
     job.y = products + t0 * width;

@@ -3,9 +3,9 @@
  * the caller's affair: in a convolution the rows are pixels and the vectors output channels; in its
  * weight gradient the rows are input channels. Include it after isa.h, with TILE_PITCH defined as
  * the constant distance of two rows in x, which lets every broadcast be one load with a constant
- * displacement; with TILE_AHEAD, elements of b that are asked for before they are needed, where b comes
- * from memory faster than the processor fetches ahead by itself; and with TILE_PAIRS, to have tiles of
- * pairs of bfloat16 as well.
+ * displacement; with TILE_AHEAD, to have elements of b asked for `ahead` of when they are needed, where b
+ * comes from memory faster than the processor fetches ahead by itself; and with TILE_PAIRS, to have tiles
+ * of pairs of bfloat16 as well.
  *
  * Sums of one output element are always made in the same order, whatever P and V are, so the way a
  * caller cuts its work into tiles never shows in the result. */
@@ -21,6 +21,9 @@ typedef struct {
   const size_t *off;
   size_t taps, steps, x_step;
   const real *b;       /* taps·steps rows of V vectors, one after the other */
+#ifdef TILE_AHEAD
+  size_t ahead;        /* elements; 0: nothing is asked for */
+#endif
 } tile_job;
 
 typedef void (*tile_fn)(const tile_job *);
@@ -32,9 +35,6 @@ enum { TILE_ROWS_1 = 28, TILE_ROWS_2 = 14, TILE_ROWS_4 = 6 };
 #else
 enum { TILE_ROWS_1 = 12, TILE_ROWS_2 = 6, TILE_ROWS_4 = 2 };
 #endif
-
-/* Vectors of a cache line. */
-enum { TILE_LINE = TD_VBYTES < 64 ? 64 / TD_VBYTES : 1 };
 
 /* The loops over P and V must unroll completely, the first one too: a loop that is left would index
  * the sums and so keep them in memory. */
@@ -60,12 +60,12 @@ static inline __attribute__((always_inline)) void tile_body(const td_term term, 
   }
   for (size_t t = 0; t < j->taps; t++) {
     const real *x = j->x + j->off[t];
+#ifdef TILE_AHEAD
+    if (j->ahead)  /* not among the products, where it would take a twentieth of their time */
+      for (size_t i = 0; i < steps * V * TD_LANES; i += 64 / sizeof(real)) __builtin_prefetch(b + j->ahead + i);
+#endif
     for (size_t k = 0; k < steps; k++) {
       vreal bv[4];
-#ifdef TILE_AHEAD
-#pragma GCC unroll 4
-      for (int v = 0; v < V; v += TILE_LINE) __builtin_prefetch(b + TILE_AHEAD + v * TD_LANES);
-#endif
 #pragma GCC unroll 4
       for (int v = 0; v < V; v++) bv[v] = td_load(b + v * TD_LANES);
 #pragma GCC unroll 32
