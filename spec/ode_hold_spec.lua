@@ -1,6 +1,6 @@
 -- A captured solve holds its last evaluations for the reverse pass (csrc/solve/captured.h, the option hold).
 
-require "spec.helper"
+local helper = require "spec.helper"
 local tide = require "tide"
 local nn, ode = tide.nn, tide.ode
 
@@ -132,16 +132,12 @@ describe("a solve that holds its last evaluations", function()
   -- Memory that solves in a row, and steps in a solve, take while their reverse pass is to come.
   local function live(solves, steps, hold)
     local _, y0, f = case(6, 128, 128)
-    collectgarbage()
-    collectgarbage()
-    local before, y, kept = tide.memory().live, y0, {}
+    local before, y, kept = helper.live(), y0, {}
     for i = 1, solves do
       kept[i] = ode.solve(f, y, {0, 0.01}, {method = "dopri5", step_size = 0.01 / steps, hold = hold, checkpoints = 2})
       y = kept[i].last
     end
-    collectgarbage()
-    collectgarbage()
-    return tide.memory().live - before
+    return helper.live() - before
   end
 
   it("keeps no more for a row of solves than for one", function()
