@@ -37,7 +37,7 @@ describe("the allocator", function()
   end)
 end)
 
--- In a process of its own: how often garbage is collected depends on how long that takes.
+-- In a process of its own: how often garbage is collected depends on Lua's heap, here that of all specs.
 local script = [[
   local tide = require "tide"
   local x = tide.randn(64, 2 ^ 14):requires_grad()  -- 4 MB

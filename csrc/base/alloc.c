@@ -298,6 +298,7 @@ void *td_alloc(size_t bytes) {
   size_class *c = &heap.classes[class_of(bytes, &block)];
   lock();
   c->used = ++heap.stats.calls;
+  heap.stats.handed += block;
   free_block *b = c->top;
   if (b) {
     c->top = b->next;

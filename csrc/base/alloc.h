@@ -11,6 +11,7 @@ typedef struct {
   size_t cached;    /* bytes kept for reuse */
   size_t peak;      /* greatest `live` since the last td_alloc_reset_peak */
   uint64_t calls;   /* number of td_alloc calls */
+  uint64_t handed;  /* bytes of all blocks handed out so far */
   uint64_t system;  /* number of blocks asked from the system (cache misses) */
 } td_alloc_stats;
 

@@ -51,7 +51,7 @@ static int core_backward(lua_State *L) {
     lua_newtable(L);
     return 1;
   }
-  tdl_collect_before_pass(L);
+  if (!(flags & TD_STOP_AT_INPUTS)) tdl_collect_before_pass(L);  /* else it is one of many within a larger one */
   lua_State *before = tdl_enter(L);
   td_status s = td_backward(outputs, cotangents, nout, inputs, nin, grads, flags);
   tdl_leave(before);

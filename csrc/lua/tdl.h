@@ -69,8 +69,8 @@ td_tensor *tdl_operand(lua_State *L, int index, const char *fname, const char *a
 /* "float32" and so on into *d; false when it is no element type. */
 int tdl_dtype(const char *name, td_dtype *d);
 /* Before a reverse pass, which frees what it has used as it goes unless Lua's garbage refers to it too, and before a solve
- * that keeps much for one: collects garbage when tensors take 32 MB or more. All such collections together take no more
- * than a hundredth of the time. */
+ * that keeps much for one: collects garbage when tensors take 32 MB or more. All such collections together go through no
+ * more than a byte of Lua's heap, some nanosecond, for 32 bytes of tensors that were made. */
 void tdl_collect_before_pass(lua_State *L);
 /* A word for what stands at the index: "nil", "a table", "a tensor of shape (3×4)" … */
 const char *tdl_describe(lua_State *L, int index);

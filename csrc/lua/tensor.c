@@ -2,7 +2,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include "base/alloc.h"
 #include "graph/tape.h"
 #include "kernels/kernels.h"
@@ -35,19 +34,13 @@ static void collect_when_due(lua_State *L) {
   if (td_alloc_live() >= limit && collectable() >= limit && !collecting) collect(L);
 }
 
-static double seconds_worked(void) {  /* by this thread */
-  struct timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 void tdl_collect_before_pass(lua_State *L) {
-  static double spent;
+  static uint64_t marked;  /* bytes of Lua objects gone through so far */
   if (td_alloc_live() < slack / 2 || collecting) return;
-  double start = seconds_worked();
-  if (spent > start / 100) return;
+  uint64_t heap = (uint64_t)lua_gc(L, LUA_GCCOUNT, 0) << 10;
+  if (marked + heap > td_alloc_statistics().handed / 32) return;
+  marked += heap;
   collect(L);
-  spent += seconds_worked() - start;
 }
 
 /* What a tensor's userdata holds. The tag, an address of our own, tells it from other libraries' userdata without a
