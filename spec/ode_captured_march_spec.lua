@@ -4,6 +4,7 @@
 local tide = require "tide"
 local core = require "tide.core"
 require "spec.helper"
+local shared = require "spec.support.fields"
 local ode = tide.ode
 
 local function vector(...) return tide.tensor({...}, "float64") end
@@ -52,12 +53,7 @@ local function both_ways(f, y0, t, o)
 end
 
 describe("a captured march", function()
-  local names = {}
-  for name, m in pairs(ode.methods) do
-    if m.family == "explicit Runge–Kutta" then names[#names + 1] = name end
-  end
-  table.sort(names)
-  for _, name in ipairs(names) do
+  for _, name in ipairs(shared.explicit_methods()) do
     local m = ode.methods[name]
     it("is the steps of " .. name .. ", by every controller", function()
       for controller, c in pairs(m.error_order > 0 and ode.controllers or {pi = ode.controllers.pi}) do

@@ -3,7 +3,9 @@
 
 local tide = require "tide"
 require "spec.helper"
+local shared = require "spec.support.fields"
 local ode = tide.ode
+local with = shared.with
 
 local function vector(...) return tide.tensor({...}, "float64") end
 
@@ -22,20 +24,8 @@ local function solved(o, t1)
   return sol, {sol.ys:detach(), u0.grad, p.grad, q.grad}
 end
 
-local function with(o, more)
-  local all = {}
-  for k, v in pairs(o) do all[k] = v end
-  for k, v in pairs(more) do all[k] = v end
-  return all
-end
-
 describe("a captured step", function()
-  local names = {}
-  for name, m in pairs(ode.methods) do
-    if m.family == "explicit Runge–Kutta" then names[#names + 1] = name end
-  end
-  table.sort(names)
-  for _, name in ipairs(names) do
+  for _, name in ipairs(shared.explicit_methods()) do
     it("of " .. name .. " is the eager one, and so is its gradient", function()
       local o = {method = name, rtol = 1e-5, step_size = ode.methods[name].error_order == 0 and 0.02 or 0}
       for _, t1 in ipairs {0.1, 6} do

@@ -3,7 +3,9 @@
 
 local tide = require "tide"
 require "spec.helper"
+local shared = require "spec.support.fields"
 local ode = tide.ode
+local with = shared.with
 
 -- Parameters by name, reproducible.
 local function parameters(dtype)
@@ -46,13 +48,6 @@ local function solved(make, dtype, batch, o)
     out[#out + 1] = p[name].grad and p[name].grad:totable() or false
   end
   return out, sol
-end
-
-local function with(o, more)
-  local all = {}
-  for k, v in pairs(o) do all[k] = v end
-  for k, v in pairs(more) do all[k] = v end
-  return all
 end
 
 describe("a captured step over short arrays", function()

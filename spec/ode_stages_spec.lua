@@ -4,6 +4,7 @@
 local tide = require "tide"
 local stages = require "tide.ode.stages"
 require "spec.helper"
+local explicit_methods = require("spec.support.fields").explicit_methods
 local ode = tide.ode
 
 local of = stages.of
@@ -21,15 +22,6 @@ local function both_ways(solve)
   stages.of = of
   assert.are.equal(1, made)
   return a, b, ok, ok_b
-end
-
-local function explicit_methods()
-  local list = {}
-  for name, m in pairs(ode.methods) do
-    if m.family == "explicit Runge–Kutta" then list[#list + 1] = name end
-  end
-  table.sort(list)
-  return list
 end
 
 local function lotka(t, u)

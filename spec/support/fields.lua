@@ -42,4 +42,22 @@ function M.off_by_differences(loss, starts, grads, bound)
   end
 end
 
+--- The options o and more, which goes before.
+function M.with(o, more)
+  local all = {}
+  for k, v in pairs(o) do all[k] = v end
+  for k, v in pairs(more) do all[k] = v end
+  return all
+end
+
+--- The names of all explicit Runge–Kutta methods, in order.
+function M.explicit_methods()
+  local names = {}
+  for name, m in pairs(tide.ode.methods) do
+    if m.family == "explicit Runge–Kutta" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
 return M
