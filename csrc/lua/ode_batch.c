@@ -21,16 +21,22 @@ static void release(td_field *self) {
   td_free(f, sizeof *f);
 }
 
+/* Calls the function at a reference with (t, y, rows) for so many results, which are on the stack afterwards. */
+static td_status call(lua_State *L, int function, const char *name, td_tensor *t, td_tensor *y, td_tensor *rows,
+                      int results) {
+  if (!lua_checkstack(L, 8)) return td_fail(TD_EARG, "ode.solve: the stack is full, is %s solving itself?", name);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, function);
+  tdl_push(L, td_tensor_retain(t));
+  tdl_push(L, td_tensor_retain(y));
+  tdl_push(L, td_tensor_retain(rows));
+  return tdl_pcall(L, 3, results);
+}
+
 static td_status call_rows(td_batch_field *self, td_tensor *t, td_tensor *y, td_tensor *rows, td_tensor **dy) {
   rows_field *f = (rows_field *)self;
   lua_State *L = tdl_state();
   int top = lua_gettop(L);
-  if (!lua_checkstack(L, 8)) return td_fail(TD_EARG, "ode.solve: the stack is full, is f solving itself?");
-  lua_rawgeti(L, LUA_REGISTRYINDEX, f->function);
-  tdl_push(L, td_tensor_retain(t));
-  tdl_push(L, td_tensor_retain(y));
-  tdl_push(L, td_tensor_retain(rows));
-  td_status s = tdl_pcall(L, 3, 1);
+  td_status s = call(L, f->function, "f", t, y, rows, 1);
   td_tensor *result = s ? NULL : tdl_test(L, -1);
   if (!s && !result)
     s = td_fail(TD_EARG, "ode.solve: the right-hand side gave %s, expected a tensor", tdl_describe(L, -1));
@@ -53,12 +59,7 @@ static td_status call_jacobian(td_batch_field *self, td_tensor *t, td_tensor *y,
   lua_State *L = tdl_state();
   int top = lua_gettop(L);
   size_t count = rows->numel, n = self->base.numel;
-  if (!lua_checkstack(L, 8)) return td_fail(TD_EARG, "ode.solve: the stack is full, is jac solving itself?");
-  lua_rawgeti(L, LUA_REGISTRYINDEX, f->jacobian);
-  tdl_push(L, td_tensor_retain(t));
-  tdl_push(L, td_tensor_retain(y));
-  tdl_push(L, td_tensor_retain(rows));
-  td_status s = tdl_pcall(L, 3, 2);
+  td_status s = call(L, f->jacobian, "jac", t, y, rows, 2);
   td_tensor *by_y = s ? NULL : tdl_test(L, -2), *by_t = s ? NULL : tdl_test(L, -1);
   if (!s && (!by_y || by_y->numel != count * n * n || !td_dtype_is_real(by_y->dtype)))
     s = td_fail(TD_EARG, "ode.solve: jac of a batch gave %s, expected a real tensor of %zu×%zu×%zu elements",
