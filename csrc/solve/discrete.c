@@ -177,8 +177,9 @@ static td_status step_back(sweep *v, size_t n) {
   bool moves = step->pinned || (w->dtimes && (n == 0 || ends_solve(r, n)));
   td_step_back b = {.lambda = v->lambda, .ndense = take_saves(v, n, w->next, last), .theta = v->theta,
                     .w = v->dense_w, .theta_bar = timed ? v->theta_bar : NULL, .tbar = moves ? &tbar : NULL,
-                    .hbar = moves ? &hbar : NULL, .dexternal = w->dexternal,
-                    .held = n == 0 || !step->restart};  /* else its first slope was computed anew */
+                    .hbar = moves ? &hbar : NULL, .dexternal = w->dexternal};
+  /* At a jump one place held both slopes, that from before, which values inside the step read, and that from after. */
+  b.held = (n == 0 || !step->restart) && !(step->before_jump && b.ndense);
   v->s.number = n;
   v->live = true;
   if (hits) status = pull_events(v, n, hits, &b);
