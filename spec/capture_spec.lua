@@ -637,6 +637,12 @@ describe("a plan of images", function()
       tide.threads(threads)
       assert.is_truthy(text_of(g):find("tiles"))
       assert.is_true(g:programs()[1].forward:memory() < 24 * 32 * 32 * 32 * 4 * 2)
+      local profile, sum = g:profile(x), 0
+      for _, line in ipairs(profile) do
+        assert.is_true(line.seconds > 0, line.text)
+        sum = sum + line.seconds
+      end
+      assert.is_true(math.abs(sum - profile.seconds) < 1e-9)
     end)
   end)
 

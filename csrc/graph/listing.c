@@ -94,6 +94,5 @@ void td_program_describe(const td_program *program, int i, td_program_line *line
     line->bytes += (double)bytes_of(&s->in[k]);
   }
   for (int k = 0; k < s->nout; k++) line->bytes += (double)bytes_of(&s->out[k]);
-  for (int k = 0; k < p->count; k++)
-    if (p->action[k].step == i) line->seconds += p->seconds[k];
+  line->seconds = p->seconds[i];
 }

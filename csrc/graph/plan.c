@@ -349,7 +349,7 @@ static td_status finish(td_plan *p) {
     const td_buffer *f = &p->ir.buffer[i];
     if (f->kind == TD_BUF_EXTERNAL && f->written) p->writes[p->nwrites++] = f->slot;
   }
-  p->seconds = td_pool_get(&p->ir.pool, (size_t)(p->count + 1) * sizeof *p->seconds);
+  p->seconds = td_pool_get(&p->ir.pool, (size_t)(p->ir.nstep + 1) * sizeof *p->seconds);
   if (!p->seconds) return td_last_status();
   int first = td_plan_slot(p, TD_BUF_CONSTANT);
   for (int i = 0; i < p->ir.nconstant; i++) {
@@ -437,10 +437,12 @@ static double now(void) {
 
 td_status td_plan_run_measured(td_plan *p) {
   for (int i = 0; i < p->count; i++) {
+    td_action *a = &p->action[i];
     double began = now();
-    td_status s = perform(&p->action[i]);
+    td_status s = a->kind == TD_DO_TILES ? td_tiles_measure(a->as.tiles) : perform(a);
     if (s) return s;
-    p->seconds[i] = now() - began;
+    if (a->kind == TD_DO_TILES) td_tiles_share(a->as.tiles, now() - began, p->seconds);
+    else p->seconds[a->step] += now() - began;
   }
   return TD_OK;
 }

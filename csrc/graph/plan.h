@@ -70,7 +70,7 @@ typedef struct td_plan {
   td_scalar *scalar;          /* runs in place of the actions when it is there */
   bool running;
   td_tensor *input, *output;  /* heads */
-  double *seconds;            /* of each action, when last measured */
+  double *seconds;            /* of each step, as measured */
 } td_plan;
 
 
@@ -84,7 +84,8 @@ td_status td_plan_note(td_plan *p, int buffer, size_t offset, void **where);
 td_status td_plan_note_owner(td_plan *p, int buffer, void **where);
 /* The actions, once, on the memory that is set. */
 td_status td_plan_run(td_plan *p);
-td_status td_plan_run_measured(td_plan *p);  /* the same, with the time of each in p->seconds */
+/* The same, adding the time of each to its step's in p->seconds. */
+td_status td_plan_run_measured(td_plan *p);
 /* Gives its own memory back, and that of its tiles; td_plan_free everything. */
 void td_plan_trim(td_plan *p);
 void td_plan_free(td_plan *p);

@@ -224,6 +224,7 @@ static td_status plan_run(td_plan *p, const td_program_runs *none) {
 
 static td_status plan_measured(td_plan *p, const td_program_runs *none) {
   (void)none;
+  memset(p->seconds, 0, (size_t)p->ir.nstep * sizeof *p->seconds);
   return td_plan_run_measured(p);
 }
 

@@ -38,6 +38,7 @@ struct td_tiles {
   int ninstance;
   const td_plan *outer;
   td_status failed;
+  bool measured;
 };
 
 /* ---- Roles ---- */
@@ -407,7 +408,7 @@ static void run_some(void *ctx, size_t begin, size_t end) {
       td_plan_set(p, slot, (char *)o->base + tile * o->step);
       td_plan_lend(p, slot, o->owner);
     }
-    td_status s = td_plan_run(p);
+    td_status s = t->measured ? td_plan_run_measured(p) : td_plan_run(p);
     if (s) t->failed = s;
   }
 }
@@ -471,4 +472,20 @@ td_status td_tiles_run(td_tiles *t) {
   td_status s = run_all(t, run_some, t);
   td_forms_round = 0;
   return s;
+}
+
+td_status td_tiles_measure(td_tiles *t) {
+  for (int i = 0; i < t->ninstance; i++) memset(t->instance[i]->seconds, 0, (size_t)t->count * sizeof(double));
+  t->measured = true;
+  td_status s = td_tiles_run(t);
+  t->measured = false;
+  return s;
+}
+
+void td_tiles_share(const td_tiles *t, double seconds, double *of_step) {
+  double sum = 0;
+  for (int i = 0; i < t->ninstance; i++)
+    for (int k = 0; k < t->count; k++) sum += t->instance[i]->seconds[k];
+  for (int i = 0; i < t->ninstance && sum > 0; i++)
+    for (int k = 0; k < t->count; k++) of_step[t->first + k] += t->instance[i]->seconds[k] * (seconds / sum);
 }

@@ -17,6 +17,10 @@ void td_tiles_span(const td_tiles *t, int *first, int *count);
 /* Makes the tile plans of p's run t and notes its buffers in p. */
 td_status td_tiles_make(td_tiles *t, td_plan *p);
 td_status td_tiles_run(td_tiles *t);
+/* The same, with the time that each step takes in each thread; td_tiles_share then shares out the time that all took
+ * between the outer plan's steps. */
+td_status td_tiles_measure(td_tiles *t);
+void td_tiles_share(const td_tiles *t, double seconds, double *of_step);
 /* Do the tiles write nothing but results of the program, and read its input i in slices only? */
 bool td_tiles_repeats(const td_tiles *t, int i);
 /* The program's runs, the first tile of each, then the second, and so on. */
