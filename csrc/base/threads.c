@@ -188,21 +188,24 @@ static void free_scratch(void) {
   if (scratch_key_made) pthread_setspecific(scratch_key, NULL);
 }
 
-/* Grows by a quarter at least, in steps of 64 KB, so that slowly rising demands do not ask the
- * system each time. */
+/* Grows by a quarter at least, so that slowly rising demands do not ask the system each time; in
+ * steps of 64 KB, beyond 128 KB in huge pages: what convolutions keep there is read across more small
+ * pages than the processor holds the addresses of. */
 void *td_scratch(size_t bytes) {
-  const size_t step = (size_t)1 << 16, huge = (size_t)1 << 21;
+  const size_t huge = (size_t)2 << 20;
   if (bytes <= scratch.bytes && scratch.p) return scratch.p;
   if (bytes > SIZE_MAX / 2) return NULL;
-  size_t size = scratch.bytes + scratch.bytes / 4;
-  size = ((size > bytes ? size : bytes) + step) / step * step;
+  size_t wanted = scratch.bytes + scratch.bytes / 4;
+  if (wanted < bytes) wanted = bytes;
+  size_t step = wanted > (size_t)128 << 10 ? huge : (size_t)64 << 10;
+  size_t size = (wanted / step + 1) * step;
   free_scratch();
-  if (posix_memalign(&scratch.p, size >= huge ? huge : LINE, size) != 0) {
+  if (posix_memalign(&scratch.p, step == huge ? huge : LINE, size) != 0) {
     scratch.p = NULL;
     return NULL;
   }
 #if defined(MADV_HUGEPAGE)
-  if (size >= huge) madvise(scratch.p, size, MADV_HUGEPAGE);
+  if (step == huge) madvise(scratch.p, size, MADV_HUGEPAGE);
 #endif
   scratch.bytes = size;
   if (scratch_key_made) pthread_setspecific(scratch_key, scratch.p);
