@@ -122,6 +122,102 @@ describe("a captured function", function()
   end)
 end)
 
+describe("what changes outside of a captured function is noticed:", function()
+  local x = vector(1, 2)
+
+  it("a tensor that becomes a parameter, or none", function()
+    local v, w = vector(1, 1):requires_grad(), vector(3, 4)
+    local g = tide.capture(function(u) return (u * v * w):sum() end)
+    g(x):backward()
+    assert.is_nil(w.grad)
+    w:requires_grad()
+    g(x):backward()
+    assert.close(w.grad, {1, 2}, 0)
+    v:requires_grad(false)
+    w:requires_grad(false)
+    assert.is_false(g(x).needs_grad)
+  end)
+
+  it("a global, in the environment of its function", function()
+    local env = setmetatable({tide = tide}, {__index = _G})
+    setfenv(assert(loadstring [[
+      factor = 2
+      local function scaled(u) return function() return u * factor * (bias or 1) end end
+      function f(u) return scaled(u)() end
+    ]]), env)()
+    local g = tide.capture(env.f)
+    assert.close(g(x), {2, 4}, 0)
+    env.factor = 3
+    assert.close(g(x), {3, 6}, 0)
+    env.bias = 10
+    assert.close(g(x), {30, 60}, 0)
+  end)
+
+  it("what a module's own forward closes over", function()
+    local factor = 2
+    local net = tide.nn.Module {forward = function(_, u) return u * factor end}
+    local g = tide.capture(net)
+    assert.close(g(x), {2, 4}, 0)
+    factor = 3
+    assert.close(g(x), {3, 6}, 0)
+  end)
+
+  it("what a function closes over that lies in a folder of the name tide", function()
+    local chunk = assert(loadstring([[
+      local x, factor = ..., 2
+      local function helper(u) return u * factor end
+      return function(u) return helper(u) end, function(k) factor = k end
+    ]], "@/home/me/tide/script.lua"))
+    local f, set = chunk()
+    local g = tide.capture(f)
+    assert.close(g(x), {2, 4}, 0)
+    set(3)
+    assert.close(g(x), {3, 6}, 0)
+  end)
+end)
+
+describe("a solver's field", function()
+  it("that counts its calls in a global, or in itself when it is a module, runs as it is", function()
+    local env = setmetatable({}, {__index = _G})
+    setfenv(assert(loadstring "calls = 0; function f(t, y) calls = calls + 1 return -y end"), env)()
+    local net = tide.nn.Module {calls = 0, forward = function(self, _, y)
+      self.calls = self.calls + 1
+      return -y
+    end}
+    for _ = 1, 2 do
+      for f, counted in pairs {[env.f] = env, [net] = net} do
+        counted.calls = 0
+        local sol = tide.ode.solve(f, vector(1), {0, 1}, {method = "rk4", step_size = 0.1})
+        assert.is_false(sol.captured)
+        assert.is_truthy(sol.not_captured:find("changes what it closes over", 1, true))
+        assert.is_true(counted.calls >= 40)
+      end
+    end
+  end)
+end)
+
+describe("a training step", function()
+  it("leaves parameters alone that this loss does not reach, whatever another step's did", function()
+    for _, name in ipairs {"SGD", "Adam"} do
+      local results = {}
+      for i, train in ipairs {tide.train_step, function(f, opt)
+        return function(...)
+          opt:zero_grad()
+          f(...):backward()
+          opt:step()
+        end
+      end} do
+        local a, b = vector(1, 1):requires_grad(), vector(1, 1):requires_grad()
+        local step = train(function(x, which) return ((which == "a" and a or b) * x):sum() end,
+          tide.optim[name]({a, b}, {lr = 0.1}))
+        for _, which in ipairs {"a", "b", "b"} do step(vector(1, 2), which) end
+        results[i] = tide.cat({a:detach(), b:detach()}, 1)
+      end
+      assert.close(results[1], results[2], 1e-14)
+    end
+  end)
+end)
+
 describe("derivative rules that look at values", function()
   it("take what holds for all when they are captured: det of any matrix", function()
     for _, m in ipairs {{{1, 2}, {3, 4}}, {{1, 2}, {2, 4}}, {{0, 0}, {0, 0}}} do

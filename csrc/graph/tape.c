@@ -130,6 +130,8 @@ td_status td_tape_custom(const td_op *op, td_tensor *const *in, int nin, td_tens
   return s;
 }
 
+uint64_t td_leaf_changes;
+
 td_status td_requires_grad(td_tensor *t, bool on) {
   if (on && !td_dtype_is_real(t->dtype))
     return td_fail(TD_EDTYPE, "requires_grad: a tensor of %s has no gradient, expected float32 or float64",
@@ -144,9 +146,11 @@ td_status td_requires_grad(td_tensor *t, bool on) {
     if (!t->node) return td_last_status();
     t->node->nout = 1;
     t->slot = 0;
+    td_leaf_changes += t->was_captured;
   } else if (!on && t->node) {
     td_node_release(t->node);
     t->node = NULL;
+    td_leaf_changes += t->was_captured;
   }
   return TD_OK;
 }

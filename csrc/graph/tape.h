@@ -43,6 +43,8 @@ void td_tape_init(void);
 
 /* Makes t a leaf, or a constant again. A tensor made by an operation cannot become a constant: detach it. */
 td_status td_requires_grad(td_tensor *t, bool on);
+/* How often a tensor that a captured function read from outside became a leaf or a constant. */
+extern uint64_t td_leaf_changes;
 bool td_is_leaf(const td_tensor *t);
 
 /* The number the next node will get: everything recorded from now on has a number at least this great. */

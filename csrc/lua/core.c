@@ -16,10 +16,12 @@
 
 static char own_files[256];  /* "@<folder>/tide/": where the chunks of tide's own Lua files come from */
 
-static bool is_own(const lua_Debug *ar) {
+static bool is_own_source(const char *source) {
   size_t n = strlen(own_files);
-  return n && strncmp(ar->source, own_files, n) == 0;
+  return n && strncmp(source, own_files, n) == 0;
 }
+
+static bool is_own(const lua_Debug *ar) { return is_own_source(ar->source); }
 
 /* Pushes "file:line: " of the innermost Lua function that is not tide's own. */
 static void push_where(lua_State *L) {
@@ -206,6 +208,12 @@ static int core_own(lua_State *L) {
   return 0;
 }
 
+/* core.is_own(source): is a chunk of that source one of tide's own? */
+static int core_is_own(lua_State *L) {
+  lua_pushboolean(L, is_own_source(luaL_checkstring(L, 1)));
+  return 1;
+}
+
 /* ---- Memory and threads ---- */
 
 /* memory() → {live, cached, peak, calls, system} in bytes and counts; memory("reset") starts the peak anew, memory("trim")
@@ -256,7 +264,7 @@ static int core_isa(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-  {"raise", core_raise}, {"own", core_own}, {"memory", core_memory}, {"threads", core_threads}, {"isa", core_isa},
+  {"raise", core_raise}, {"own", core_own}, {"is_own", core_is_own}, {"memory", core_memory}, {"threads", core_threads}, {"isa", core_isa},
   {"precision", core_precision},
   {NULL, NULL},
 };

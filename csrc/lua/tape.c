@@ -13,6 +13,12 @@ static int tensor_requires_grad(lua_State *L) {
   return 1;
 }
 
+/* leaf_changes() → see td_leaf_changes */
+static int core_leaf_changes(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)td_leaf_changes);
+  return 1;
+}
+
 /* The tensors of the table at `index` (or the one tensor there), borrowed: an array in a new userdata left on the stack. */
 static td_tensor **tensors_at(lua_State *L, int index, const char *fname, bool holes, int *n) {
   bool table = lua_istable(L, index);
@@ -232,7 +238,7 @@ static int tensor_register_hook(lua_State *L) {
 static const luaL_Reg functions[] = {
   {"backward", core_backward}, {"recording", core_recording}, {"with_recording", core_with_recording}, {"now", core_now}, {"externals", core_externals},
   {"same_point", core_same_point},
-  {"custom", core_custom}, {NULL, NULL},
+  {"custom", core_custom}, {"leaf_changes", core_leaf_changes}, {NULL, NULL},
 };
 static const luaL_Reg methods[] = {
   {"requires_grad", tensor_requires_grad}, {"register_hook", tensor_register_hook}, {NULL, NULL},

@@ -31,6 +31,12 @@ static td_status check_values(const td_call *c) {
   return TD_OK;
 }
 
+/* Programs are made for what is a leaf now; see td_leaf_changes. */
+static void note_leaves(const td_call *c) {
+  for (int i = 0; i < c->nin; i++)
+    if (!c->in[i]->weak) c->in[i]->was_captured = true;
+}
+
 static bool all_known(const td_call *c) {
   for (int i = 0; i < c->nin; i++)
     if (!td_tensor_is_known(c->in[i])) return false;
@@ -47,6 +53,7 @@ td_status td_apply(const td_op *op, td_tensor *const *in, int nin, const td_attr
   c.in = in;
   for (int i = 0; i < TD_MAX_OUT; i++) c.out[i] = NULL;
   td_status s = check_values(&c);
+  if (td_capture_era) note_leaves(&c);
   if (!s) s = op->shape(&c);
   if (!s && op->view) {
     s = op->view(&c);

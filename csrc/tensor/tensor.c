@@ -68,7 +68,7 @@ static void fill_header(td_tensor *t, td_dtype d, int ndim, const size_t *shape,
   t->dtype = d;
   t->ndim = ndim;
   t->slot = 0;
-  t->weak = false;
+  t->weak = t->was_captured = false;
   t->storage = NULL;
   t->data = NULL;
   t->numel = numel;

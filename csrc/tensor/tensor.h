@@ -35,6 +35,7 @@ typedef struct td_tensor {
   int ndim;
   int slot;               /* which output of `node` this is */
   bool weak;              /* a Lua number: never decides an element type that a tensor can decide */
+  bool was_captured;      /* an operand of a captured function from outside: whether it is a leaf is built into programs */
   td_storage *storage;    /* NULL: shape only (an operand whose values the tape did not keep) */
   char *data;             /* first element */
   size_t numel;

@@ -18,8 +18,8 @@ keep: number = math.huge | bytes that a call may keep for its reverse pass; beyo
       errors = "f reads a value (item, comparison with a number, printing, a mask as an index), at its line; it "
         .. "returns no tensor.",
       note = "Tensors that f closes over are read where they lie at every run; a number, string, boolean or function "
-        .. "that is assigned anew is noticed, what changes inside a table is not (train() and eval() are). "
-        .. "Gradients of every order flow through a call.",
+        .. "that is assigned anew is noticed, a global too, what changes inside a table is not (train() and eval() "
+        .. "are). Gradients of every order flow through a call.",
       example = [[
 local w = tide.tensor {2, 3}
 local f = tide.capture(function(x) return (x * w + 1):square():sum() end)

@@ -10,7 +10,7 @@ for name, value in pairs(core) do
   if type(value) == "function" then M[name] = value end
 end
 for _, name in ipairs {"backward", "recording", "with_recording", "externals", "same_point", "now", "raise",
-  "own", "trace", "capturing", "peak"} do M[name] = nil end
+  "own", "is_own", "leaf_changes", "trace", "capturing", "peak"} do M[name] = nil end
 
 for _, part in ipairs {"tensor", "print", "autograd", "random"} do
   for name, value in pairs(require("tide." .. part)) do M[name] = value end

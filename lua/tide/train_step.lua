@@ -29,7 +29,7 @@ end
 -- The step's program for arguments like these. Its results stay: the loss, the gradients, which become the parameters'
 -- grad, and what else f returned.
 local function build(self, form, count, list)
-  local parameters, virtual, outputs, present, rest = self.optimiser:parameters(), nil, nil, {}, nil
+  local parameters, virtual, outputs, present, absent, rest = self.optimiser:parameters(), nil, nil, {}, {}, nil
   local trace, err = cache.traced(function(trace)
     virtual = cache.stand_ins(trace, list, false)
     local results = {autograd.enable_grad(self.f, unpack(cache.filled(form, virtual), 1, count))}
@@ -37,14 +37,14 @@ local function build(self, form, count, list)
     local gradients = core.backward({results[1]}, nil, parameters)
     outputs = {results[1]}
     for i, g in ipairs(gradients) do
-      if g then
-        outputs[#outputs + 1], present[#present + 1] = g, parameters[i]
-      end
+      if g then outputs[#outputs + 1], present[#present + 1] = g, parameters[i]
+      else absent[#absent + 1] = parameters[i] end
     end
     rest = cache.form_of({unpack(results, 2)}, outputs, {})
   end)
   if not trace then return nil, err end
-  local entry = {forward = trace:program(0, trace:count(), virtual, outputs), present = present, rest = rest, kept = {}}
+  local entry = {forward = trace:program(0, trace:count(), virtual, outputs), present = present, absent = absent,
+    rest = rest, kept = {}}
   for i, y in ipairs(outputs) do entry.kept[i] = core.zeros(y.shape, y.dtype) end
   return entry
 end
@@ -79,6 +79,7 @@ function Step:__call(...)
   end
   entry.forward:run(list, entry.kept)
   for i, p in ipairs(entry.present) do p.grad = entry.kept[1 + i] end
+  for _, p in ipairs(entry.absent) do p.grad = nil end  -- it may have one of another program
   return finish(self, entry.kept[1], cache.filled(entry.rest, entry.kept))
 end
 

@@ -92,7 +92,9 @@ function M.new(o)
   return setmetatable({f = o.f, build = o.build, fallback = o.fallback, entries = {}}, Cache)
 end
 
-local function is_current(entry) return entry.mode == mode.version and watch.unchanged(entry.watched) end
+local function is_current(entry)
+  return entry.mode == mode.version and entry.leaves == core.leaf_changes() and watch.unchanged(entry.watched)
+end
 
 --- The entry for these arguments, made when there is none or when something that f closes over was replaced; with the
 --- list of their tensors, their form and their number. nil when f is to run as it is; `reason` then says why.
@@ -111,7 +113,8 @@ function Cache:find(...)
       return nil
     end
     entry = made
-    entry.mode, entry.watched, entry.key, entry.arguments, entry.inputs = mode.version, watched, key, form, {}
+    entry.mode, entry.leaves, entry.watched = mode.version, core.leaf_changes(), watched
+    entry.key, entry.arguments, entry.inputs = key, form, {}
     for i, x in ipairs(list) do entry.inputs[i] = {shape = x.shape, dtype = x.dtype} end
     self.entries[key], self.newest = entry, entry
   end

@@ -1,49 +1,47 @@
--- What a function closes over, so that a value assigned anew is noticed: its upvalues, and those of the functions
--- among them. Numbers, strings, booleans, functions and tensors are compared; tables count as themselves, whatever
--- happens inside them.
+-- What a function reads from outside, so that a value assigned anew is noticed: its upvalues, the globals that its code
+-- names, and those of the functions among them. Numbers, strings, booleans, functions and tensors are compared; tables
+-- count as themselves, whatever happens inside them.
 
+local core = require "tide.core"
 local tensors = require "tide.tensor"
 
 local M = {}
 
-local function is_own(f)
-  local source = debug.getinfo(f, "S").source
-  return source:find("/tide/", 1, true) and source:find("lua", 1, true)
-end
+-- ---- Globals, by the code ----
 
-local function add(f, list, seen, depth)
-  if seen[f] then return end
-  seen[f] = true
-  local i = 1
-  while true do
-    local name, value = debug.getupvalue(f, i)
-    if not name then return end
-    list[#list + 1] = {f, i, value}
-    if type(value) == "function" and depth > 0 and debug.getinfo(value, "S").what == "Lua" and not is_own(value) then
-      add(value, list, seen, depth - 1)
+local has_util, util = pcall(require, "jit.util")  -- of LuaJIT
+local names_of_code = setmetatable({}, {__mode = "k"})
+
+local function opcode(f, pc) return util.funcbc(f, pc) % 256 end
+local reads = has_util and opcode(loadstring "return a", 1)
+local sets = has_util and opcode(loadstring "a = ...", 2)
+
+-- The names of the globals that f's code, or that of a function within, reads or sets.
+local function names_in(code, names, seen)
+  for pc = 1, util.funcinfo(code).bytecodes - 1 do
+    local op = opcode(code, pc)
+    if op == reads or op == sets then
+      local name = util.funck(code, -math.floor(util.funcbc(code, pc) % 2 ^ 32 / 65536) - 1)
+      if not seen[name] then names[#names + 1], seen[name] = name, true end
     end
-    i = i + 1
   end
-end
-
---- The upvalues of f as they are now.
-function M.list(f)
-  local list = {}
-  if type(f) == "function" then add(f, list, {}, 3) end
-  return list
-end
-
---- Are they still the same?
-function M.unchanged(list)
-  for i = 1, #list do
-    local entry = list[i]
-    local _, value = debug.getupvalue(entry[1], entry[2])
-    if value ~= entry[3] and (value == value or entry[3] == entry[3]) then return false end
+  for k = -1, -util.funcinfo(code).gcconsts, -1 do
+    local inner = util.funck(code, k)
+    if type(inner) == "proto" then names_in(inner, names, seen) end
   end
-  return true
+  return names
 end
 
-local MOST = 64  -- entries of a table that are looked at
+local none = {}
+
+local function globals_of(f)
+  local code = has_util and util.funcinfo(f).proto
+  if not code then return none end  -- a function of C
+  if not names_of_code[code] then names_of_code[code] = names_in(f, {}, {}) end
+  return names_of_code[code]
+end
+
+-- ---- What is watched: {function or table, upvalue's number or key in the table, value} ----
 
 local libraries = {}
 
@@ -59,6 +57,81 @@ local function is_library(t)
   end
   return libraries[t]
 end
+
+local function kind_of(f)
+  local info = debug.getinfo(f, "S")
+  return info.what == "C" and "C" or core.is_own(info.source) and "own" or "Lua"
+end
+
+local function index(t, key) return t[key] end
+
+-- A global of an environment, which may refuse names that it does not know.
+local function global(env, name)
+  local value = rawget(env, name)
+  if value ~= nil or not getmetatable(env) then return value end
+  local ok, found = pcall(index, env, name)
+  if ok then return found end
+end
+
+local function value_of(entry)
+  local holder = entry[1]
+  if type(holder) == "table" then return global(holder, entry[2]) end
+  local _, value = debug.getupvalue(holder, entry[2])
+  return value
+end
+
+local add
+
+-- One more entry, and what the function in it closes over.
+local function add_entry(entry, list, seen, depth)
+  local value = entry[3]
+  list[#list + 1] = entry
+  if type(value) == "function" and depth > 0 and kind_of(value) == "Lua" then add(value, list, seen, depth - 1) end
+end
+
+function add(f, list, seen, depth)
+  if seen[f] then return end
+  seen[f] = true
+  local i = 1
+  while true do
+    local name, value = debug.getupvalue(f, i)
+    if not name then break end
+    add_entry({f, i, value}, list, seen, depth)
+    i = i + 1
+  end
+  local env, names = getfenv(f), globals_of(f)
+  for _, name in ipairs(names) do
+    local value = global(env, name)
+    if not (is_library(value) or type(value) == "function" and kind_of(value) == "C") then
+      add_entry({env, name, value}, list, seen, depth)
+    end
+  end
+end
+
+--- What f reads from outside, as it is now; of a module or another table that is called, what its function reads.
+function M.list(f)
+  local list, seen = {}, {}
+  if type(f) == "table" then
+    list[1] = {{f}, 1, f}
+    for _, method in ipairs {getmetatable(f).__call, f.forward} do
+      if type(method) == "function" and kind_of(method) == "Lua" then add(method, list, seen, 3) end
+    end
+  elseif type(f) == "function" then
+    add(f, list, seen, 3)
+  end
+  return list
+end
+
+--- Are they still the same?
+function M.unchanged(list)
+  for i = 1, #list do
+    local before, value = list[i][3], value_of(list[i])
+    if value ~= before and (value == value or before == before) then return false end
+  end
+  return true
+end
+
+local MOST = 64  -- entries of a table that are looked at
 
 local function copy_of(t)
   local copy, n = {}, 0
@@ -83,8 +156,8 @@ local function same_table(t, copy)
   return true
 end
 
---- The upvalues of f, what lies in the tables and how often the tensors among them were written, to find out whether a
---- call changes any.
+--- What f reads from outside, what lies in the tables and how often the tensors among them were written, to find out
+--- whether a call changes any.
 function M.snapshot(f)
   local list = M.list(f)
   for _, entry in ipairs(list) do
