@@ -120,6 +120,47 @@ describe("a captured function", function()
     assert.are.equal(2, g(x, 2):item())
     assert.are.equal(0, g(x, "2"):item())
   end)
+
+  it("tells modules apart that are built alike, and takes tables with keys of any type", function()
+    local x = tide.ones(1, 3)
+    local g = tide.capture(function(net, u) return net(u) end)
+    for _ = 1, 2 do
+      local net = tide.nn.Linear(3, 2)
+      assert.close(g(net, x), net(x), 1e-6)
+    end
+    local h = tide.capture(function(t) return t[true] + t[1] * 10 + t.a * 100, {[false] = t[true]} end)
+    local sum, rest = h {[true] = vector(1), vector(2), a = vector(3)}
+    assert.close(sum, {321}, 0)
+    assert.close(rest[false], {1}, 0)
+    local ring = {vector(1)}
+    ring.again = ring
+    assert.fails_here(function() h(ring) end, "contains itself")
+  end)
+
+  it("keeps a bounded number of programs, those used last", function()
+    local g = tide.capture(function(u, k) return u * k end)
+    for k = 1, 200 do
+      assert.are.equal(3, g(vector(1), 3):item())
+      assert.are.equal(k, g(vector(1), k):item())
+    end
+    local programs = g:programs()
+    assert.are.equal(64, #programs)
+    local third = false
+    for _, p in ipairs(programs) do third = third or p.key:find(" 2 3 }", 1, true) ~= nil end
+    assert.is_true(third)
+  end)
+
+  it("does not take masks that are held from call to call", function()
+    local net = tide.nn.VariationalDropout(0.5, {dims = {}})
+    local g = tide.capture(function(u) return net(u) end)
+    local x = tide.ones(1, 100)
+    assert.fails_here(function() g(x) end, "VariationalDropout", "held", "nn.Dropout")
+    local mask = net(x)
+    assert.close(net(x), mask, 0)
+    assert.fails_here(function() g(x) end, "VariationalDropout")
+    net:eval()
+    assert.close(g(x), x, 0)
+  end)
 end)
 
 describe("what changes outside of a captured function is noticed:", function()

@@ -13,33 +13,54 @@ local is_tensor = tensors.is_tensor
 
 -- ---- Arguments and results: tensors inside nested tables, in a fixed order ----
 
+-- A number for each object that was an argument: what it prints as does not tell it from others.
+local numbers, last = setmetatable({}, {__mode = "k"}), 0
+
+local function number_of(x)
+  if not numbers[x] then last = last + 1 end
+  numbers[x] = numbers[x] or last
+  return numbers[x]
+end
+
+-- A plain value as a part of a key: different values have different ones.
+local function text_of(x)
+  local kind = type(x)
+  if kind == "number" then return ("%.17g"):format(x) end
+  if kind == "string" then return ("string %d %s"):format(#x, x) end
+  if kind == "boolean" or kind == "nil" then return tostring(x) end
+  return ("%s %d"):format(kind, number_of(x))
+end
+
 local function sorted_keys(t)
   local keys = {}
   for k in pairs(t) do keys[#keys + 1] = k end
   table.sort(keys, function(a, b)
-    if type(a) == type(b) then return a < b end
-    return type(a) == "number"
+    local x, y = type(a), type(b)
+    if x ~= y then return x < y end
+    if x == "number" or x == "string" then return a < b end
+    return text_of(a) < text_of(b)
   end)
   return keys
 end
 
 local function is_plain(x) return type(x) == "table" and getmetatable(x) == nil end
 
--- A plain value as a part of a key: different values have different ones.
-local function text_of(x) return type(x) == "number" and ("%.17g"):format(x) or type(x) .. " " .. tostring(x) end
+local DEEPEST = 100
 
--- Appends the tensors of x to `list` and gives x's form: a place in the list, a table of forms, or a constant.
-function M.form_of(x, list, key)
+--- Appends the tensors of x to `list` and gives x's form: a place in the list, a table of forms, or a constant.
+function M.form_of(x, list, key, depth)
   if is_tensor(x) then
     list[#list + 1] = x
     key[#key + 1] = x.dtype .. message.shape(x) .. (core.recording() and x.needs_grad and "g" or "")
     return {place = #list}
   elseif is_plain(x) then
+    depth = (depth or 0) + 1
+    if depth > DEEPEST then message.raise("capture: a table of arguments or results contains itself") end
     local form = {keys = sorted_keys(x)}
     key[#key + 1] = "{"
     for i, k in ipairs(form.keys) do
       key[#key + 1] = text_of(k)
-      form[i] = M.form_of(x[k], list, key)
+      form[i] = M.form_of(x[k], list, key, depth)
     end
     key[#key + 1] = "}"
     return form
@@ -83,17 +104,27 @@ end
 
 -- ---- The cache ----
 
+local MOST = 64  -- entries of one function: beyond, the one longest unused goes
+
 local Cache = {}
 Cache.__index = Cache
 
 --- new {f, build, fallback}: build(form, count, list) gives an entry for arguments of that form with those tensors, or
 --- nil and the error. f is watched for what it closes over.
 function M.new(o)
-  return setmetatable({f = o.f, build = o.build, fallback = o.fallback, entries = {}}, Cache)
+  return setmetatable({f = o.f, build = o.build, fallback = o.fallback, entries = {}, count = 0, calls = 0}, Cache)
 end
 
 local function is_current(entry)
   return entry.mode == mode.version and entry.leaves == core.leaf_changes() and watch.unchanged(entry.watched)
+end
+
+function Cache:drop_oldest()
+  local oldest
+  for _, entry in pairs(self.entries) do
+    if not oldest or entry.used < oldest.used then oldest = entry end
+  end
+  self.entries[oldest.key], self.count = nil, self.count - 1
 end
 
 --- The entry for these arguments, made when there is none or when something that f closes over was replaced; with the
@@ -116,13 +147,19 @@ function Cache:find(...)
     entry.mode, entry.leaves, entry.watched = mode.version, core.leaf_changes(), watched
     entry.key, entry.arguments, entry.inputs = key, form, {}
     for i, x in ipairs(list) do entry.inputs[i] = {shape = x.shape, dtype = x.dtype} end
+    if not self.entries[key] then
+      if self.count == MOST then self:drop_oldest() end
+      self.count = self.count + 1
+    end
     self.entries[key], self.newest = entry, entry
   end
+  self.calls = self.calls + 1
+  entry.used = self.calls
   return entry, list, form, count
 end
 
 --- Drops all entries and tries again what could not be captured.
-function Cache:forget() self.entries, self.newest, self.reason = {}, nil, nil end
+function Cache:forget() self.entries, self.count, self.newest, self.reason = {}, 0, nil, nil end
 
 --- The entries in the order of their keys.
 function Cache:list()

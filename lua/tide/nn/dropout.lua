@@ -110,6 +110,10 @@ function VariationalDropout:forward(x)
   if not self.training or self.p == 0 then return x end
   local shape, dtype, under_way = mask_shape(x.shape, self.dims), x.dtype, pass.current()
   if under_way then return x * mask_of_pass(self, under_way, shape, dtype, chosen_or_drawn) end
+  if core.capturing() then
+    message.raise("%s: a mask that is held from call to call cannot be captured; nn.Dropout and nn.Dropout2d draw at "
+      .. "every call, and a solve holds its masks by itself", self.class_name)
+  end
   if not fits(self._mask, shape, dtype) then self._mask = chosen_or_drawn(self, shape, dtype) end
   return x * self._mask
 end
