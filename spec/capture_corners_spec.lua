@@ -22,6 +22,55 @@ describe("a captured function", function()
     end
   end)
 
+  it("reads of a tensor of its own what it held then, when that is written over later", function()
+    local functions = {
+      function(x)
+        local z = tide.ones(2, 5)
+        local y = x + z
+        z:fill_(3)
+        return y, x * z
+      end,
+      function(x)
+        local z = tide.ones(2, 5)
+        local y = x * z
+        z:add_(x)
+        return y, x * z
+      end,
+      function(x)
+        local z = tide.ones(1)
+        local y = x + z:expand(2, 5)
+        z:mul_(x[1][2])
+        return y, x * z
+      end,
+      function(x)
+        local z = tide.ones(10)
+        local y = x + z:reshape(5, 2):t()
+        z[{{2, 4}}] = 7
+        return y, x[1] * z:narrow(1, 1, 5)
+      end,
+      function(x)
+        local mask, y = tide.zeros(5), 0
+        for i = 1, 5 do
+          mask:zero_()
+          mask[i] = i
+          y = y + x * mask
+        end
+        return y, mask
+      end,
+      function(x)
+        local z = tide.ones(2, 5)
+        local slope = tide.grad(function(u) return (u * z):sum() end)(x)
+        z:zero_()
+        return slope, x * z
+      end,
+    }
+    local x = tide.arange(1, 10):float():reshape(2, 5)
+    for _, f in ipairs(functions) do
+      local expected, got = {f(x)}, {tide.capture(f)(x)}
+      for i, y in ipairs(expected) do assert.close(got[i], y, 1e-6) end
+    end
+  end)
+
   it("gives more than four results in their own types, with gradients for those that have one", function()
     local function f(x, k)
       return x * 2, x:gt(1), x:argmax(), x:float():exp(), k + 1, x:sum()

@@ -196,7 +196,7 @@ describe("an optimiser", function()
     local m = nn.Linear(1, 1)
     local opt = optim.SGD(m:parameters(), {lr = 1})
     m:freeze()
-    opt:step()
+    opt:zero_grad():step()
     assert.equal(0, #m:parameters())
   end)
 

@@ -39,14 +39,50 @@ static td_status write_copy(td_tensor *dst, const td_tensor *src) {
   return write_down(&td_op_clone, &none, 1, (td_tensor *[]){(td_tensor *)src}, 1, &dst);
 }
 
+static td_tensor *copy_of_storage(td_storage *s) {
+  td_tensor *whole = td_tensor_from_storage(s, TD_U8, 1, &s->bytes, 0);
+  td_tensor *copy = whole ? td_tensor_clone(whole) : NULL;
+  td_tensor_release(whole);
+  return copy;
+}
+
+/* What x shows, in `held`, which lies as x's storage did. */
+static td_tensor *shown_in(const td_tensor *held, const td_tensor *x) {
+  size_t size = td_dtype_size(x->dtype), n = held->numel / size;
+  td_tensor *all = td_tensor_from_storage(held->storage, x->dtype, 1, &n, 0);
+  size_t offset = (size_t)(x->data - (char *)x->storage->data) / size;
+  td_tensor *view = all ? td_tensor_view(all, x->ndim, x->shape, x->stride, offset) : NULL;
+  td_tensor_release(all);
+  return view;
+}
+
+/* A constant is about to be written to: calls that read it before shall go on reading what it held, a copy. */
+static td_status spare_readers(td_storage *s) {
+  td_tensor *held = NULL;
+  td_status status = TD_OK;
+  for (size_t i = 0; i < tracing->count && !status; i++) {
+    td_traced *call = &tracing->call[i];
+    for (int k = 0; k < call->nin && !status; k++) {
+      if (call->in[k]->storage != s) continue;
+      if (!held) held = copy_of_storage(s);
+      td_tensor *then = held ? shown_in(held, call->in[k]) : NULL;
+      if (!then) status = td_last_status();
+      else td_tensor_release(call->in[k]), call->in[k] = then;
+    }
+  }
+  td_tensor_release(held);
+  return status;
+}
+
 /* A constant that is now written to with values not known: from here on its storage is virtual, and the program
- * begins by filling it with what the constant held. */
+ * fills it first with what the constant held. */
 static td_status make_virtual(td_tensor *t) {
   td_storage *s = t->storage;
-  size_t n = s->bytes;
-  td_tensor *whole = td_tensor_from_storage(s, TD_U8, 1, &n, 0);
-  td_tensor *held = whole ? td_tensor_clone(whole) : NULL;
-  td_status status = held ? TD_OK : td_last_status();
+  td_status status = spare_readers(s);
+  if (status) return status;
+  td_tensor *held = copy_of_storage(s);
+  td_tensor *whole = held ? td_tensor_from_storage(s, TD_U8, 1, &s->bytes, 0) : NULL;
+  status = whole ? TD_OK : td_last_status();
   s->is_virtual = true;
   if (!status) status = write_copy(whole, held);
   td_tensor_release(held);
@@ -110,6 +146,7 @@ td_status td_trace_begin(td_trace *t) {
   td_capture_call = capture_call;
   td_capture_clone = capture_clone;
   td_capture_copy = capture_copy;
+  td_capture_spare = spare_readers;
   return TD_OK;
 }
 

@@ -290,7 +290,10 @@ static int tensor_newindex(lua_State *L) {
   td_tensor *t = self(L, "assignment");
   const char *key = lua_tostring(L, 2);
   if (strcmp(key, "grad") != 0) return tdl_error(L, "a tensor has no field \"%s\" that can be set", key);
-  if (!td_is_leaf(t)) return tdl_error(L, "grad: only a leaf (requires_grad) holds a gradient");
+  if (!td_is_leaf(t)) {
+    if (lua_isnil(L, 3)) return 0;  /* it has none to drop: a frozen parameter, say */
+    return tdl_error(L, "grad: only a leaf (requires_grad) holds a gradient");
+  }
   td_tensor *g = lua_isnil(L, 3) ? NULL : tdl_tensor(L, 3, "grad", "the gradient");
   if (g && !td_tensor_same_shape(g, t))
     return tdl_error(L, "grad: shape (%s), expected (%s)", td_tensor_shape_string(g), td_tensor_shape_string(t));

@@ -118,6 +118,7 @@ td_status td_apply_inplace(const td_op *op, td_tensor *const *in, int nin, const
     td_tensor_release(tmp);
     return s;
   }
+  if (td_capture_era && (s = td_capture_spare(x->storage))) return s;
   x->storage->version++;
   c.out[0] = x;
   return op->run(&c);

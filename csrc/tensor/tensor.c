@@ -12,6 +12,7 @@ void (*td_tensor_node_retain)(struct td_node *);
 uint32_t td_capture_era;
 td_tensor *(*td_capture_clone)(const td_tensor *t);
 td_status (*td_capture_copy)(td_tensor *dst, const td_tensor *src);
+td_status (*td_capture_spare)(td_storage *s);
 
 /* A tensor of at most INLINE_BYTES is one block: itself, its storage, and at HEAD_BYTES the data. A larger one is
  * three: itself, its storage, and the data. */
@@ -287,8 +288,9 @@ td_status td_tensor_copy(td_tensor *dst, const td_tensor *src) {
     if (!own) return td_last_status();
     src = own;
   }
+  td_status s = td_capture_era ? td_capture_spare(dst->storage) : TD_OK;
   dst->storage->version++;
-  td_status s = copy_elements(dst, src);
+  if (!s) s = copy_elements(dst, src);
   td_tensor_release(own);
   return s;
 }

@@ -97,6 +97,8 @@ extern uint32_t td_capture_era;
 /* Set while capturing: a contiguous copy of t, and a write of src into dst, as steps of the program. */
 extern td_tensor *(*td_capture_clone)(const td_tensor *t);
 extern td_status (*td_capture_copy)(td_tensor *dst, const td_tensor *src);
+/* To be called before a known storage is written to while capturing: steps that read it keep what they read. */
+extern td_status (*td_capture_spare)(td_storage *s);
 /* A tensor without memory, for the capture under way. */
 td_tensor *td_tensor_virtual(td_dtype d, int ndim, const size_t *shape);
 /* May t's values be read now? While capturing, only numbers and tensors made since it began: what is older may have
