@@ -148,8 +148,10 @@ describe("spacings", function()
     assert.fails_here(function() s:nodes {steps = 0} end, "steps is 0, expected a whole number, 1 or more")
     assert.fails_here(function() s:nodes {steps = 1001} end, "1001 steps on a schedule of 1000 times")
     assert.fails_here(function() s:nodes {timesteps = {10, 20}} end, "timesteps[2] is 20 after 10")
-    assert.fails_here(function() s:nodes {timesteps = {1200, 3}} end, "time 1200 is outside of 0 to 999")
-    assert.fails_here(function() s:nodes {final = "end"} end, "unknown final \"end\"")
+    assert.fails_here(function() s:nodes {timesteps = {1200, 3}} end,
+      "timesteps[1] is 1200, expected a number from 0 to 999")
+    assert.fails_here(function() s:nodes {final = "end"} end,
+      "final is \"end\", expected \"zero\", \"min\" or \"none\"")
     assert.fails_here(function() Schedule "liner" end, "unknown schedule \"liner\"", "scaled_linear")
     assert.fails_here(function() Schedule("linear", {steps = 1}) end, "steps is 1")
     assert.fails_here(function() Schedule("betas", {betas = {0.1, 2}}) end, "beta 2 is 2")

@@ -494,7 +494,7 @@ describe("bad input is refused:", function()
   refuses("half a checkpoint", {"checkpoint is 0.5"}, with {checkpoint = 0.5})
   refuses("wrt of constants", {"wrt[1] is a constant"}, with {wrt = {start}})
   refuses("guidance that is a vector", {"guidance has shape (2)"}, with {guidance = tide.ones(2)})
-  refuses("guidance that is a word", {"guidance is a string"}, with {guidance = "strong"})
+  refuses("guidance that is a word", {"guidance is \"strong\", expected a number"}, with {guidance = "strong"})
   refuses("an unknown prediction", {"unknown prediction \"noise\""}, with {prediction = "noise"})
   refuses("a flow sampler on another schedule", {"needs a flow schedule"}, with {sampler = "flow_euler"})
   refuses("points where a sampler sets its own", {"dpm_solver_fast places its own points, timesteps"},

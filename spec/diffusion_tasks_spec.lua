@@ -110,7 +110,8 @@ describe("attack", function()
 
   it("refuses what makes no sense", function()
     local x = noise(5, 2)
-    assert.fails_here(function() diffusion.attack(model, x, side, {norm = "l1"}) end, "norm is l1")
+    assert.fails_here(function() diffusion.attack(model, x, side, {norm = "l1"}) end,
+      "norm is \"l1\", expected \"max\" or \"l2\"")
     assert.fails_here(function() diffusion.attack(model, x, side, {bound = 0}) end, "bound is 0")
     assert.fails_here(function() diffusion.attack(model, x, distance, {sampling = sampling}) end,
       "one number for each of the batch of 2")

@@ -180,6 +180,10 @@ local SpatialAttention = Module("SpatialAttention", Attention)
 --- Attention between all positions of an image: normalised first, added to the input. groups = false leaves
 --- out the norm.
 function SpatialAttention:init(channels, head_width, groups, s)
+  if head_width > channels then
+    message.raise("%s: attention_head_dim is %d, expected at most the %d channels of the stage", s.name, head_width,
+      channels)
+  end
   Attention.init(self, channels, math.floor(channels / head_width), head_width, {bias = true}, s)
   if groups then self.group_norm = M.group_norm(channels, s, groups) end
   self.output_scale = s.output_scale

@@ -9,6 +9,7 @@ local message = require "tide.message"
 local Module = require("tide.nn.module").Module
 local norm = require "tide.nn.norm"
 local options = require "tide.options"
+local is_tensor = require("tide.tensor").is_tensor
 
 local M = {}
 
@@ -52,6 +53,7 @@ function Classifier:init(given)
 end
 
 local function check_images(self, x)
+  if not is_tensor(x) then message.raise("Classifier: the images are a %s, expected a tensor", type(x)) end
   if x.ndim ~= 4 or x:size(4) ~= self.config.in_channels then
     message.raise("Classifier: the images have shape (%s), expected N×H×W×%d", message.shape(x),
       self.config.in_channels)

@@ -32,6 +32,15 @@ end
 -- Entries of a config.json that say where it comes from, and how a checkpoint was made: no part of the network.
 local function is_note(key) return type(key) == "string" and key:sub(1, 1) == "_" end
 
+-- What is a number or a flag by default is one when it is given; many numbers may be lists, one for each stage.
+local function check_type(name, key, value, usual)
+  local kind, given = type(usual), type(value)
+  if given == kind or (kind ~= "boolean" and kind ~= "number") then return end
+  if kind == "number" and (given == "table" or value == false) then return end
+  raise("%s: %s is %s, expected %s", name, key, given == "string" and ("%q"):format(value) or text(value),
+    kind == "boolean" and "true or false" or "a number")
+end
+
 --- The configuration over its defaults. `fixed` holds options that diffusers has and that can have one value
 --- here; any other value raises. Keys that begin with "_" are notes and are kept. Also returns the set of options
 --- that are true or false.
@@ -54,7 +63,10 @@ function M.check(name, given, defaults, fixed)
   end
   for key, value in pairs(notes) do o[key] = value end
   local flags = {}
-  for key, value in pairs(known) do flags[key] = type(value) == "boolean" or nil end
+  for key, usual in pairs(known) do
+    flags[key] = type(usual) == "boolean" or nil
+    check_type(name, key, o[key], usual)
+  end
   return o, flags
 end
 

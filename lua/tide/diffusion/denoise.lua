@@ -3,10 +3,14 @@
 -- is on the tape when the tape records.
 
 local autograd = require "tide.autograd"
+local capture = require("tide.capture").capture
 local core = require "tide.core"
+local embedding = require "tide.diffusion.embedding"
+local is_module = require("tide.nn.module").is_module
 local message = require "tide.message"
 local prediction = require "tide.diffusion.prediction"
 local tensors = require "tide.tensor"
+local values = require "tide.values"
 
 local M = {}
 local raise, shape_of, is_tensor = message.raise, message.shape, tensors.is_tensor
@@ -54,6 +58,10 @@ local function classifier_gradient(classifier, x, node)
       raise("diffusion.sample: the classifier gave %s, expected one log-probability for each of the batch",
         is_tensor(log_p) and "shape (" .. shape_of(log_p) .. ")" or "a " .. type(log_p))
     end
+    if not log_p.needs_grad then
+      raise("diffusion.sample: the classifier's log-probability does not depend on x; was it computed under no_grad, "
+        .. "or detached?")
+    end
     return core.sum(log_p)
   end)(x)
   return core.recording() and g or g:detach()
@@ -63,9 +71,9 @@ local function convert(p, x, node, from, to)
   return prediction.convert(p, x, from, to, node.alpha, node.sigma)
 end
 
---- A function (x, node, kind) → the prediction of that kind at x. o: prediction, condition, negative, guidance,
---- guided (is guidance on?), rescale, classifier, classifier_scale, clip.
-function M.new(model, o)
+-- A function (x, node, kind) → the prediction of that kind at x. o: prediction, condition, negative, guidance,
+-- guided (is guidance on?), rescale, classifier, classifier_scale, clip.
+local function denoiser(model, o)
   return function(x, node, kind)
     local at = o.prediction
     local p = o.guided and guided(model, x, node, o) or call(model, x, node, o.condition)
@@ -76,6 +84,54 @@ function M.new(model, o)
     if o.clip then p, at = core.clamp(convert(p, x, node, at, "x0"), -o.clip, o.clip), "x0" end
     return convert(p, x, node, at, kind)
   end
+end
+
+-- ---- What a sampler is given ----
+
+local function guidance_of(o)
+  local w = o.guidance
+  if is_tensor(w) then
+    if w.numel ~= 1 then
+      raise("diffusion.sample: guidance has shape (%s), expected a number or one element", message.shape(w))
+    end
+    return w, true
+  end
+  values.check("diffusion.sample", o, {guidance = values.any_number})
+  if w == nil then w = o.negative ~= nil and 7.5 or 1 end
+  return w, w ~= 1
+end
+
+-- A module as captured programs, made anew for each sample, since its parts may have been exchanged. A function of the
+-- user's own may do more than compute, so it is called as it is; tide.capture makes it an object that is not.
+local function programmed(model)
+  return is_module(model) and capture(model, {fallback = "eager", name = "the model"}) or model
+end
+
+-- Conditions that a network of classes does not have are refused before it runs, and guidance between two predictions
+-- that are the same.
+local function check_condition(model, o, on)
+  if on and o.condition == nil and o.negative == nil then
+    raise("diffusion.sample: guidance without a condition or a negative one has nothing to guide by")
+  end
+  local count = is_module(model) and model.class_embedding and model.class_embedding.entries
+  if not count then return end
+  embedding.check_classes("diffusion.sample", "condition", o.condition, count)
+  embedding.check_classes("diffusion.sample", "negative condition", o.negative, count)
+  if on and o.negative == nil then
+    raise("diffusion.sample: guidance without a negative condition, expected the class that stands for none")
+  end
+end
+
+--- The denoiser of the options of diffusion.sample (prediction, condition, negative, guidance, rescale, classifier,
+--- classifier_scale, clip), and whether it is guided.
+function M.of(model, schedule, o)
+  local w, on = guidance_of(o)
+  check_condition(model, o, on)
+  return denoiser(programmed(model), {
+    prediction = prediction.check("diffusion.sample", o.prediction or schedule.prediction),
+    condition = o.condition, negative = o.negative, guidance = w, guided = on, rescale = o.rescale or 0,
+    classifier = o.classifier, classifier_scale = o.classifier_scale, clip = o.clip,
+  }), on
 end
 
 return M

@@ -2,11 +2,15 @@
 -- noise that was found for an image gives the image back. Every figure comes with the number of samples behind it.
 
 local core = require "tide.core"
+local denoise = require "tide.diffusion.denoise"
+local embedding = require "tide.diffusion.embedding"
+local grid = require "tide.diffusion.grid"
 local message = require "tide.message"
 local options = require "tide.options"
 local sampling = require "tide.diffusion.sample"
 local schedules = require "tide.diffusion.schedule"
 local tensors = require "tide.tensor"
+local values = require "tide.values"
 
 local M = {}
 local raise, shape_of, is_tensor = message.raise, message.shape, tensors.is_tensor
@@ -27,9 +31,15 @@ local function in_batches(x, size, f)
   end)
 end
 
+local batch_rules = {batch = values.whole(1)}
+
 --- diffusion.features(classifier, images, {batch = 200}): classifier:features of all images, N×channels.
 function M.features(classifier, images, opts)
-  local o = options.check("diffusion.features", opts, {batch = 200})
+  local o = values.check("diffusion.features", options.check("diffusion.features", opts, {batch = 200}), batch_rules)
+  if type(classifier) ~= "table" or not classifier.features then
+    raise("diffusion.features: the classifier is a %s, expected one with features(x), such as diffusion.Classifier",
+      type(classifier) == "table" and classifier.class_name or type(classifier))
+  end
   check_images("diffusion.features", images)
   return in_batches(images, o.batch, function(x) return classifier:features(x) end)
 end
@@ -50,8 +60,8 @@ end
 
 -- The square root of a symmetric matrix without negative eigenvalues (those of rounding count as 0).
 local function root(a)
-  local values, vectors = core.eigh(a)
-  local r = core.sqrt(core.relu(values))
+  local squares, vectors = core.eigh(a)
+  local r = core.sqrt(core.relu(squares))
   return core.mm(vectors * core.unsqueeze(r, 1), tensors.t(vectors))
 end
 
@@ -90,14 +100,22 @@ end
 --- the 95 % interval after Wilson, by_class = {share of each class}}. Option: batch.
 function M.recognised(classifier, images, classes, opts)
   local fname = "diffusion.recognised"
-  local o = options.check(fname, opts, {batch = 200})
+  local o = values.check(fname, options.check(fname, opts, {batch = 200}), batch_rules)
+  values.check_callable(fname, "the classifier", classifier, "from images to logits")
   check_images(fname, images)
   local n = images:size(1)
   if not is_tensor(classes) or classes.dtype ~= "int64" or classes.ndim ~= 1 or classes.numel ~= n then
     raise("%s: the classes are %s, expected int64, one for each of %d images", fname,
       is_tensor(classes) and classes.dtype .. " of shape (" .. shape_of(classes) .. ")" or "a " .. type(classes), n)
   end
-  local guess = in_batches(images, o.batch, function(x) return tensors.argmax(classifier(x), 2) end):totable()
+  local guess = in_batches(images, o.batch, function(x)
+    local logits = classifier(x)
+    if not is_tensor(logits) or logits.ndim ~= 2 or logits:size(1) ~= x:size(1) then
+      raise("%s: the classifier gave %s, expected logits N×classes", fname, values.shown(logits))
+    end
+    embedding.check_classes(fname, "list of classes", classes, logits:size(2))
+    return tensors.argmax(logits, 2)
+  end):totable()
   local wanted, right, count, hits = classes:totable(), 0, {}, {}
   for i = 1, n do
     local k = wanted[i]
@@ -119,17 +137,22 @@ local invert_options = {schedule = "linear", prediction = options.none, steps = 
 --- prediction of each step's clean end: right to the first order. Options: schedule, prediction, steps, condition.
 --- Song et al. 2021.
 function M.invert(model, x0, opts)
-  local o = options.check("diffusion.invert", opts, invert_options)
+  local fname = "diffusion.invert"
+  local o = options.check(fname, opts, invert_options)
+  values.check_callable(fname, "model", model, "model(x, t, condition)")
+  values.check_real(fname, "x0", x0)
   local s = schedules.Schedule(o.schedule)
-  local nodes = s:nodes {steps = o.steps, final = "min"}
+  local nodes = grid.nodes(s, {steps = o.steps, final = "min"}, fname)
+  local denoiser = denoise.of(model, s, o)
   return core.with_recording(false, function()
     local x = x0
     for i = #nodes, 2, -1 do
       local here, there = nodes[i], nodes[i - 1]
-      local p = model(x, core.tensor(here.t, x.dtype), o.condition)
-      local eps = s:convert(p, x, here.t, o.prediction or s.prediction, "epsilon")
-      -- x/α moves along ε by the difference of σ̂
-      x = (x / here.alpha + eps * (there.ratio - here.ratio)) * there.alpha
+      local eps = denoiser(x, here, "epsilon")
+      x = (x - eps * here.sigma) * (there.alpha / here.alpha) + eps * there.sigma
+      if not values.is_finite(x) then
+        raise("%s: values are not finite at step %d (t = %g, σ = %.6g)", fname, #nodes - i + 1, here.t, here.sigma)
+      end
     end
     return x
   end)

@@ -3,6 +3,7 @@
 
 local message = require "tide.message"
 local options = require "tide.options"
+local values = require "tide.values"
 
 local M = {}
 local raise = message.raise
@@ -71,20 +72,32 @@ function by_lambda.exponential(s, n, o)
 end
 by_lambda.logsnr = by_lambda.exponential
 
-local finals = {zero = true, min = true, none = true}
-
 local known = {
-  steps = 50, spacing = options.none, final = "zero", timesteps = options.none, sigmas = options.none, offset = 0,
-  rho = 7, sigma_min = options.none, sigma_max = options.none,
+  steps = 50, spacing = options.none, final = "zero", timesteps = options.none, sigmas = options.none,
+  offset = options.none, rho = options.none, sigma_min = options.none, sigma_max = options.none,
+}
+
+local rules = {
+  final = values.one_of("zero", "min", "none"), offset = values.whole(0), rho = values.positive,
+  sigma_min = values.positive, sigma_max = values.positive,
+}
+
+-- The spacings that an option is of.
+local owners = {
+  offset = {leading = true}, rho = {karras = true}, sigma_min = by_lambda, sigma_max = by_lambda,
 }
 
 --- The options of nodes and their defaults.
 M.known = known
 
-local function check_descending(fname, what, list)
-  if type(list) ~= "table" or #list == 0 then raise("%s: %s is empty, expected a table of numbers", fname, what) end
+-- A list of numbers from `low` to `high`, each less than the one before.
+local function check_descending(fname, what, list, low, high)
+  if type(list) ~= "table" then raise("%s: %s is %s, expected a list of numbers", fname, what, values.shown(list)) end
+  if #list == 0 then raise("%s: %s is empty, expected a list of numbers", fname, what) end
   for i, v in ipairs(list) do
-    if type(v) ~= "number" then raise("%s: %s[%d] is a %s, expected a number", fname, what, i, type(v)) end
+    if type(v) ~= "number" or not (v >= low and v <= high) then
+      raise("%s: %s[%d] is %s, expected a number from %g to %g", fname, what, i, values.shown(v), low, high)
+    end
     if i > 1 and v >= list[i - 1] then
       raise("%s: %s[%d] is %g after %g, expected descending ones", fname, what, i, v, list[i - 1])
     end
@@ -99,26 +112,61 @@ local function shifted(s, t)
   return s.steps * s.shift * sigma / (1 + (s.shift - 1) * sigma)
 end
 
-local function visited(s, n, o, fname)
-  local list = {}
-  if o.timesteps then
-    for i, t in ipairs(check_descending(fname, "timesteps", o.timesteps)) do list[i] = s:node(t) end
-  elseif o.sigmas then
-    for i, ratio in ipairs(check_descending(fname, "sigmas", o.sigmas)) do
-      if ratio == 0 then list[i] = M.clean() else list[i] = s:node_at(-log(ratio)) end
+local greatest = 1e30  -- of σ̂, whose squares are still numbers
+
+-- A list of one's own, and which of the two it is.
+local function own_list(s, o, fname)
+  if o.timesteps and o.sigmas then raise("%s: timesteps and sigmas are given, expected one of them", fname) end
+  if o.timesteps then return check_descending(fname, "timesteps", o.timesteps, s.first, s.last), "timesteps" end
+  if o.sigmas then return check_descending(fname, "sigmas", o.sigmas, 0, greatest), "sigmas" end
+end
+
+local function check_spacing(s, spacing, fname)
+  if not (spacings[spacing] or by_lambda[spacing]) then
+    local all = {}
+    for _, list in ipairs {spacings, by_lambda} do
+      for name in pairs(list) do all[name] = true end
     end
+    raise("%s: unknown spacing %q%s", fname, tostring(spacing), options.choices(spacing, all))
+  end
+  if s.kind == "ve" and spacings[spacing] then
+    raise("%s: spacing %q needs times of training, this schedule has karras and exponential", fname, spacing)
+  end
+end
+
+local function check_owners(spacing, o, fname)
+  for _, name in ipairs {"offset", "rho", "sigma_max", "sigma_min"} do
+    if o[name] ~= nil and not owners[name][spacing] then
+      raise("%s: %s is for spacing %s, not for %s", fname, name, name == "offset" and "\"leading\""
+        or name == "rho" and "\"karras\"" or "\"karras\" or \"exponential\"", spacing)
+    end
+  end
+end
+
+local function visited(s, n, o, fname, own, what)
+  local list = {}
+  local spacing = what or o.spacing or s.spacing
+  if not own then check_spacing(s, spacing, fname) end
+  check_owners(spacing, o, fname)
+  if what == "timesteps" then
+    for i, t in ipairs(own) do list[i] = s:node(t) end
+  elseif what == "sigmas" then
+    for i, ratio in ipairs(own) do list[i] = ratio == 0 and M.clean() or s:node_at(-log(ratio)) end
+  elseif by_lambda[spacing] then
+    for i, lambda in ipairs(by_lambda[spacing](s, n, o)) do list[i] = s:node_at(lambda) end
   else
-    local spacing = o.spacing or s.spacing
-    if by_lambda[spacing] then
-      for i, lambda in ipairs(by_lambda[spacing](s, n, o)) do list[i] = s:node_at(lambda) end
-    elseif spacings[spacing] then
-      if s.kind == "ve" then
-        raise("%s: spacing %q needs times of training, this schedule has karras and exponential", fname, spacing)
-      end
-      for i, t in ipairs(spacings[spacing](s, n, o)) do list[i] = s:node(shifted(s, t)) end
-    else
-      raise("%s: unknown spacing %q, expected exponential, karras, leading, linspace, logsnr or trailing", fname,
-        tostring(spacing))
+    for i, t in ipairs(spacings[spacing](s, n, o)) do list[i] = s:node(shifted(s, t)) end
+  end
+  return list
+end
+
+-- Every point has less noise than the one before.
+local function check_points(list, fname)
+  if #list < 2 then raise("%s: one point is no step; choose another final or more steps", fname) end
+  for i = 2, #list do
+    if list[i].ratio >= list[i - 1].ratio then
+      raise("%s: step %d goes from σ̂ = %g to %g, expected less noise after each step", fname, i - 1,
+        list[i - 1].ratio, list[i].ratio)
     end
   end
   return list
@@ -131,29 +179,28 @@ function M.clean() return {lambda = math.huge, alpha = 1, sigma = 0, ratio = 0} 
 function M.nodes(schedule, opts, fname)
   fname = fname or "nodes"
   local o = options.check(fname, opts, known)
-  local n = o.timesteps and #o.timesteps or o.sigmas and #o.sigmas or o.steps
+  values.check(fname, o, rules)
+  local own, what = own_list(schedule, o, fname)
+  local n = own and #own or o.steps
   if type(n) ~= "number" or n < 1 or n % 1 ~= 0 then
-    raise("%s: steps is %s, expected a whole number, 1 or more", fname, tostring(n))
+    raise("%s: steps is %s, expected a whole number, 1 or more", fname, values.shown(n))
   end
-  if not finals[o.final] then
-    raise("%s: unknown final %q, expected \"zero\", \"min\" or \"none\"", fname, tostring(o.final))
-  end
-  if not (o.timesteps or o.sigmas) then
+  if not own then
     if n > schedule.steps then
       raise("%s: %d steps on a schedule of %d times", fname, n, schedule.steps)
     end
     if o.final == "none" then n = n + 1 end
   end
-  local list = visited(schedule, n, o, fname)
-  if list[#list].sigma == 0 then return list end
-  if o.final == "zero" then
-    list[#list + 1] = M.clean()
-  elseif o.final == "min" then
-    local last = schedule:node(schedule.first)
-    if last.lambda > list[#list].lambda then list[#list + 1] = last end
+  local list = visited(schedule, n, o, fname, own, what)
+  if list[#list].sigma ~= 0 then
+    if o.final == "zero" then
+      list[#list + 1] = M.clean()
+    elseif o.final == "min" then
+      local last = schedule:node(schedule.first)
+      if last.lambda > list[#list].lambda then list[#list + 1] = last end
+    end
   end
-  if #list < 2 then raise("%s: one point is no step; choose another final or more steps", fname) end
-  return list
+  return check_points(list, fname)
 end
 
 return M

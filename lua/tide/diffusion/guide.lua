@@ -4,11 +4,13 @@
 
 local autograd = require "tide.autograd"
 local core = require "tide.core"
+local known_options = require "tide.diffusion.known_options"
 local message = require "tide.message"
 local options = require "tide.options"
 local sampling = require "tide.diffusion.sample"
 local schedules = require "tide.diffusion.schedule"
 local tensors = require "tide.tensor"
+local values = require "tide.values"
 
 local M = {}
 local raise, is_tensor, none = message.raise, tensors.is_tensor, options.none
@@ -17,6 +19,37 @@ local known = {
   schedule = "linear", steps = 50, spacing = none, substeps = 4, subsampler = "ddim", from = none, to = none,
   strength = 1, repeats = 1, noise = none, sampling = none, callback = none,
 }
+
+local rules = {
+  steps = values.whole(1), substeps = values.whole(1), from = values.whole(1), to = values.whole(1),
+  strength = values.not_negative, repeats = values.whole(1), noise = values.generator, sampling = values.options,
+  callback = values.callable "a function callback(step, steps, node, x, loss)",
+}
+
+-- Options of diffusion.sample that guide sets itself.
+local taken = {}
+for _, name in ipairs {"schedule", "steps", "spacing", "sampler", "timesteps", "sigmas", "final", "grad", "callback"} do
+  taken[name] = true
+end
+
+local function checked(opts)
+  local fname = "diffusion.guide"
+  for key in pairs(type(opts) == "table" and opts or {}) do
+    if known[key] == nil and known_options.is_option(key) and not taken[key] then
+      raise("%s: %s is an option of diffusion.sample, give it in sampling = {%s = …}", fname, key, key)
+    end
+  end
+  local o = values.check(fname, options.check(fname, opts, known), rules)
+  for key in pairs(o.sampling or {}) do
+    if taken[key] then raise("%s: sampling has %s, which guide sets itself", fname, key) end
+  end
+  o.from = o.from or math.floor(0.3 * o.steps) + 1
+  o.to = o.to or math.max(o.from, math.floor(0.7 * o.steps))
+  if o.from > o.to or o.to > o.steps then
+    raise("%s: steps %d to %d of %d are guided, expected from ≤ to ≤ steps", fname, o.from, o.to, o.steps)
+  end
+  return o
+end
 
 local function rms(x)
   local dims = {}
@@ -50,6 +83,9 @@ local function ahead(model, x, node, schedule, loss, o)
       raise("diffusion.guide: the loss gave %s, expected a tensor of one element",
         is_tensor(value) and "shape (" .. message.shape(value) .. ")" or "a " .. type(value))
     end
+    if not values.is_finite(value:detach()) then
+      raise("diffusion.guide: the loss is %g at t = %g, σ = %.6g", value:item(), node.t, node.sigma)
+    end
     if not value.needs_grad then raise("diffusion.guide: the loss does not depend on the sample") end
     return autograd.gradients(value, {point})[1], value:item()
   end)
@@ -65,17 +101,17 @@ end
 --- diffusion.guide(model, x_T, loss, opts): a sample that loss(x0) has guided on its way. See
 --- doc/api/diffusion_tasks.lua.
 function M.guide(model, x, loss, opts)
-  if type(loss) ~= "function" then raise("diffusion.guide: the loss is a %s, expected a function", type(loss)) end
-  local o = options.check("diffusion.guide", opts, known)
+  values.check_callable("diffusion.guide", "the loss", loss, "loss(x0)")
+  local o = checked(opts)
+  values.check_real("diffusion.guide", "x_T", x)
   local schedule = schedules.Schedule(o.schedule)
   local nodes = schedule:nodes {steps = o.steps, spacing = o.spacing}
-  local from, to = o.from or math.floor(0.3 * o.steps) + 1, o.to or math.floor(0.7 * o.steps)
   local g = o.noise or require("tide.random").default_generator()
   local losses = {}
   x = x:detach()
   for i = 1, #nodes - 1 do
     local s, t = nodes[i], nodes[i + 1]
-    local guided = i >= from and i <= to
+    local guided = i >= o.from and i <= o.to
     for again = 1, guided and o.repeats or 1 do
       local push, value
       if guided then push, value = ahead(model, x, s, schedule, loss, o) end

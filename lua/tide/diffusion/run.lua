@@ -5,6 +5,7 @@
 
 local core = require "tide.core"
 local make_tidy = require "tide.diffusion.tidy"
+local is_finite = require("tide.values").is_finite
 local message = require "tide.message"
 
 local M = {}
@@ -17,7 +18,7 @@ local function lincomb(coefs, xs)
 end
 
 local function check_finite(x, instruction)
-  if core.sum(core.isfinite(x)):item() == x.numel then return end
+  if is_finite(x) then return end
   local node = instruction.node
   if node then
     raise("diffusion.sample: the network gave values that are not finite at step %d (t = %g, σ = %.6g)",

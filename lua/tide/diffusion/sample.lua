@@ -1,9 +1,7 @@
 -- diffusion.sample: schedule × sampler × guidance × gradient mode, each chosen by name.
 
-local capture = require("tide.capture").capture
 local core = require "tide.core"
 local denoise = require "tide.diffusion.denoise"
-local embedding = require "tide.diffusion.embedding"
 local gradient = require "tide.diffusion.gradient"
 local grid = require "tide.diffusion.grid"
 local known_options = require "tide.diffusion.known_options"
@@ -11,11 +9,12 @@ local message = require "tide.message"
 local is_module = require("tide.nn.module").is_module
 local options = require "tide.options"
 local pass = require "tide.nn.pass"
-local prediction = require "tide.diffusion.prediction"
+local random = require "tide.random"
 local run = require "tide.diffusion.run"
 local samplers = require "tide.diffusion.samplers"
 local schedules = require "tide.diffusion.schedule"
 local tensors = require "tide.tensor"
+local values = require "tide.values"
 
 local M = {}
 local raise, is_tensor, with_recording = message.raise, tensors.is_tensor, core.with_recording
@@ -27,22 +26,33 @@ local gradient_modes = {
   discrete = true, full = true, reversible = true, adjoint = true, adjoint_2m = true, none = true,
 }
 
-local function whole(o, name, least)
-  local v = o[name]
-  if v ~= nil and (type(v) ~= "number" or v < least or v % 1 ~= 0) then
-    raise("diffusion.sample: %s is %s, expected a whole number, %d or more", name, tostring(v), least)
-  end
-end
+-- A generator, or a list with a tensor for each noise.
+local noises = {"a generator (tide.generator(seed)) or a list of tensors", function(v)
+  return values.generator[2](v) or type(v) == "table"
+end}
 
-local function number(o, name)
-  local v = o[name]
-  if v ~= nil and (type(v) ~= "number" or v ~= v) then
-    raise("diffusion.sample: %s is %s, expected a number", name, type(v) == "number" and "nan" or "a " .. type(v))
-  end
-end
+local rules = {
+  checkpoint = values.whole(1), truncated = values.whole(1), rescale = values.from(0, 1),
+  classifier = values.callable "a function classifier(x, t)", classifier_scale = values.any_number,
+  clip = values.positive, strength = values.share, noise = noises, latents = values.flag,
+  callback = values.callable "a function callback(step, steps, node, x)",
+}
 
-local function is_callable(f)
-  return type(f) == "function" or (type(f) == "table" and getmetatable(f) and getmetatable(f).__call ~= nil)
+-- The tensors that wrt names: a list of leaves, or one.
+local function check_wrt(wrt)
+  if wrt == nil then return nil end
+  local list = is_tensor(wrt) and {wrt} or wrt
+  if type(list) ~= "table" or is_module(list) then
+    raise("diffusion.sample: wrt is a %s, expected a list of tensors%s", type(wrt),
+      type(list) == "table" and "; for a module pass module:parameters()" or "")
+  end
+  for i, x in ipairs(list) do
+    if not is_tensor(x) or not x.needs_grad then
+      raise("diffusion.sample: wrt[%d] is %s, expected a tensor that requires a gradient", i,
+        is_tensor(x) and "a constant" or "a " .. type(x))
+    end
+  end
+  return list
 end
 
 -- The options in one table, and those that belong to the sampler.
@@ -58,9 +68,7 @@ local function checked(opts)
     if of_samplers[key] then own[key] = value else mine[key] = value end
   end
   local o = options.check("diffusion.sample", mine, known)
-  whole(o, "checkpoint", 1)
-  whole(o, "truncated", 1)
-  for _, name in ipairs {"rescale", "classifier_scale", "clip", "strength"} do number(o, name) end
+  values.check("diffusion.sample", o, rules)
   if not gradient_modes[o.grad] then
     raise("diffusion.sample: unknown grad %q, expected discrete, full, reversible, adjoint, adjoint_2m or none",
       tostring(o.grad))
@@ -70,72 +78,8 @@ local function checked(opts)
       raise("diffusion.sample: %s goes with grad = \"discrete\", not with %q", name, o.grad)
     end
   end
-  if o.wrt and is_tensor(o.wrt) then o.wrt = {o.wrt} end
-  for i, x in ipairs(o.wrt or {}) do
-    if not is_tensor(x) or not x.needs_grad then
-      raise("diffusion.sample: wrt[%d] is %s, expected a tensor that requires a gradient", i,
-        is_tensor(x) and "a constant" or "a " .. type(x))
-    end
-  end
-  if not (o.strength > 0 and o.strength <= 1) then
-    raise("diffusion.sample: strength is %g, expected more than 0, at most 1", o.strength)
-  end
+  o.wrt = check_wrt(o.wrt)
   return o, own
-end
-
-local function check_start(x)
-  if not is_tensor(x) then raise("diffusion.sample: x_T is a %s, expected a tensor", type(x)) end
-  if x.dtype ~= "float32" and x.dtype ~= "float64" then
-    raise("diffusion.sample: x_T is %s, expected float32 or float64", x.dtype)
-  end
-  if x.numel == 0 then raise("diffusion.sample: x_T has shape (%s), which is empty", message.shape(x)) end
-  if core.sum(core.isfinite(x:detach())):item() ~= x.numel then raise("diffusion.sample: x_T is not finite") end
-end
-
--- ---- Guidance ----
-
-local function guidance_of(o)
-  local w = o.guidance
-  if is_tensor(w) then
-    if w.numel ~= 1 then
-      raise("diffusion.sample: guidance has shape (%s), expected a number or one element", message.shape(w))
-    end
-    return w, true
-  end
-  number(o, "guidance")
-  if w == nil then w = o.negative ~= nil and 7.5 or 1 end
-  return w, w ~= 1
-end
-
--- A module as captured programs, made anew for each sample, since its parts may have been exchanged. A function of the
--- user's own may do more than compute, so it is called as it is; tide.capture makes it an object that is not.
-local function programmed(model)
-  return is_module(model) and capture(model, {fallback = "eager", name = "the model"}) or model
-end
-
--- Conditions that a network of classes does not have are refused before it runs, and guidance between two predictions
--- that are the same.
-local function check_condition(model, o, guided)
-  if guided and o.condition == nil and o.negative == nil then
-    raise("diffusion.sample: guidance without a condition or a negative one has nothing to guide by")
-  end
-  local count = is_module(model) and model.class_embedding and model.class_embedding.entries
-  if not count then return end
-  embedding.check_classes("diffusion.sample", "condition", o.condition, count)
-  embedding.check_classes("diffusion.sample", "negative condition", o.negative, count)
-  if guided and o.negative == nil then
-    raise("diffusion.sample: guidance without a negative condition, expected the class that stands for none")
-  end
-end
-
-local function denoiser_of(model, schedule, o)
-  local w, on = guidance_of(o)
-  check_condition(model, o, on)
-  return denoise.new(programmed(model), {
-    prediction = prediction.check("diffusion.sample", o.prediction or schedule.prediction),
-    condition = o.condition, negative = o.negative, guidance = w, guided = on, rescale = o.rescale,
-    classifier = o.classifier, classifier_scale = o.classifier_scale, clip = o.clip,
-  }), on
 end
 
 -- ---- Noise ----
@@ -156,7 +100,7 @@ local function noise_of(source, x, n)
     end
     return function(k) return source[k] end, function(k) return source[k].needs_grad end
   end
-  local g = source or require("tide.random").default_generator()
+  local g = source or random.default_generator()
   local at = {}
   return function(k)
     if not at[k] then
@@ -211,9 +155,9 @@ function Sample:reconstruct()
     raise("reconstruct: this sample was not made with grad = \"reversible\" while recording")
   end
   return with_recording(false, function()
-    local values = {}
-    for v, x in pairs(job.kept) do values[v] = x end
-    return run.invert(job.plan, values, job.env)
+    local known_values = {}
+    for v, x in pairs(job.kept) do known_values[v] = x end
+    return run.invert(job.plan, known_values, job.env)
   end)
 end
 
@@ -255,6 +199,9 @@ end
 
 -- By a method of tide.ode.
 local function by_solver(sampler, settings, schedule, nodes, x, denoiser, calls, o)
+  for _, name in ipairs {"checkpoint", "truncated", "wrt"} do
+    if o[name] then raise("diffusion.sample: %s is for other samplers, \"ode\" has its solver's gradients", name) end
+  end
   local states, s, more = with_recording(core.recording() and o.grad ~= "none", sampler.solve, schedule, nodes, x,
     environment(denoiser), settings, o.grad)
   for i = 2, o.callback and #nodes or 0 do o.callback(i - 1, #nodes - 1, nodes[i], states[i]) end
@@ -266,15 +213,13 @@ end
 
 --- Samples from x_T (see schedule:noise) to x0. See doc/api/diffusion.lua for the options.
 function M.sample(model, x, opts)
-  if not is_callable(model) then
-    raise("diffusion.sample: model is a %s, expected a function model(x, t, condition)", type(model))
-  end
+  values.check_callable("diffusion.sample", "model", model, "model(x, t, condition)")
   local o, own = checked(opts)
-  check_start(x)
+  values.check_real("diffusion.sample", "x_T", x)
   local schedule = schedules.Schedule(o.schedule)
   local sampler, settings = samplers.options("diffusion.sample", o.sampler, own)
   local nodes = cut(grid.nodes(schedule, grid_options(o, sampler), "diffusion.sample"), o.strength)
-  local denoiser, on = denoiser_of(model, schedule, o)
+  local denoiser, on = denoise.of(model, schedule, o)
   local calls = on and 2 or 1
   if sampler.solve then return by_solver(sampler, settings, schedule, nodes, x, denoiser, calls, o) end
   local plan = samplers.plan(sampler, settings, nodes, schedule, o.steps)

@@ -11,6 +11,7 @@ local numbers = require "tide.diffusion.numbers"
 local options = require "tide.options"
 local prediction = require "tide.diffusion.prediction"
 local tensors = require "tide.tensor"
+local values = require "tide.values"
 
 local M = {}
 local raise = message.raise
@@ -90,7 +91,13 @@ function named.cosine(self, o)
   from_betas(self, betas)
 end
 
-function named.betas(self, o) from_betas(self, o.betas) end
+function named.betas(self, o)
+  if type(o.betas) ~= "table" then
+    raise("Schedule: betas is %s, expected a list of numbers", o.betas == nil and "missing" or values.shown(o.betas))
+  end
+  from_betas(self, o.betas)
+  self.steps = #o.betas
+end
 
 -- The continuous form of the linear schedule (Song et al. 2021): u = (t + 1)/T.
 function named.vp(self, o)
@@ -116,8 +123,10 @@ end
 
 -- Karras et al. 2022: α = 1; the network's time is ¼·log σ.
 function named.edm(self, o)
+  local least, most = o.sigma_min or 0.002, o.sigma_max or 80
+  if least >= most then raise("Schedule: sigma_min is %g, expected less than sigma_max, %g", least, most) end
   self.kind = "ve"
-  self.first, self.last = log(o.sigma_min or 0.002) / 4, log(o.sigma_max or 80) / 4
+  self.first, self.last = log(least) / 4, log(most) / 4
   self.lambda_of = function(t) return -4 * t end
   self.time_of = function(lambda) return -lambda / 4 end
   self.spacing = "karras"
@@ -128,16 +137,25 @@ function named.exponential(self, o)
   self.spacing = "exponential"
 end
 
-local known = {
-  steps = 1000, beta_start = options.none, beta_end = options.none, betas = options.none,
-  sigma_min = options.none, sigma_max = options.none, shift = 1, prediction = options.none,
+-- Options of all, and of single ones, with the rules of their values.
+local common = {steps = 1000, prediction = options.none}
+local with_betas = {beta_start = options.none, beta_end = options.none}
+local with_sigmas = {sigma_min = options.none, sigma_max = options.none}
+local own_options = {
+  linear = with_betas, scaled_linear = with_betas, vp = with_betas, cosine = {}, betas = {betas = options.none},
+  flow = {shift = 1}, edm = with_sigmas, karras = with_sigmas, exponential = with_sigmas,
+}
+local rules = {
+  steps = values.whole(2), beta_start = values.positive, beta_end = values.positive, sigma_min = values.positive,
+  sigma_max = values.positive, shift = values.positive,
 }
 
-local function names_of(set)
-  local list = {}
-  for name in pairs(set) do list[#list + 1] = name end
-  table.sort(list)
-  return table.concat(list, ", ")
+local function checked_options(name, opts)
+  local known = {}
+  for _, set in ipairs {common, own_options[name]} do
+    for k, v in pairs(set) do known[k] = v end
+  end
+  return values.check("Schedule", options.check(("Schedule %q"):format(name), opts, known), rules)
 end
 
 --- diffusion.Schedule(name, opts): "linear" (DDPM), "scaled_linear" (Stable Diffusion), "cosine", "vp" (continuous
@@ -153,14 +171,10 @@ function M.Schedule(name, opts)
     name, o.name, opts = o.name, nil, o
   end
   if not named[name] then
-    raise("Schedule: unknown schedule %q, expected one of %s", tostring(name), names_of(named))
+    raise("Schedule: unknown schedule %s%s", values.shown(name), options.choices(name, named))
   end
-  local o = options.check("Schedule", opts, known)
-  if type(o.steps) ~= "number" or o.steps < 2 or o.steps % 1 ~= 0 then
-    raise("Schedule: steps is %s, expected a whole number, 2 or more", tostring(o.steps))
-  end
-  if name == "betas" and type(o.betas) ~= "table" then raise("Schedule: betas is missing") end
-  local self = setmetatable({name = name, steps = o.steps, shift = o.shift, spacing = "trailing"}, Schedule)
+  local o = checked_options(name, opts)
+  local self = setmetatable({name = name, steps = o.steps, shift = o.shift or 1, spacing = "trailing"}, Schedule)
   named[name](self, o)
   self.prediction = prediction.check("Schedule", o.prediction or self.kind == "flow" and "flow" or "epsilon")
   return self
@@ -187,6 +201,7 @@ local function each(t, f, dtype)
 end
 
 local function checked_time(self, t)
+  if type(t) ~= "number" then raise("Schedule: a time is a %s, expected a number", type(t)) end
   if not (t >= self.first - 1e-9 and t <= self.last + 1e-9) then
     raise("Schedule: time %g is outside of %g to %g", t, self.first, self.last)
   end
@@ -205,8 +220,15 @@ function Schedule:node(t)
   return {t = t, lambda = lambda, alpha = alpha, sigma = sigma, ratio = exp(-lambda)}
 end
 
+local function check_lambda(lambda)
+  if type(lambda) ~= "number" or lambda ~= lambda then
+    raise("Schedule: lambda is %s, expected a number", values.shown(lambda))
+  end
+end
+
 --- The point with this λ; times beyond the ends of training are replaced by the ends.
 function Schedule:node_at(lambda)
+  check_lambda(lambda)
   local t = math.max(self.first, math.min(self.last, self.time_of(lambda)))
   local alpha, sigma = shapes[self.kind](lambda)
   return {t = t, lambda = lambda, alpha = alpha, sigma = sigma, ratio = exp(-lambda)}
@@ -219,11 +241,16 @@ function Schedule:lambda(t, dtype) return at(self, t, "lambda", dtype) end
 function Schedule:ratio(t, dtype) return at(self, t, "ratio", dtype) end
 
 --- The time with this λ.
-function Schedule:time(lambda) return self.time_of(lambda) end
+function Schedule:time(lambda)
+  check_lambda(lambda)
+  return self.time_of(lambda)
+end
 
 -- α and σ at N times (or one) in a shape that broadcasts against x of N×….
 local function broadcast(self, x, t)
+  if not tensors.is_tensor(x) then raise("Schedule: the images are a %s, expected a tensor", type(x)) end
   if type(t) == "number" then return self:alpha(t), self:sigma(t) end
+  if not tensors.is_tensor(t) then raise("Schedule: a time is a %s, expected a number or a tensor", type(t)) end
   local shape = {t.numel}
   if t.numel ~= 1 and t.numel ~= x:size(1) then
     raise("Schedule: %d times for a batch of %d", t.numel, x:size(1))
@@ -254,6 +281,7 @@ end
 function Schedule:noise(sizes, opts)
   if type(sizes) ~= "table" then raise("Schedule:noise: got a %s, expected a table of sizes", type(sizes)) end
   local o = options.check("Schedule:noise", opts, {generator = options.none, dtype = "float32"})
+  values.check("Schedule:noise", o, {generator = values.generator})
   local g = o.generator or require("tide.random").default_generator()
   local x = g:randn(sizes, o.dtype)
   return self.kind == "ve" and x * self:sigma(self.last) or x

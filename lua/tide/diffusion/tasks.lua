@@ -8,6 +8,7 @@ local options = require "tide.options"
 local known_options = require "tide.diffusion.known_options"
 local sampling = require "tide.diffusion.sample"
 local tensors = require "tide.tensor"
+local values = require "tide.values"
 
 local M = {}
 local raise, is_tensor, none = message.raise, tensors.is_tensor, options.none
@@ -54,18 +55,7 @@ local function norms(x)
   return core.sqrt(core.sum(core.square(x), dims, true))
 end
 
-local function check_metric(fname, metric)
-  if type(metric) ~= "function" and not (getmetatable(metric) or {}).__call then
-    raise("%s: the metric is a %s, expected a function metric(x0, out)", fname, type(metric))
-  end
-end
-
-local function whole(fname, o, name)
-  local v = o[name]
-  if type(v) ~= "number" or v < 1 or v % 1 ~= 0 then
-    raise("%s: %s is %s, expected a whole number, 1 or more", fname, name, tostring(v))
-  end
-end
+local metric_form = "metric(x0, out)"
 
 -- ---- Optimising ----
 
@@ -87,13 +77,34 @@ local function checked(fname, opts, defaults)
 end
 
 local function optimiser_of(fname, o, targets)
-  if type(o.optimiser) == "function" then return o.optimiser(targets) end
+  if values.is_callable(o.optimiser) then
+    local opt = o.optimiser(targets)
+    if type(opt) ~= "table" or not opt.step or not opt.zero_grad then
+      raise("%s: the function optimiser gave a %s, expected an optimiser", fname, type(opt))
+    end
+    return opt
+  end
   local class = ({adam = "Adam", adamw = "AdamW", sgd = "SGD"})[o.optimiser]
   if not class then
-    raise("%s: unknown optimiser %q, expected \"adam\", \"adamw\", \"sgd\" or a function", fname, tostring(o.optimiser))
+    raise("%s: unknown optimiser %s, expected \"adam\", \"adamw\", \"sgd\" or a function of the targets that makes one",
+      fname, values.shown(o.optimiser))
   end
   return require("tide.optim")[class](targets, {lr = o.lr})
 end
+
+-- The leaves that are changed: a list of tensors, or one.
+local function targets_of(fname, o, x)
+  if o.targets == nil then
+    if not x.is_leaf then raise("%s: x_T is no leaf; call requires_grad() on it", fname) end
+    return {x}
+  end
+  return is_tensor(o.targets) and {o.targets} or o.targets
+end
+
+local optimise_rules = {
+  iterations = values.whole(1), keep_norm = values.flag, shell = values.not_negative, clip_grad = values.positive,
+  sampling = values.options, callback = values.callable "a function callback(iteration, iterations, loss, out)",
+}
 
 local Optimised = {}
 function Optimised:__tostring()
@@ -105,15 +116,14 @@ end
 --- metric(x0, out), one number, becomes small. See doc/api/diffusion_tasks.lua.
 function M.optimise(model, x, metric, opts)
   local fname = "diffusion.optimise"
-  check_metric(fname, metric)
+  values.check_callable(fname, "the metric", metric, metric_form)
   local o = checked(fname, opts, {
     targets = none, iterations = 30, lr = 0.05, optimiser = "adam", keep_norm = true, shell = 0, clip_grad = none,
     sampling = none, callback = none,
   })
-  whole(fname, o, "iterations")
-  if not is_tensor(x) then raise("%s: x_T is a %s, expected a tensor", fname, type(x)) end
-  if not o.targets and not x.is_leaf then raise("%s: x_T is no leaf; call requires_grad() on it", fname) end
-  local targets = o.targets or {x}
+  values.check(fname, o, optimise_rules)
+  values.check_real(fname, "x_T", x)
+  local targets = targets_of(fname, o, x)
   local opt = optimiser_of(fname, o, targets)
   local moves_noise = false
   for _, t in ipairs(targets) do moves_noise = moves_noise or t == x end
@@ -160,17 +170,19 @@ local function direction(g, o)
   return g / core.maximum(norms(g), 1e-30)
 end
 
-local function check_attack(fname, o, metric)
-  check_metric(fname, metric)
-  whole(fname, o, "iterations")
-  if o.norm ~= "max" and o.norm ~= "l2" then
-    raise("%s: norm is %s, expected \"max\" or \"l2\"", fname, tostring(o.norm))
+local attack_rules = {
+  iterations = values.whole(1), norm = values.one_of("max", "l2"), bound = values.positive, step = values.positive,
+  success = values.callable "a function success(x0)", sampling = values.options,
+  callback = values.callable "a function callback(iteration, iterations, loss, found)",
+}
+
+-- Which samples the user's function takes for successes, N of 0 or 1.
+local function successes(fname, success, x0, n)
+  local s = success(x0)
+  if not is_tensor(s) or s.numel ~= n then
+    raise("%s: success gave %s, expected 0 or 1 for each of the batch of %d", fname, values.shown(s), n)
   end
-  for _, name in ipairs {"bound", "step"} do
-    if type(o[name]) ~= "number" or o[name] ~= o[name] or o[name] <= 0 then
-      raise("%s: %s is %s, expected a number above 0", fname, name, tostring(o[name]))
-    end
-  end
+  return core.reshape(s, n)
 end
 
 local function mask_like(mask, x)
@@ -186,21 +198,23 @@ function M.attack(model, x, metric, opts)
   local o = checked(fname, opts, {
     bound = 0.1, norm = "max", step = 0.02, iterations = 30, success = none, sampling = none, callback = none,
   })
-  check_attack(fname, o, metric)
+  values.check_callable(fname, "the metric", metric, metric_form)
+  values.check(fname, o, attack_rules)
+  values.check_real(fname, "x_T", x)
   local centre = x:detach():clone()  -- a copy: the bound stays where the noise began
   local now, found = centre, core.zeros({x:size(1)}, "uint8")
-  local n, out = x:size(1), nil
+  local n, used, out = x:size(1), 0, nil
   local function look(point)
     out = sampling.sample(model, point, o.sampling)
-    local values = metric(out.x0, out)
-    if not is_tensor(values) or values.numel ~= n then
+    local m = metric(out.x0, out)
+    if not is_tensor(m) or m.numel ~= n then
       raise("%s: the metric gave %s, expected one number for each of the batch of %d", fname,
-        is_tensor(values) and "shape (" .. message.shape(values) .. ")" or "a " .. type(values), n)
+        is_tensor(m) and "shape (" .. message.shape(m) .. ")" or "a " .. type(m), n)
     end
-    if o.success then found = core.logical_or(found, core.reshape(o.success(out.x0:detach()), n)) end
-    return values
+    if not values.is_finite(m:detach()) then raise("%s: the metric is not finite at iteration %d", fname, used + 1) end
+    if o.success then found = core.logical_or(found, successes(fname, o.success, out.x0:detach(), n)) end
+    return m
   end
-  local used = 0
   for i = 1, o.iterations do
     local point = now:detach():requires_grad()
     local loss = autograd.enable_grad(function() return core.sum(look(point)) end)

@@ -10,10 +10,12 @@ local message = require "tide.message"
 local nn_module = require "tide.nn.module"
 local optim = require "tide.optim"
 local options = require "tide.options"
+local prediction = require "tide.diffusion.prediction"
 local random = require "tide.random"
 local schedules = require "tide.diffusion.schedule"
 local is_tensor = require("tide.tensor").is_tensor
 local train_step = require("tide.train_step").train_step
+local values = require "tide.values"
 
 local M = {}
 local raise, shape_of = message.raise, message.shape
@@ -44,8 +46,9 @@ function M.loss_weight(schedule, t, kind, weighting, gamma)
     raise("loss_weight: weighting is %s, expected \"uniform\", \"min_snr\", \"snr\" or \"truncated_snr\"",
       tostring(weighting))
   end
+  prediction.check("loss_weight", kind)
   if not f then return 1 end
-  local node = schedule:node(t)
+  local node = schedules.Schedule(schedule):node(t)
   local snr = math.exp(math.min(2 * node.lambda, 50))
   return f(snr, gamma or 5) * x0_over(kind, node)
 end
@@ -61,27 +64,27 @@ local trainer_options = {
   null = options.none, drop = 0.1, seed = 0, capture = true,
 }
 
-local function check_numbers(o)
-  for name, range in pairs {lr = {0, math.huge}, gamma = {0, math.huge}, warmup = {0, math.huge}, ema = {0, 1},
-    drop = {0, 1}, seed = {0, 2 ^ 53 - 1}, weight_decay = {0, math.huge}} do
-    local v = o[name]
-    if type(v) ~= "number" or not (v >= range[1] and v <= range[2]) then
-      raise("Trainer: %s is %s, expected a number from %g%s", name, tostring(v), range[1],
-        range[2] < math.huge and (" to %g"):format(range[2]) or "")
-    end
-  end
-  if o.times ~= "uniform" and o.times ~= "logit_normal" then
-    raise("Trainer: times is %s, expected \"uniform\" or \"logit_normal\"", tostring(o.times))
-  end
-  if o.clip and not (type(o.clip) == "number" and o.clip > 0) then
-    raise("Trainer: clip is %s, expected a positive number or false", tostring(o.clip))
-  end
-end
+local rules = {
+  lr = values.not_negative, gamma = values.not_negative, warmup = values.not_negative, ema = values.from(0, 1),
+  drop = values.from(0, 1), seed = values.whole(0, 2 ^ 53 - 1), weight_decay = values.not_negative,
+  times = values.one_of("uniform", "logit_normal"), capture = values.flag,
+  rate = values.callable "a function rate(steps, lr)",
+  clip = {"a number above 0, or false", function(v) return v == false or values.positive[2](v) end},
+  optimiser = {"an optimiser, such as optim.AdamW(model:parameters())", function(v)
+    return type(v) == "table" and type(v.groups) == "table" and v.step ~= nil
+  end},
+  null = {"a class or a tensor", function(v) return type(v) == "number" or is_tensor(v) end},
+}
 
 -- The learning rate of the step under way.
 local function current_rate(self)
   local lr = self.lr
-  if self.rate then lr = self.rate(self.steps, lr) end
+  if self.rate then
+    lr = self.rate(self.steps, lr)
+    if type(lr) ~= "number" or lr ~= lr then
+      raise("Trainer: rate(%d, lr) gave %s, expected a number", self.steps, values.shown(lr))
+    end
+  end
   if self.steps < self.warmup then lr = lr * (self.steps + 1) / self.warmup end
   return lr
 end
@@ -120,19 +123,32 @@ local function captured_step(self)
     {before_step = function() before_step(self) end})
 end
 
+-- An optimiser that has nothing of the model would train nothing.
+local function check_optimiser(parameters, optimiser)
+  local own = {}
+  for _, p in ipairs(parameters) do own[p] = true end
+  for _, group in ipairs(optimiser.groups) do
+    for _, p in ipairs(group.params) do
+      if own[p] then return end
+    end
+  end
+  raise("Trainer: the optimiser has none of the model's parameters")
+end
+
 --- diffusion.Trainer(model, opts): see doc/api/diffusion_networks.lua.
 function M.Trainer(model, opts)
-  local o = options.check("Trainer", opts, trainer_options)
-  check_numbers(o)
+  local o = values.check("Trainer", options.check("Trainer", opts, trainer_options), rules)
+  if type(model) ~= "table" then raise("Trainer: the model is a %s, expected a module", type(model)) end
   local self = setmetatable({}, Trainer)
   self.model, self.steps, self.loss = model, 0, nil
   self.schedule = schedules.is_schedule(o.schedule) and o.schedule or schedules.Schedule(o.schedule)
-  self.prediction = o.prediction or self.schedule.prediction
+  self.prediction = prediction.check("Trainer", o.prediction or self.schedule.prediction)
   M.loss_weight(self.schedule, self.schedule.last, self.prediction, o.weighting, o.gamma)
   self.weighting, self.gamma, self.times = o.weighting, o.gamma, o.times
   self.null, self.drop, self.clip = o.null, o.drop, o.clip
   self.parameters = nn_module.parameters(model)
   self.optimiser = o.optimiser or optim.AdamW(self.parameters, {lr = o.lr, weight_decay = o.weight_decay})
+  check_optimiser(self.parameters, self.optimiser)
   self.lr, self.warmup, self.rate = self.optimiser.groups[1].lr, o.warmup, o.rate
   self.average = optim.EMA(self.parameters, o.ema)
   self.generator = core.generator(o.seed)
@@ -179,6 +195,7 @@ local function draw(self, x0, condition)
     raise("Trainer: the images are %s, expected a tensor N×…", is_tensor(x0) and "of shape (" .. shape_of(x0) .. ")"
       or "a " .. type(x0))
   end
+  values.check_real("Trainer", "the batch", x0)
   local n = x0:size(1)
   local times = draw_times(self, n)
   local noise = self.generator:randn(x0.shape, x0.dtype)
@@ -214,15 +231,19 @@ function Trainer:step(x0, condition)
   return value
 end
 
+local run_rules = {
+  loader = {"a data.Loader", function(v) return type(v) == "table" and v.epoch ~= nil end},
+  steps = values.whole(0), every = values.whole(1), progress = values.callable "a function progress(trainer, loss)",
+}
 local run_options = {loader = options.none, steps = options.none, every = 100, progress = options.none}
 
 --- Trains up to `steps` steps in all on a data.Loader; the batches are those that this many steps from the
 --- beginning give, wherever the run began. progress(trainer, mean_loss) is called every `every` steps and at the
 --- end; it may return false to stop. Returns the trainer.
 function Trainer:run(opts)
-  local o = options.check("Trainer:run", opts, run_options)
-  if type(o.loader) ~= "table" or not o.loader.epoch then raise("Trainer:run: loader is missing") end
-  if type(o.steps) ~= "number" then raise("Trainer:run: steps is %s, expected a number", tostring(o.steps)) end
+  local o = values.check("Trainer:run", options.check("Trainer:run", opts, run_options), run_rules)
+  if not o.loader then raise("Trainer:run: loader is missing") end
+  if not o.steps then raise("Trainer:run: steps is missing, expected a whole number") end
   local total, count = 0, 0
   while self.steps < o.steps do
     local passed = self.steps % o.loader.batches
@@ -244,6 +265,7 @@ end
 
 --- f(…) while the model has the averages of its weights and is in evaluation mode, without recording.
 function Trainer:with_average(f, ...)
+  values.check_callable("Trainer:with_average", "f", f, "f(…)")
   local model = self.model
   nn_module.eval(model)
   local function finish(ok, ...)

@@ -308,7 +308,7 @@ function UNet2DConditionModel:init(given)
     end
   end
   build(self, name, o, s, stages)
-  self.cross_attention = table.concat(config.each(name, "cross_attention_dim", o.cross_attention_dim, 1), "/")
+  self.cross_attention = table.concat(contexts, "/", 1, type(o.cross_attention_dim) == "table" and n or 1)
 end
 
 -- The parts of a condition: a tensor of vectors, or {vectors, mask =, class =}.
@@ -328,14 +328,17 @@ local function parts_of(condition)
   return o.vectors, o.mask, o.class
 end
 
--- Vectors as n×S×C: one sequence serves all images.
-local function sequence(vectors, n)
+-- Vectors as n×S×C of x's type: one sequence serves all images.
+local function sequence(vectors, x)
   local name = "UNet2DConditionModel"
   if not is_tensor(vectors) then
     raise("%s: the condition is %s, expected vectors N×S×C", name,
       vectors == nil and "missing" or "a " .. type(vectors))
   end
-  local given = shape_of(vectors)
+  if vectors.dtype ~= x.dtype then
+    raise("%s: the condition is %s, the image is %s; convert one with :to()", name, vectors.dtype, x.dtype)
+  end
+  local given, n = shape_of(vectors), x:size(1)
   if vectors.ndim == 2 then vectors = core.unsqueeze(vectors, 1) end
   if vectors.ndim ~= 3 or (vectors:size(1) ~= 1 and vectors:size(1) ~= n) then
     raise("%s: the condition has shape (%s), expected vectors S×C or %d×S×C", name, given, n)
@@ -347,7 +350,10 @@ end
 function UNet2DConditionModel:forward(x, t, condition)
   check_image(self, x)
   local vectors, mask, class = parts_of(condition)
-  vectors = sequence(vectors, x:size(1))
+  vectors = sequence(vectors, x)
+  if mask ~= nil and not is_tensor(mask) then
+    raise("UNet2DConditionModel: the mask is a %s, expected a tensor", type(mask))
+  end
   return run(self, x, vector_of(self, x, t, class), {vectors = vectors, mask = mask})
 end
 

@@ -18,6 +18,7 @@ local module = require "tide.nn.module"
 local options = require "tide.options"
 local parts = require "tide.nn.parts"
 local is_tensor = require("tide.tensor").is_tensor
+local values = require "tide.values"
 
 local M = {}
 local raise, shape_of = message.raise, message.shape
@@ -94,7 +95,9 @@ for class, kind in pairs(kinds) do parent_of[kind.class] = class end
 
 local function is_wanted(name, patterns)
   for _, pattern in ipairs(patterns) do
-    if name:find(pattern) then return true end
+    local ok, found = pcall(name.find, name, pattern)
+    if not ok then raise("lora.add: %q is no pattern of Lua's: %s", pattern, found) end
+    if found then return true end
   end
   return false
 end
@@ -128,7 +131,7 @@ function M.add(m, opts)
   local o = options.check("lora.add", opts, add_options)
   local rank = parts.whole("lora.add", "rank", o.rank)
   local alpha = o.alpha or rank
-  if type(alpha) ~= "number" then raise("lora.add: alpha is a %s, expected a number", type(alpha)) end
+  values.check("lora.add", o, {alpha = values.any_number, generator = values.generator})
   local patterns = patterns_of(o.match)
   if #adapted(m) > 0 then raise("lora.add: the module has adapters already; merge or remove them first") end
   local found = {}

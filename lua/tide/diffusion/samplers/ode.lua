@@ -1,11 +1,23 @@
 -- AdjointDPM's exponential reparameterisation (arXiv 2307.10711): in y = x/α over σ̂ = σ/α the probability flow is
 -- dy/dσ̂ = ε, which any method of tide.ode solves, with that solver's own gradients.
 
+local is_finite = require("tide.values").is_finite
 local message = require "tide.message"
 
 local M = {}
 
 local gradients = {discrete = "discrete", adjoint = "backsolve", none = "discrete"}
+
+-- ε at y, a state at the point `node`. States that are not finite are the solver's to deal with; a network that makes
+-- such values of finite ones is told.
+local function slope(env, y, node, ratios)
+  local e = env.predict(y * node.alpha, node, "epsilon")
+  if is_finite(e:detach()) or not is_finite(y:detach()) then return e end
+  local step = 1
+  while step < #ratios - 1 and ratios[step + 1] >= node.ratio do step = step + 1 end
+  message.raise("diffusion.sample: the network gave values that are not finite at step %d (t = %g, σ = %.6g)", step,
+    node.t, node.sigma)
+end
 
 -- From x at nodes[1] to the last of the nodes; to one without noise by a last step of first order. Gives the states at
 -- the nodes and the solver's statistics.
@@ -21,8 +33,7 @@ local function solve(schedule, nodes, x, env, o, grad)
   local stats = {nfe = 0}
   if last > 1 then
     local sol = require("tide.ode").solve(function(ratio, y)
-      local node = schedule:node_at(-math.log(ratio:item()))
-      return env.predict(y * node.alpha, node, "epsilon")
+      return slope(env, y, schedule:node_at(-math.log(ratio:item())), ratios)
     end, x / nodes[1].alpha, ratios, {
       method = o.method, rtol = o.rtol, atol = o.atol, grad = gradients[grad], step_size = o.step_size,
       land = require("tide.ode.request").unsized(o.method, o.step_size),
