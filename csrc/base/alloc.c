@@ -7,9 +7,9 @@
  * below 128 MB more than what is live, or a quarter more than the recent peak, whichever is
  * greater. A large block that the cache lacks is put together from the pages of blocks that it has,
  * once more is held than the recent peak explains: pages are moved by mremap, which copies and
- * clears nothing, so that classes that are in use one after the other share their memory. A training step that drops two gigabytes at its end finds them again in the next one;
- * a peak that does not return is forgotten after a while, and the classes unused for longest go
- * back to the system first. */
+ * clears nothing, so that classes that are in use one after the other share their memory. A training step that drops
+ * two gigabytes at its end finds them again in the next one; a peak that does not return is forgotten after a while,
+ * and the classes unused for longest go back to the system first. */
 #define _GNU_SOURCE
 #include "base/alloc.h"
 #include <pthread.h>

@@ -14,8 +14,8 @@
 #define USE_CONTEXTS 0
 #endif
 
-/* Touched only as far as it is used. Stacks of many fibers would all have their used end in the same sets of a cache, whose
- * lines they would take from each other, so it begins at a place of its own, within SPREAD of the end. */
+/* Touched only as far as it is used. Stacks of many fibers would all have their used end in the same sets of a cache,
+ * whose lines they would take from each other, so it begins at a place of its own, within SPREAD of the end. */
 enum { STACK = 256 * 1024, SPREAD = 64 * 1024, SPREAD_STEP = 41 * 64 };
 
 struct td_fiber {

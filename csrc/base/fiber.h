@@ -1,6 +1,6 @@
 /* Fibers: C functions that can stop in the middle and go on later, each on a stack of its own. One thread, no
- * preemption. The batched solver runs one ordinary solve a sample on them, and evaluates all samples' right-hand sides at
- * once whenever every one is waiting for its own. */
+ * preemption. The batched solver runs one ordinary solve a sample on them, and evaluates all samples' right-hand sides
+ * at once whenever every one is waiting for its own. */
 #ifndef TD_BASE_FIBER_H
 #define TD_BASE_FIBER_H
 #include <stdbool.h>

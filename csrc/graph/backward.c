@@ -162,7 +162,8 @@ static td_status accumulate(td_tensor **sum, td_tensor *g) {
 
 static td_status add_to_leaf(td_node *leaf, td_tensor *g) {
   if (td_capture_era)
-    return td_fail(TD_EGRAD, "backward: a captured function cannot add to the gradients of leaves; use tide.gradients, or "
+    return td_fail(TD_EGRAD,
+                   "backward: a captured function cannot add to the gradients of leaves; use tide.gradients, or "
                    "tide.train_step");
   if (leaf->grad || td_recording) return accumulate(&leaf->grad, g);
   bool private = g->storage->refs == 1 && td_tensor_is_contiguous(g) && g->refs == 1;
@@ -190,15 +191,19 @@ static td_status run_hooks(td_node *n, td_tensor **grad) {
 
 static td_status check_usable(const td_node *n) {
   if (n->used)
-    return td_fail(TD_EGRAD, "backward: the graph through %s was freed by an earlier backward; pass retain_graph = true "
-                   "to that one", n->op->name);
+    return td_fail(TD_EGRAD,
+                   "backward: the graph through %s was freed by an earlier backward; pass retain_graph = true "
+                   "to that one",
+                   n->op->name);
   for (int i = 0; i < n->nin; i++)
     if (n->version[i] != UINT32_MAX && n->in[i]->storage && n->in[i]->storage->version != n->version[i])
-      return td_fail(TD_EGRAD, "backward: operand %d of %s was written in place after it was used; its gradient is lost",
-                     i + 1, n->op->name);
+      return td_fail(TD_EGRAD,
+                     "backward: operand %d of %s was written in place after it was used; its gradient is lost", i + 1,
+                     n->op->name);
   for (int i = 0; i < n->nout; i++)
     if (n->out[i] && n->out[i]->storage->version != n->out_version[i])
-      return td_fail(TD_EGRAD, "backward: the result of %s was written in place, but its gradient needs it", n->op->name);
+      return td_fail(TD_EGRAD, "backward: the result of %s was written in place, but its gradient needs it",
+                     n->op->name);
   return TD_OK;
 }
 
@@ -372,7 +377,8 @@ static td_status backward(td_tensor *const *outputs, td_tensor *const *cotangent
   if (!s) mark_wanted(&p, inputs, ninputs, place, flags & TD_STOP_AT_INPUTS);
   if (!s) s = sweep(&p, ninputs == 0, flags & (TD_CREATE_GRAPH | TD_RETAIN_GRAPH));
   for (int i = 0; i < ninputs; i++)
-    grads[i] = !s && place[i] != SIZE_MAX ? td_tensor_retain(p.grad[p.first[place[i]] + (size_t)inputs[i]->slot]) : NULL;
+    grads[i] =
+        !s && place[i] != SIZE_MAX ? td_tensor_retain(p.grad[p.first[place[i]] + (size_t)inputs[i]->slot]) : NULL;
   td_free(place, (size_t)ninputs * sizeof *place);
   pass_free(&p);
   return s;
@@ -412,7 +418,8 @@ td_status td_tape_externals(td_tensor *const *outputs, int noutputs, uint64_t si
     if (outputs[i]->node && outputs[i]->node->seq < since) {
       bool known = false;
       for (size_t j = 0; j < out.count && !known; j++)
-        known = ((td_tensor *)out.item[j])->node == outputs[i]->node && ((td_tensor *)out.item[j])->slot == outputs[i]->slot;
+        known = ((td_tensor *)out.item[j])->node == outputs[i]->node &&
+                ((td_tensor *)out.item[j])->slot == outputs[i]->slot;
       if (!known && !(s = list_push(&out, outputs[i]))) td_tensor_retain(outputs[i]);
     }
   list_free(&nodes);

@@ -166,11 +166,13 @@ bool td_value_is_contiguous(const td_value *v) {
 }
 
 bool td_value_is_whole(const td_ir *ir, const td_value *v) {
-  return v->offset == 0 && v->numel * td_dtype_size(v->dtype) == ir->buffer[v->buffer].bytes && td_value_is_contiguous(v);
+  return v->offset == 0 && v->numel * td_dtype_size(v->dtype) == ir->buffer[v->buffer].bytes &&
+         td_value_is_contiguous(v);
 }
 
 bool td_value_same(const td_value *a, const td_value *b) {
-  if (a->buffer != b->buffer || a->dtype != b->dtype || a->ndim != b->ndim || a->offset != b->offset || a->weak != b->weak)
+  if (a->buffer != b->buffer || a->dtype != b->dtype || a->ndim != b->ndim || a->offset != b->offset ||
+      a->weak != b->weak)
     return false;
   for (int i = 0; i < a->ndim; i++)
     if (a->shape[i] != b->shape[i] || (a->shape[i] != 1 && a->stride[i] != b->stride[i])) return false;
@@ -228,7 +230,8 @@ void td_ir_key(const td_ir *ir, uint64_t key[2]) {
   key[1] = 2;
   for (int i = 0; i < ir->nbuffer; i++) {
     const td_buffer *f = &ir->buffer[i];
-    td_key_mix(key, (uint64_t)f->kind << 40 | (uint64_t)(unsigned)f->slot << 8 | (uint64_t)f->rewritten << 1 | f->written);
+    td_key_mix(key,
+               (uint64_t)f->kind << 40 | (uint64_t)(unsigned)f->slot << 8 | (uint64_t)f->rewritten << 1 | f->written);
     td_key_mix(key, f->bytes);
     if (f->kind == TD_BUF_CONSTANT) td_key_mix_bytes(key, ir->constant[f->slot]->storage->data, f->bytes);
   }

@@ -1,4 +1,5 @@
-/* What the passes of the planner work on: a list of steps over buffers, made from a trace. For the files of this folder.
+/* What the passes of the planner work on: a list of steps over buffers, made from a trace. For the files of this
+ * folder.
  *
  * A buffer is the memory of one storage. A value is a buffer seen with a type, a shape, strides and an offset. A
  * step reads values and writes values. Most buffers are written by one step alone; the others (something was written in
@@ -78,7 +79,8 @@ typedef struct {
   int nexternal, nconstant;
 } td_ir;
 
-/* From a trace; inputs and outputs are tensors of it. calls: how many calls of the trace, from `first` on, belong to it. */
+/* From a trace; inputs and outputs are tensors of it. calls: how many calls of the trace, from `first` on, belong to
+ * it. */
 td_status td_ir_build(td_ir *ir, const td_trace *t, size_t first, size_t calls, td_tensor *const *inputs, int ninputs,
                       td_tensor *const *outputs, int noutputs);
 void td_ir_free(td_ir *ir);
@@ -89,8 +91,8 @@ bool td_value_is_whole(const td_ir *ir, const td_value *v);  /* contiguous, and 
 bool td_value_is_contiguous(const td_value *v);
 bool td_value_same(const td_value *a, const td_value *b);
 
-/* A number for what was built: equal for equal calls on equal shapes with equal constants, whatever tensors the externals
- * are. */
+/* A number for what was built: equal for equal calls on equal shapes with equal constants, whatever tensors the
+ * externals are. */
 void td_ir_key(const td_ir *ir, uint64_t key[2]);
 
 /* Drops dead steps; counts readers, writers and lifetimes. */
@@ -104,7 +106,8 @@ td_status td_pass_epilogues(td_ir *ir);   /* activation and sums into normalisat
 td_status td_pass_straighten(td_ir *ir);  /* operands that a kernel could not read as they lie are copied by a step */
 td_status td_pass_fuse(td_ir *ir);        /* chains joined to longer ones */
 td_status td_pass_outputs(td_ir *ir);     /* results are written where the caller wants them */
-/* Offsets of the temporaries in one block; *bytes receives its size. Buffers that die where an equal one is born share. */
+/* Offsets of the temporaries in one block; *bytes receives its size. Buffers that die where an equal one is born
+ * share. */
 td_status td_ir_place(td_ir *ir, size_t *bytes);
 
 #endif

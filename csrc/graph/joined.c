@@ -15,7 +15,8 @@ void td_joined_free(td_joined *j) {
   *j = (td_joined){0};
 }
 
-/* The array with room for `more` beyond `used`, doubled as needed, at most `most`; else j has failed and it is as it was. */
+/* The array with room for `more` beyond `used`, doubled as needed, at most `most`; else j has failed and it is as it
+ * was. */
 static void *grown(td_joined *j, void *array, int used, int more, int *room, int most, size_t size) {
   if (used + more <= *room) return array;
   int wanted = *room ? 2 * *room : 128;
@@ -40,7 +41,8 @@ int td_joined_new(td_joined *j, int count, double value) {
 static void add_step(td_joined *j, int op, int dst, int a, int b, int c, int n) {
   j->step = grown(j, j->step, j->nstep, 1, &j->step_room, MOST_STEPS, sizeof *j->step);
   if (j->failed) return;
-  j->step[j->nstep++] = (td_scalar_step){(uint16_t)op, (uint16_t)dst, (uint16_t)a, (uint16_t)b, (uint16_t)c, (uint16_t)n};
+  j->step[j->nstep++] =
+      (td_scalar_step){(uint16_t)op, (uint16_t)dst, (uint16_t)a, (uint16_t)b, (uint16_t)c, (uint16_t)n};
 }
 
 void td_joined_copy(td_joined *j, int from, int to) { add_step(j, TD_PW_copy, to, from, from, from, 1); }
@@ -78,7 +80,8 @@ static void add_load(td_joined *j, const td_program *of, int slot, int number, i
 static int loaded(const td_joined *j, const td_tensor *of, size_t element) {
   for (int i = 0; i < j->nload; i++) {
     size_t first = j->load[i].element;
-    if (td_program_external(j->load[i].of, j->load[i].slot)->storage == of->storage && element >= first && element < first + (size_t)j->load[i].count)
+    if (td_program_external(j->load[i].of, j->load[i].slot)->storage == of->storage && element >= first &&
+        element < first + (size_t)j->load[i].count)
       return j->load[i].number + (int)(element - first);
   }
   return -1;

@@ -1,11 +1,12 @@
-/* Tiny programs joined to a larger one: a list of operations on numbers that is written by hand, with programs of scalar.h
- * inside. A solver's whole step over a few variables becomes one such list. */
+/* Tiny programs joined to a larger one: a list of operations on numbers that is written by hand, with programs of
+ * scalar.h inside. A solver's whole step over a few variables becomes one such list. */
 #ifndef TD_GRAPH_JOINED_H
 #define TD_GRAPH_JOINED_H
 #include "graph/program.h"
 
-/* Places in the list are `int`s from 0 on. Writing past the greatest size, or running out of memory, only sets `failed`,
- * which is asked once at the end. Before td_joined_run the caller writes number[place] of what it made as inputs. */
+/* Places in the list are `int`s from 0 on. Writing past the greatest size, or running out of memory, only sets
+ * `failed`, which is asked once at the end. Before td_joined_run the caller writes number[place] of what it made as
+ * inputs. */
 typedef struct {
   double *number;
   struct td_scalar_step *step;
@@ -37,7 +38,8 @@ void td_joined_insert(td_joined *j, const td_program *p, const int *const *in, i
 /* Does an operation read any of the n places from `first` on? */
 bool td_joined_reads(const td_joined *j, int first, int n);
 void td_joined_run(td_joined *j);
-/* Its two halves, for rows of runs between which nothing outside is written: the values from outside, and the operations. */
+/* Its two halves, for rows of runs between which nothing outside is written: the values from outside, and the
+ * operations. */
 void td_joined_load(td_joined *j);
 void td_joined_perform(td_joined *j);
 

@@ -70,7 +70,8 @@ td_status td_pass_chains(td_ir *ir) {
 
 /* Reads the matrix product this operand where it lies? Rows or columns must be contiguous. */
 static bool is_matrix(const td_value *v) {
-  size_t rows = v->shape[v->ndim - 2], cols = v->shape[v->ndim - 1], rs = v->stride[v->ndim - 2], cs = v->stride[v->ndim - 1];
+  size_t rows = v->shape[v->ndim - 2], cols = v->shape[v->ndim - 1], rs = v->stride[v->ndim - 2],
+         cs = v->stride[v->ndim - 1];
   return ((cs == 1 || cols == 1) && (rs >= cols || rows == 1)) || ((rs == 1 || rows == 1) && (cs >= rows || cols == 1));
 }
 

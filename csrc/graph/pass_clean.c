@@ -31,7 +31,8 @@ static bool settled_operands(const td_ir *ir, const td_step *s) {
 
 static bool same_chain(const td_chain *a, const td_chain *b) {
   if (!a || !b) return a == b;
-  return a->dtype == b->dtype && a->nstep == b->nstep && !memcmp(a->step, b->step, sizeof *a->step * (size_t)a->nstep) &&
+  return a->dtype == b->dtype && a->nstep == b->nstep &&
+         !memcmp(a->step, b->step, sizeof *a->step * (size_t)a->nstep) &&
          !memcmp(a->out_reg, b->out_reg, sizeof a->out_reg);
 }
 
@@ -78,7 +79,8 @@ td_status td_pass_reuse(td_ir *ir) {
   for (int i = 0; i < ir->nstep; i++) {  /* copies of whole buffers */
     td_step *s = ir->step[i];
     if (s->dead || !s->chain || s->chain->nstep || s->nout != 1 || !settled_operands(ir, s)) continue;
-    if (s->in[0].dtype != s->out[0].dtype || !td_value_is_whole(ir, &s->in[0]) || !td_value_is_whole(ir, &s->out[0])) continue;
+    if (s->in[0].dtype != s->out[0].dtype || !td_value_is_whole(ir, &s->in[0]) || !td_value_is_whole(ir, &s->out[0]))
+      continue;
     redirect(ir, s->out[0].buffer, s->in[0].buffer);
     s->dead = true;
   }

@@ -1,6 +1,7 @@
-/* What follows a convolution or a normalisation becomes part of it: a sum and an activation are done while the result is
- * still in registers. In a reverse pass the activation's derivative becomes part of the normalisation's, which computes
- * again what went into the activation; then nobody reads that any more, and the forward pass need not store it.
+/* What follows a convolution or a normalisation becomes part of it: a sum and an activation are done while the result
+ * is still in registers. In a reverse pass the activation's derivative becomes part of the normalisation's, which
+ * computes again what went into the activation; then nobody reads that any more, and the forward pass need not store
+ * it.
  *
  * Works on chains of one instruction, before they are joined to longer ones. */
 #include "graph/ir.h"
@@ -17,7 +18,10 @@ static td_act activation(const td_step *s) {
   static const struct {
     td_pw_op op;
     td_act act;
-  } known[] = {{TD_PW_relu, TD_ACT_RELU}, {TD_PW_silu, TD_ACT_SILU}, {TD_PW_gelu, TD_ACT_GELU}, {TD_PW_tanh, TD_ACT_TANH},
+  } known[] = {{TD_PW_relu, TD_ACT_RELU},
+               {TD_PW_silu, TD_ACT_SILU},
+               {TD_PW_gelu, TD_ACT_GELU},
+               {TD_PW_tanh, TD_ACT_TANH},
                {TD_PW_sigmoid, TD_ACT_SIGMOID}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
     if (is_chain_of(s, known[i].op)) return known[i].act;

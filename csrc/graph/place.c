@@ -3,7 +3,8 @@
 #include <string.h>
 #include "graph/ir.h"
 
-/* Buffers that use one place one after the other: a chain of `shares`. Lives from the root's first to the last's last. */
+/* Buffers that use one place one after the other: a chain of `shares`. Lives from the root's first to the last's
+ * last. */
 typedef struct {
   int root, first, last;
   size_t bytes, offset;
@@ -18,7 +19,8 @@ static int heir(const td_ir *ir, int i, int o, const bool *taken) {
   for (int k = 0; k < s->nin; k++) {
     const td_value *x = &s->in[k];
     const td_buffer *f = &ir->buffer[x->buffer];
-    if (f->kind != TD_BUF_TEMP || f->last != i || taken[x->buffer] || x->dtype != y->dtype || x->ndim != y->ndim) continue;
+    if (f->kind != TD_BUF_TEMP || f->last != i || taken[x->buffer] || x->dtype != y->dtype || x->ndim != y->ndim)
+      continue;
     bool exact = td_value_is_whole(ir, x) && td_value_is_whole(ir, y) && x->numel == y->numel;
     for (int j = 0; j < s->nin && exact; j++)  /* nobody looks at it in another way */
       exact = s->in[j].buffer != x->buffer || td_value_same(&s->in[j], x);

@@ -154,7 +154,8 @@ static td_status add_chain(td_plan *p, int step) {
   const td_step *s = p->ir.step[step];
   const td_chain *c = s->chain;
   if (s->out[0].numel == 0) return TD_OK;
-  if (c->nstep == 0 && s->nout == 1 && s->in[0].dtype == s->out[0].dtype) return add_move(p, step, &s->out[0], &s->in[0]);
+  if (c->nstep == 0 && s->nout == 1 && s->in[0].dtype == s->out[0].dtype)
+    return add_move(p, step, &s->out[0], &s->in[0]);
   td_action *a = new_action(p, TD_DO_CHAIN, step);
   td_pw *w = a ? td_pool_get(&p->ir.pool, sizeof *w) : NULL;
   if (!w) return td_last_status();
@@ -405,8 +406,8 @@ static td_status perform(td_action *a) {
     case TD_DO_OP: return a->as.call.op->run(&a->as.call);
     case TD_DO_PRODUCT: {
       const td_plan_product *q = a->as.product;
-      q->kernels->matmul(q->y, q->a, q->b, q->m, q->n, q->k, q->lda, q->ldb, q->n, q->trans_a, q->trans_b, 1, 0, 0, 0, 1,
-                         0);
+      q->kernels->matmul(q->y, q->a, q->b, q->m, q->n, q->k, q->lda, q->ldb, q->n, q->trans_a, q->trans_b, 1, 0, 0, 0,
+                         1, 0);
       return TD_OK;
     }
     case TD_DO_CHAIN: a->as.chain.kernel(a->as.chain.pw); return TD_OK;

@@ -1,5 +1,5 @@
-/* A plan: the kernel calls of a program and the pointers in them. Programs made from equal traces share one. For the files
- * of this folder. */
+/* A plan: the kernel calls of a program and the pointers in them. Programs made from equal traces share one. For the
+ * files of this folder. */
 #ifndef TD_GRAPH_PLAN_H
 #define TD_GRAPH_PLAN_H
 #include "graph/ir.h"

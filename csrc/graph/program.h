@@ -1,5 +1,5 @@
-/* A program: what a captured function became. It has a fixed list of kernel calls over memory laid out beforehand, and runs
- * without Lua, without recording and without allocating.
+/* A program: what a captured function became. It has a fixed list of kernel calls over memory laid out beforehand, and
+ * runs without Lua, without recording and without allocating.
  *
  * Memory is in slots: its own block, one slot for each input, output, external and constant. Externals are the tensors
  * that the function closed over; they are read where they lie, so a parameter that an optimiser has moved is seen. */
@@ -9,8 +9,8 @@
 
 typedef struct td_program td_program;
 
-/* Plans the calls [first, first + calls) of the trace, with these tensors of it as inputs and outputs. NULL and a message
- * on failure. The trace is only read. */
+/* Plans the calls [first, first + calls) of the trace, with these tensors of it as inputs and outputs. NULL and a
+ * message on failure. The trace is only read. */
 td_program *td_program_new(const td_trace *t, size_t first, size_t calls, td_tensor *const *inputs, int ninputs,
                            td_tensor *const *outputs, int noutputs);
 td_program *td_program_retain(td_program *p);
@@ -40,8 +40,8 @@ void td_program_bind(td_program *p, int i, td_tensor *t);
 td_status td_program_run(td_program *p, void *const *inputs, void *const *outputs);
 
 /* Several runs with memory of their own: inputs[r] and outputs[r] are run r's. `before` is called in any thread when it
- * is the turn of tile `tile` of `tiles` in run r, to make what the run reads of it from what the runs before wrote of it:
- * slices of equal length of what is written and of input `sliced`. */
+ * is the turn of tile `tile` of `tiles` in run r, to make what the run reads of it from what the runs before wrote of
+ * it: slices of equal length of what is written and of input `sliced`. */
 typedef struct {
   int count;
   void *const *const *inputs, *const *const *outputs;
@@ -66,7 +66,8 @@ typedef struct {
 } td_program_line;
 
 int td_program_length(const td_program *p);
-int td_program_numbers(const td_program *p);  /* operations on single numbers that stand for all steps; 0: it runs steps */
+/* Operations on single numbers that stand for all steps; 0: it runs steps. */
+int td_program_numbers(const td_program *p);
 /* That list of operations, NULL when there is none; the program owns it. */
 const struct td_scalar *td_program_scalar(const td_program *p);
 void td_program_describe(const td_program *p, int i, td_program_line *line);

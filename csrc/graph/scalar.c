@@ -65,7 +65,9 @@ static double compute(int op, double a, double b, double c) {
   }
 }
 
-static bool is_constant(const writer *w, int place, double value) { return w->constant[place] && w->number[place] == value; }
+static bool is_constant(const writer *w, int place, double value) {
+  return w->constant[place] && w->number[place] == value;
+}
 
 /* The place of op(a, b, c): of an operand when nothing is to do, of a constant when all are. */
 static int emit(writer *w, int op, int a, int b, int c, int arity) {
@@ -300,7 +302,8 @@ static int links(writer *w, td_buffer_kind kind, const bool *used, td_scalar_lin
       int place = w->at[i][e];
       if (place < 0 || (kind != TD_BUF_OUTPUT && !used[place])) continue;
       td_scalar_link *last = n ? &list[n - 1] : NULL;
-      bool joins = last && last->slot == f->slot && last->number + last->count == place && last->element + last->count == e;
+      bool joins =
+          last && last->slot == f->slot && last->number + last->count == place && last->element + last->count == e;
       if (joins) last->count++;
       else list[n++] = (td_scalar_link){(uint16_t)place, (uint16_t)f->slot, 1, (uint32_t)e};
     }

@@ -1,7 +1,7 @@
-/* Tiny programs, number by number. For a field of two variables a kernel call costs more than what it computes, so a program
- * of float64 whose every element can be written out in few instructions becomes a list of operations on numbers. Moving
- * elements costs nothing then, and sums with 0 and products with 1, which derivatives of indexing are full of, go.
- * For the files of this folder. */
+/* Tiny programs, number by number. For a field of two variables a kernel call costs more than what it computes, so a
+ * program of float64 whose every element can be written out in few instructions becomes a list of operations on
+ * numbers. Moving elements costs nothing then, and sums with 0 and products with 1, which derivatives of indexing are
+ * full of, go. For the files of this folder. */
 #ifndef TD_GRAPH_SCALAR_H
 #define TD_GRAPH_SCALAR_H
 #include "graph/ir.h"

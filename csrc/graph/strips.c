@@ -222,7 +222,8 @@ static int constant_number(inserter *w, const td_value *v) {
   if (s->dtype == TD_F64) memcpy(copy, &x, sizeof x);
   else *(float *)copy = (float)x;
   for (int i = 0; i < s->nload; i++)
-    if (s->load[i].data && s->load[i].bytes == s->size && !memcmp(s->load[i].data, copy, s->size)) return s->load[i].place;
+    if (s->load[i].data && s->load[i].bytes == s->size && !memcmp(s->load[i].data, copy, s->size))
+      return s->load[i].place;
   int place = td_strips_new(s, 1);
   new_load(s, place, s->size)->data = copy;
   return place;
@@ -237,7 +238,8 @@ static int place_of(inserter *w, const td_value *v) {
   return w->at[v->buffer];
 }
 
-/* Where the view (ndim −1: the number) from place `from` on lies anew: what comes from outside does so once for the list. */
+/* Where the view (ndim −1: the number) from place `from` on lies anew: what comes from outside does so once for the
+ * list. */
 static int view_of(inserter *w, const td_value *v, int from, int ndim, const size_t *shape, const size_t *stride) {
   td_strips *s = w->s;
   bool outside = is_outside(w, v);
@@ -513,7 +515,8 @@ bool td_strips_takes(const td_program *p, td_dtype dtype) {
     const td_step *step = ir->step[i];
     for (int k = 0; k < step->nout; k++)
       if (step->out[k].dtype != dtype || step->out[k].numel > MOST_ELEMENTS || step->out[k].numel == 0) return false;
-    if (step->op == &td_op_matmul && !step->chain && step->out[0].numel * step->in[0].shape[step->in[0].ndim - 1] > MOST_WORK)
+    if (step->op == &td_op_matmul && !step->chain &&
+        step->out[0].numel * step->in[0].shape[step->in[0].ndim - 1] > MOST_WORK)
       return false;
   }
   return ir->nstep > 0;

@@ -1,8 +1,8 @@
-/* Small programs joined to a larger one, in float32 or float64: a list of operations on short arrays, written by hand with
- * programs inside. For a network of some hundred numbers a kernel call is mostly checks of shapes and layouts; here
- * they are done once, when the list is written, and everything lies in one block of memory that stays in the cache. A
- * solver's whole step becomes one such list. It uses the kernels' own loops and products, so results are those of the
- * programs to the last bit. (joined.h does the same number by number, for fields of two or three variables.) */
+/* Small programs joined to a larger one, in float32 or float64: a list of operations on short arrays, written by hand
+ * with programs inside. For a network of some hundred numbers a kernel call is mostly checks of shapes and layouts;
+ * here they are done once, when the list is written, and everything lies in one block of memory that stays in the
+ * cache. A solver's whole step becomes one such list. It uses the kernels' own loops and products, so results are those
+ * of the programs to the last bit. (joined.h does the same number by number, for fields of two or three variables.) */
 #ifndef TD_GRAPH_STRIPS_H
 #define TD_GRAPH_STRIPS_H
 #include "graph/pool.h"

@@ -73,9 +73,10 @@ td_status td_backward(td_tensor *const *outputs, td_tensor *const *cotangents, i
 td_status td_tape_externals(td_tensor *const *outputs, int noutputs, uint64_t since, td_tensor ***list, size_t *count,
                             size_t *capacity);
 
-/* Joins to the key what a reverse pass from y would walk through: every node recorded at `since` or later, its operation,
- * operands and results, where `storage` tells for each storage which it is (0: it cannot), and for operands from before,
- * which of the n inputs they are. False when that does not say all: rules of their own, hooks, unknown operands. */
+/* Joins to the key what a reverse pass from y would walk through: every node recorded at `since` or later, its
+ * operation, operands and results, where `storage` tells for each storage which it is (0: it cannot), and for operands
+ * from before, which of the n inputs they are. False when that does not say all: rules of their own, hooks, unknown
+ * operands. */
 bool td_tape_key(td_tensor *y, uint64_t since, td_tensor *const *inputs, size_t n,
                  uint64_t (*storage)(const void *data, const td_storage *s), const void *data, uint64_t key[2]);
 

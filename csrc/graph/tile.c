@@ -261,7 +261,8 @@ static td_status list_operands(td_tiles *t, td_ir *ir) {
   return TD_OK;
 }
 
-/* The buffer of the tile's plan that stands for a value of the outer one. `map` has one for each local buffer, or -1. */
+/* The buffer of the tile's plan that stands for a value of the outer one. `map` has one for each local buffer, or
+ * -1. */
 static int tile_buffer(const td_tiles *t, td_ir *tile, const td_ir *outer, const td_value *v, role r, int *map,
                        const int *base) {
   if (outer->buffer[v->buffer].kind == TD_BUF_LOCAL) {
@@ -314,7 +315,8 @@ static td_plan *make_instance(const td_tiles *t) {
   if (!p) return NULL;
   *p = (td_plan){.refs = 1};
   td_ir *tile = &p->ir;
-  int *map = td_pool_get(&tile->pool, (size_t)(outer->nbuffer + t->nop + 1) * sizeof *map), *base = map + outer->nbuffer;
+  int *map = td_pool_get(&tile->pool, (size_t)(outer->nbuffer + t->nop + 1) * sizeof *map),
+      *base = map + outer->nbuffer;
   tile->input = td_pool_get(&tile->pool, (size_t)(t->nop + 1) * sizeof *tile->input);
   tile->output = td_pool_get(&tile->pool, (size_t)(t->nop + 1) * sizeof *tile->output);
   td_status s = map && tile->input && tile->output ? TD_OK : td_last_status();

@@ -1,16 +1,16 @@
-/* Tiles: a run of steps that treat the samples of a batch alike is done for a few samples at a time, from its first step to
- * its last, so that what lies between stays in the second-level cache and takes no memory; threads take tiles side by
- * side. Sums over the batch (gradients of weights) end a run: made tile by tile they cost more than they save.
+/* Tiles: a run of steps that treat the samples of a batch alike is done for a few samples at a time, from its first
+ * step to its last, so that what lies between stays in the second-level cache and takes no memory; threads take tiles
+ * side by side. Sums over the batch (gradients of weights) end a run: made tile by tile they cost more than they save.
  *
- * A tile is a plan of its own, over the same steps with smaller shapes, whose inputs and outputs are slices of the outer
- * plan's buffers. For the files of this folder. */
+ * A tile is a plan of its own, over the same steps with smaller shapes, whose inputs and outputs are slices of the
+ * outer plan's buffers. For the files of this folder. */
 #ifndef TD_GRAPH_TILE_H
 #define TD_GRAPH_TILE_H
 #include "graph/plan.h"
 #include "graph/program.h"
 
-/* Finds the runs of steps worth tiling. Buffers that only a tile needs become TD_BUF_LOCAL; the others live as long as their
- * run. The list is in the pool, in order, and ends with a NULL. After td_ir_analyse and before td_ir_place. */
+/* Finds the runs of steps worth tiling. Buffers that only a tile needs become TD_BUF_LOCAL; the others live as long as
+ * their run. The list is in the pool, in order, and ends with a NULL. After td_ir_analyse and before td_ir_place. */
 td_status td_tiles_find(td_ir *ir, td_tiles ***list);
 /* Its steps are [*first, *first + *count). */
 void td_tiles_span(const td_tiles *t, int *first, int *count);

@@ -28,8 +28,8 @@ td_status td_trace_begin(td_trace *t);
 /* Ends the capture under way, which t belongs to. */
 void td_trace_end(td_trace *t);
 void td_trace_free(td_trace *t);
-/* The tensors that t names lose their nodes: when programs were made of the trace, nobody can go back from them, however long
- * a Lua variable holds them. */
+/* The tensors that t names lose their nodes: when programs were made of the trace, nobody can go back from them,
+ * however long a Lua variable holds them. */
 void td_trace_untape(td_trace *t);
 
 /* Storages, borrowed from a trace. */

@@ -33,8 +33,8 @@
   R(silu_grad, 2) R(gelu_grad, 2) R(gelu_tanh_grad, 2) R(relu_grad, 2)                                          \
   I(where, 3) R(fma, 3) I(clamp, 3)
 /* round is to nearest, ties to even. mod and floor_div follow Lua: the result of mod has the divisor's sign; integer
- * division by zero gives 0. X_grad(x, dy) is dy·X'(x); relu_grad is 0 at x = 0. where(c, a, b) is a where c ≠ 0, else b.
- * fma(a, b, c) = a·b + c. clamp(x, lo, hi). max and min give NaN when either is NaN. pow with a negative base and an
+ * division by zero gives 0. X_grad(x, dy) is dy·X'(x); relu_grad is 0 at x = 0. where(c, a, b) is a where c ≠ 0, else
+ * b. fma(a, b, c) = a·b + c. clamp(x, lo, hi). max and min give NaN when either is NaN. pow with a negative base and an
  * integral exponent is exact in sign. relu(NaN) = NaN. */
 
 #define TD_PW_ENUM(name, arity) TD_PW_##name,
@@ -56,7 +56,8 @@ typedef struct {
 } td_pw_step;
 
 /* Registers 0..nin-1 hold the inputs; a step may write any register from nin on; out[i] stores register out_reg[i].
- * ndim may be 0 (one element). An output may be exactly an input's array (same data, dtype, strides), never overlap otherwise. */
+ * ndim may be 0 (one element). An output may be exactly an input's array (same data, dtype, strides), never overlap
+ * otherwise. */
 typedef struct {
   int ndim, nin, nout, nstep;
   size_t shape[TD_MAX_DIMS];
@@ -65,9 +66,9 @@ typedef struct {
   td_pw_step step[TD_PW_MAX_STEP];
 } td_pw;
 
-/* The loop of one operation, for callers who lay operands out themselves: y[0..n) = op(arg[src[0]], …). An operand is an
- * array (step: `lanes`) or one number that fills a vector (step 0). Whole vectors are read and written, so arrays have
- * room for n rounded up to `lanes`; y may be an operand's array. */
+/* The loop of one operation, for callers who lay operands out themselves: y[0..n) = op(arg[src[0]], …). An operand is
+ * an array (step: `lanes`) or one number that fills a vector (step 0). Whole vectors are read and written, so arrays
+ * have room for n rounded up to `lanes`; y may be an operand's array. */
 typedef struct {
   const void *p;
   size_t step;
@@ -255,8 +256,10 @@ typedef struct {
 const td_kernels *td_k(td_dtype d);
 
 /* ---- Kernels by element size, not type: movement of whole elements ---------------------------------------- */
-/* y[o][i][:] = x[o][index[i]][:], x is outer×n×inner elements of `size` bytes; indices are 0-based and checked before. */
-void td_k_take(void *y, const void *x, const int64_t *index, size_t count, size_t outer, size_t n, size_t inner, size_t size);
+/* y[o][i][:] = x[o][index[i]][:], x is outer×n×inner elements of `size` bytes; indices are 0-based and checked
+ * before. */
+void td_k_take(void *y, const void *x, const int64_t *index, size_t count, size_t outer, size_t n, size_t inner,
+               size_t size);
 
 /* y = x, the same shape in two layouts (strides in elements; 0 in xs repeats); they do not overlap. */
 void td_k_rearrange(void *y, const size_t *ys, const void *x, const size_t *xs, int ndim, const size_t *shape,

@@ -283,7 +283,8 @@ static inline __attribute__((always_inline)) void tiny_row(const int K, const pr
   if (j == p->n) return;
   vreal sum = x[0] * td_load_part(b + j, p->n - j);
 #pragma GCC unroll 4
-  for (int l = 1; l < K; l++) sum = td_add_term(TD_BY_ELEMENT, sum, x[l], td_load_part(b + (size_t)l * row + j, p->n - j));
+  for (int l = 1; l < K; l++)
+    sum = td_add_term(TD_BY_ELEMENT, sum, x[l], td_load_part(b + (size_t)l * row + j, p->n - j));
   td_store_part(c + j, sum, p->n - j);
 }
 
@@ -309,8 +310,8 @@ static void tiny_rows(const product *p) {
 }
 
 /* c[i·step] = Σ a[l·a_step]·lines[i·K + l] over i < count: one row or column of c, with K known to the compiler. */
-static inline __attribute__((always_inline)) void tiny_line(const int K, const real *lines, const real *a, size_t a_step,
-                                                            real *restrict c, size_t count) {
+static inline __attribute__((always_inline)) void tiny_line(const int K, const real *lines, const real *a,
+                                                            size_t a_step, real *restrict c, size_t count) {
   real x[4];
   for (int l = 0; l < K; l++) x[l] = a[(size_t)l * a_step];
   for (size_t i = 0; i < count; i++) {
@@ -334,8 +335,8 @@ static void tiny_columns(const product *p) {
 }
 
 /* c[i·N + j] = a[i]·b[j] */
-static inline __attribute__((always_inline)) void tiny_outer(const int N, const real *a, const real *b, real *restrict c,
-                                                             size_t m) {
+static inline __attribute__((always_inline)) void tiny_outer(const int N, const real *a, const real *b,
+                                                             real *restrict c, size_t m) {
   real x[4];
   for (int j = 0; j < N; j++) x[j] = b[j];
   for (size_t i = 0; i < m; i++) {

@@ -73,7 +73,8 @@ typedef uint64_t twin __attribute__((vector_size(16), aligned(8), may_alias));
 #endif
 
 static inline void turn_any32(any32 *y, size_t ys, const any32 *x, size_t xs) {
-  quad a = *(const quad *)x, b = *(const quad *)(x + xs), c = *(const quad *)(x + 2 * xs), d = *(const quad *)(x + 3 * xs);
+  quad a = *(const quad *)x, b = *(const quad *)(x + xs), c = *(const quad *)(x + 2 * xs),
+       d = *(const quad *)(x + 3 * xs);
   quad ab = MIX4(a, b, 0, 4, 1, 5), cd = MIX4(c, d, 0, 4, 1, 5);
   *(quad *)y = MIX4(ab, cd, 0, 1, 4, 5);
   *(quad *)(y + ys) = MIX4(ab, cd, 2, 3, 6, 7);

@@ -115,7 +115,8 @@ static int make_arange(lua_State *L) {
   td_dtype d = TD_F32;
   read_dtype(L, n + 1, "arange", &d);
   double steps = floor((v[1] - v[0]) / v[2] + 1e-10);
-  if (v[2] == 0 || !isfinite(steps) || steps > 1e12) tdl_error(L, "arange: %g to %g by %g has no end", v[0], v[1], v[2]);
+  if (v[2] == 0 || !isfinite(steps) || steps > 1e12)
+    tdl_error(L, "arange: %g to %g by %g has no end", v[0], v[1], v[2]);
   size_t count = steps < 0 ? 0 : (size_t)steps + 1;
   td_tensor *t = td_tensor_new(d, 1, &count);
   tdl_push(L, t);
@@ -134,7 +135,8 @@ static int make_linspace(lua_State *L) {
   td_tensor *t = td_tensor_new(d, 1, &count);
   tdl_push(L, t);
   for (size_t i = 0; i < count; i++)
-    td_tensor_set(t, i, i + 1 == count && count > 1 ? b : a + (b - a) * (double)i / (count > 1 ? (double)(count - 1) : 1));
+    td_tensor_set(t, i,
+                  i + 1 == count && count > 1 ? b : a + (b - a) * (double)i / (count > 1 ? (double)(count - 1) : 1));
   return 1;
 }
 

@@ -216,8 +216,8 @@ static int core_is_own(lua_State *L) {
 
 /* ---- Memory and threads ---- */
 
-/* memory() → {live, cached, peak, calls, system} in bytes and counts; memory("reset") starts the peak anew, memory("trim")
- * gives the cache back to the system */
+/* memory() → {live, cached, peak, calls, system} in bytes and counts; memory("reset") starts the peak anew,
+ * memory("trim") gives the cache back to the system */
 static int core_memory(lua_State *L) {
   const char *what = luaL_optstring(L, 1, "");
   if (!strcmp(what, "reset")) td_alloc_reset_peak();

@@ -173,7 +173,8 @@ int tdl_index_set(lua_State *L) {
   td_tensor *value = tdl_operand(L, 3, "index", "the value");
   td_status s = value ? TD_OK : td_last_status();
   if (!s && was && (t->node || value->node))
-    s = td_fail(TD_EGRAD, "index: assignment would spoil a gradient; use where, cat or scatter_add, or wrap it in no_grad");
+    s = td_fail(TD_EGRAD,
+                "index: assignment would spoil a gradient; use where, cat or scatter_add, or wrap it in no_grad");
   td_recording = false;
   if (!s && is_mask(L, 2)) {
     s = assign_masked(t, tdl_test(L, 2), value);

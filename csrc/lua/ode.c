@@ -156,8 +156,8 @@ td_status tdl_ode_ask(lua_State *L, int index, bool failed, bool *answer) {
   return s;
 }
 
-/* Programs for the field when the option `capture` is a function that says yes: it is asked before, now that f was called
- * once, and told why when f cannot be captured. */
+/* Programs for the field when the option `capture` is a function that says yes: it is asked before, now that f was
+ * called once, and told why when f cannot be captured. */
 static td_status capture_field(lua_State *L, td_field *f, size_t keep, bool gradient) {
   lua_getfield(L, 4, "capture");
   int index = lua_gettop(L);
@@ -173,8 +173,8 @@ static td_status capture_field(lua_State *L, td_field *f, size_t keep, bool grad
   return s;
 }
 
-/* f that is known to be clean (lua/tide/ode/captured.lua) is captured without having been called: *done. What goes wrong
- * there is forgotten; f is called then, and says it again. */
+/* f that is known to be clean (lua/tide/ode/captured.lua) is captured without having been called: *done. What goes
+ * wrong there is forgotten; f is called then, and says it again. */
 static td_status capture_first(lua_State *L, td_ode_recorded *r, const request *q, const td_tensor *y0, bool leads,
                                td_tensor *slope, bool *done) {
   td_field *f = r->f;
@@ -198,8 +198,8 @@ static td_status capture_first(lua_State *L, td_ode_recorded *r, const request *
   return s;
 }
 
-/* f(t0, y0), the first slope, by f as it is: masks that belong to the solve are drawn here. With recording on, also what f
- * depends on is found. */
+/* f(t0, y0), the first slope, by f as it is: masks that belong to the solve are drawn here. With recording on, also
+ * what f depends on is found. */
 static td_status first_call(td_ode_recorded *r, const td_tensor *y0, td_tensor *slope) {
   r->o.first_slope = slope->data;
   if (td_recording) return td_field_explore(r->f, r->ts[0], y0->data, slope->data);

@@ -1,5 +1,5 @@
-/* What the bindings of single and of batched solves share: options, events, results. Option tables are filled and checked
- * by lua/tide/ode/request.lua. */
+/* What the bindings of single and of batched solves share: options, events, results. Option tables are filled and
+ * checked by lua/tide/ode/request.lua. */
 #ifndef TD_LUA_ODE_H
 #define TD_LUA_ODE_H
 #include "lua/ode_field.h"

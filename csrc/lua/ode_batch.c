@@ -65,8 +65,10 @@ static td_status call_jacobian(td_batch_field *self, td_tensor *t, td_tensor *y,
     s = td_fail(TD_EARG, "ode.solve: jac of a batch gave %s, expected a real tensor of %zu×%zu×%zu elements",
                 tdl_describe(L, -2), count, n, n);
   if (!s && ft && (!by_t || by_t->numel != count * n || !td_dtype_is_real(by_t->dtype)))
-    s = td_fail(TD_EARG, "ode.solve: this method needs ∂f/∂t too; jac must give it as its second value, a real tensor of "
-                "%zu×%zu elements", count, n);
+    s = td_fail(TD_EARG,
+                "ode.solve: this method needs ∂f/∂t too; jac must give it as its second value, a real tensor of "
+                "%zu×%zu elements",
+                count, n);
   if (!s) *j = td_tensor_retain(by_y);
   if (!s && ft) *ft = td_tensor_retain(by_t);
   lua_settop(L, top);

@@ -88,7 +88,8 @@ static td_status take_tensor(lua_State *L, const td_tensor *y, td_tensor **dy) {
 /* What would be wrong once it is on the tape is refused at once: writing into the state, or into an earlier result. */
 static td_status check_unwritten(lua_field *f, const td_tensor *y, uint32_t version, td_tensor *dy) {
   if (version_of(y) != version)
-    return td_fail(TD_EARG, "ode.solve: the right-hand side wrote into its state in place, which the solver still needs");
+    return td_fail(TD_EARG,
+                   "ode.solve: the right-hand side wrote into its state in place, which the solver still needs");
   if (f->last && version_of(f->last) != f->last_version)
     return td_fail(TD_EARG, "ode.solve: the right-hand side wrote into a tensor that it had returned before; return a "
                    "new one each time");
@@ -272,8 +273,8 @@ void tdl_field_set_march(lua_State *L, td_field *f, int index, const char *metho
 /* `count` numbers of the table at the index. */
 static td_status take_table(lua_State *L, int index, const char *what, size_t count, double *out) {
   if (!lua_istable(L, index) || tdl_rawlen(L, index) != count)
-    return td_fail(TD_EARG, "ode.solve: jac gave %s as %s, expected a table of %zu numbers", tdl_describe(L, index), what,
-                   count);
+    return td_fail(TD_EARG, "ode.solve: jac gave %s as %s, expected a table of %zu numbers", tdl_describe(L, index),
+                   what, count);
   for (size_t i = 0; i < count; i++) {
     lua_rawgeti(L, index, (int)i + 1);
     bool number = lua_type(L, -1) == LUA_TNUMBER;
@@ -505,7 +506,8 @@ static int core_ode_marched(lua_State *L) {
   return 2;
 }
 
-/* code_of(x) → for a function of Lua a string that tells where it was written, its chunk's name and its lines; else nil */
+/* code_of(x) → for a function of Lua a string that tells where it was written, its chunk's name and its lines; else
+ * nil */
 static int core_code_of(lua_State *L) {
   lua_Debug ar;
   lua_settop(L, 1);
@@ -519,8 +521,8 @@ static int core_code_of(lua_State *L) {
   return 1;
 }
 
-/* ode_numbers(list, numbers, native) → the numbers after a list of operations on them (graph/scalar.h), or nil where there
- * is no machine code; for tests. list: {op, dst, a, b, c, n} each, places from 0. */
+/* ode_numbers(list, numbers, native) → the numbers after a list of operations on them (graph/scalar.h), or nil where
+ * there is no machine code; for tests. list: {op, dst, a, b, c, n} each, places from 0. */
 static int core_ode_numbers(lua_State *L) {
   static const char *const names[] = {
 #define NAME(name, arity) #name,
@@ -548,7 +550,8 @@ static int core_ode_numbers(lua_State *L) {
       lua_pop(L, 1);
     }
     for (int k = 0; k < FIELDS - 1; k++)
-      if (*field[k] + (step[i].n ? step[i].n : 1) > count) tdl_error(L, "ode_numbers: operation %d leaves the numbers", i + 1);
+      if (*field[k] + (step[i].n ? step[i].n : 1) > count)
+        tdl_error(L, "ode_numbers: operation %d leaves the numbers", i + 1);
     lua_pop(L, 1);
   }
   for (int i = 0; i < count; i++) {

@@ -13,8 +13,8 @@ td_field *tdl_event_for(lua_State *L, int index, tdl_form form, const td_tensor 
 /* The field for what stands at the index, a Lua function of this form or a field made in C, over states like y0. NULL
  * and a message when it cannot be. To be freed by td_field_free. */
 td_field *tdl_field_for(lua_State *L, int index, tdl_form form, const td_tensor *y0);
-/* The field's Jacobian is what the Lua function at the index gives: (t, table of numbers) → a table of n·n numbers, row by
- * row, and one of ∂f/∂t or nil. Fields made in C keep their own. */
+/* The field's Jacobian is what the Lua function at the index gives: (t, table of numbers) → a table of n·n numbers, row
+ * by row, and one of ∂f/∂t or nil. Fields made in C keep their own. */
 void tdl_field_set_jacobian(lua_State *L, td_field *f, int index);
 /* Steps of the explicit method of this name (the pointer of td_methods()) are made by the Lua function at the index, of
  * lua/tide/ode/stages.lua. */

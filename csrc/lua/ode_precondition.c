@@ -36,7 +36,8 @@ static td_status call(const preconditioner *p, double t, double shift, const voi
   td_status s = tdl_pcall(L, 4, 1);
   td_tensor *result = s ? NULL : tdl_test(L, -1), *flat = NULL;
   if (!s && (!result || result->numel * td_dtype_size(p->dtype) != p->bytes || !td_dtype_is_real(result->dtype)))
-    s = td_fail(TD_EARG, "ode.solve: the preconditioner gave %s, expected a tensor like the state", tdl_describe(L, -1));
+    s = td_fail(TD_EARG, "ode.solve: the preconditioner gave %s, expected a tensor like the state",
+                tdl_describe(L, -1));
   if (!s) {
     flat = td_tensor_new(p->dtype, result->ndim, result->shape);
     s = flat ? td_tensor_copy(flat, result) : td_last_status();

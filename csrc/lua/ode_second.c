@@ -1,5 +1,5 @@
-/* Second derivatives of a solve whose method has no step on the tape: a Lua function makes the gradient once more, as the
- * result of an operation whose own derivative is a solve with one tangent (lua/tide/ode/second.lua). */
+/* Second derivatives of a solve whose method has no step on the tape: a Lua function makes the gradient once more, as
+ * the result of an operation whose own derivative is a solve with one tangent (lua/tide/ode/second.lua). */
 #include <string.h>
 #include "base/alloc.h"
 #include "lua/ode.h"
@@ -21,8 +21,8 @@ static void push(lua_State *L, td_tensor *t) {
   else lua_pushboolean(L, 0);
 }
 
-/* function(y0, externals, cotangents of the results, false where there is none, gradients so far: y0's, then those of the
- * externals) → the same gradients, in the graph. */
+/* function(y0, externals, cotangents of the results, false where there is none, gradients so far: y0's, then those of
+ * the externals) → the same gradients, in the graph. */
 static td_status run(void *data, td_rule *rule, td_field *f) {
   const second *x = data;
   lua_State *L = tdl_state();

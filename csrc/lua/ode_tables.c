@@ -122,9 +122,9 @@ static void set_tableau(lua_State *L, const td_tableau *m) {
   push_matrix(L, m, td_tableau_width(m), "extended");
 }
 
-/* ode_methods() → list of {name, source, family, order, error_order, dense_order, stages}, and of explicit methods fsal,
- * a, b, c, e and `extended`, the rows of all stages that the extension uses; of implicit ones `dirk`, `rosenbrock` or
- * `collocation`: for the manual and the order tests */
+/* ode_methods() → list of {name, source, family, order, error_order, dense_order, stages}, and of explicit methods
+ * fsal, a, b, c, e and `extended`, the rows of all stages that the extension uses; of implicit ones `dirk`,
+ * `rosenbrock` or `collocation`: for the manual and the order tests */
 static int core_ode_methods(lua_State *L) {
   lua_newtable(L);
   int at = 0;

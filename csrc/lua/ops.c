@@ -11,7 +11,21 @@
 #include "lua/tdl.h"
 #include "ops/ops.h"
 
-typedef enum { K_TENSOR, K_LIST, K_INT, K_BOOL, K_POS, K_DIM, K_NEWDIM, K_DIMS, K_PAIR, K_SHAPE, K_PERM, K_DTYPE, K_NUM } kind;
+typedef enum {
+  K_TENSOR,
+  K_LIST,
+  K_INT,
+  K_BOOL,
+  K_POS,
+  K_DIM,
+  K_NEWDIM,
+  K_DIMS,
+  K_PAIR,
+  K_SHAPE,
+  K_PERM,
+  K_DTYPE,
+  K_NUM
+} kind;
 
 enum { MAX_PARAMS = 12, MAX_NAME = 24 };
 
@@ -158,7 +172,8 @@ static int read_attribute(const args *a, const param *p, int index) {
       return 1;
     case K_POS: {  /* a position along the dim in slot 0 */
       int64_t at, size = (int64_t)a->first->shape[a->a->i[0]];
-      if (!whole(L, index, &at) || at == 0) return bad(a, p, index, "a position, 1 or more, or negative from the end"), -1;
+      if (!whole(L, index, &at) || at == 0)
+        return bad(a, p, index, "a position, 1 or more, or negative from the end"), -1;
       *slot = at > 0 ? at - 1 : at + size;
       return 1;
     }
@@ -302,8 +317,9 @@ static td_status read_attributes(const args *a, int index) {
     }
     index++;
   }
-  if (index <= top) return td_fail(TD_EARG, "%s: argument %d is %s, expected no more; the signature is %s(%s)", s->op->name,
-                                   index, tdl_describe(L, index), s->op->name, s->op->signature);
+  if (index <= top)
+    return td_fail(TD_EARG, "%s: argument %d is %s, expected no more; the signature is %s(%s)", s->op->name, index,
+                   tdl_describe(L, index), s->op->name, s->op->signature);
   for (int k = s->ntensors; k < s->n; k++) {
     td_status status = preset(a, &s->p[k], given[k]);
     if (status) return status;
@@ -351,7 +367,8 @@ static int call_list(lua_State *L, const schema *s) {
   for (int i = 0; i < n && !status; i++) {
     lua_rawgeti(L, 1, i + 1);
     in[i] = tdl_test(L, -1);
-    if (!in[i]) status = td_fail(TD_EARG, "%s: element %d is %s, expected a tensor", s->op->name, i + 1, tdl_describe(L, -1));
+    if (!in[i])
+      status = td_fail(TD_EARG, "%s: element %d is %s, expected a tensor", s->op->name, i + 1, tdl_describe(L, -1));
     lua_pop(L, 1);
   }
   td_attrs attrs = {.i = {0}};
@@ -414,7 +431,8 @@ static int call_inplace(lua_State *L) {
 
 /* ---- Registration ---- */
 
-/* core.operations() → {name → {signature=, doc=, differentiable=, elementwise=, results=}} for the manual and the tests */
+/* core.operations() → {name → {signature=, doc=, differentiable=, elementwise=, results=}} for the manual and the
+ * tests */
 static int operations(lua_State *L) {
   lua_newtable(L);
   for (const td_op *const *const *f = td_op_families(); *f; f++)

@@ -1,5 +1,5 @@
-/* Steps of optimisers: one pass over a parameter, its state and its gradient, in place. The loops over parameters and the
- * choice of rates are Lua's (tide.optim); these functions are in the table core.optim. */
+/* Steps of optimisers: one pass over a parameter, its state and its gradient, in place. The loops over parameters and
+ * the choice of rates are Lua's (tide.optim); these functions are in the table core.optim. */
 #include <math.h>
 #include "graph/tape.h"
 #include "kernels/kernels.h"
@@ -39,8 +39,8 @@ static td_tensor *gradient(lua_State *L, const td_tensor *p, const char *fname) 
   return g;
 }
 
-/* adam_step(p, m, v, lr, beta1, beta2, eps, decay, decoupled, step) → true, or false when p has no gradient. step counts
- * from 1. */
+/* adam_step(p, m, v, lr, beta1, beta2, eps, decay, decoupled, step) → true, or false when p has no gradient. step
+ * counts from 1. */
 static int adam_step(lua_State *L) {
   td_tensor *p = parameter(L, 1, "adam_step"), *m = state_of(L, 2, p, "adam_step", "m"),
             *v = state_of(L, 3, p, "adam_step", "v");
@@ -85,7 +85,8 @@ static double sum_squares(const td_tensor *g) {
   return g->dtype == TD_F64 ? wide : (double)narrow;
 }
 
-/* grad_norm({parameters}) → the Euclidean norm of all their gradients together; parameters without one are passed over */
+/* grad_norm({parameters}) → the Euclidean norm of all their gradients together; parameters without one are passed
+ * over */
 static int grad_norm(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   double sum = 0;
@@ -100,7 +101,8 @@ static int grad_norm(lua_State *L) {
   return 1;
 }
 
-/* grad_scale({parameters}, factor): every gradient multiplied. One that others look at is replaced instead of written. */
+/* grad_scale({parameters}, factor): every gradient multiplied. One that others look at is replaced instead of
+ * written. */
 static int grad_scale(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   double factor = luaL_checknumber(L, 2);

@@ -86,7 +86,8 @@ td_program *tdl_program(lua_State *L, int index) {
 static int trace_program(lua_State *L) {
   trace_box *b = checked_trace(L);
   size_t first = (size_t)luaL_checknumber(L, 2), count = (size_t)luaL_checknumber(L, 3);
-  if (b->begun || first > b->t.count || count > b->t.count - first) tdl_error(L, "program: no such calls, or not stopped");
+  if (b->begun || first > b->t.count || count > b->t.count - first)
+    tdl_error(L, "program: no such calls, or not stopped");
   int nin, nout;
   lua_settop(L, 5);
   td_tensor **in = tensors_of(L, 4, &nin), **out = tensors_of(L, 5, &nout);
@@ -135,7 +136,8 @@ static bool fits(const td_tensor *t, const td_tensor *expected) {
 static td_tensor *argument(lua_State *L, int index, int i, const td_tensor *expected, const char *what) {
   lua_rawgeti(L, index, i + 1);
   td_tensor *t = tdl_test(L, -1);
-  if (!t || !td_tensor_is_known(t)) td_fail(TD_EARG, "program: %s %d is %s, expected a tensor", what, i + 1, tdl_describe(L, -1));
+  if (!t || !td_tensor_is_known(t))
+    td_fail(TD_EARG, "program: %s %d is %s, expected a tensor", what, i + 1, tdl_describe(L, -1));
   lua_pop(L, 1);
   if (!t || !td_tensor_is_known(t)) return NULL;
   if (!fits(t, expected)) {
@@ -155,7 +157,8 @@ static td_status give_back(lua_State *L, int index, int i, const td_tensor *held
   return t->data == held->data ? TD_OK : td_tensor_copy(t, held);
 }
 
-/* Runs with the tensors of the table at 2, writing into those of the table at 3 or into new ones; leaves them in a table. */
+/* Runs with the tensors of the table at 2, writing into those of the table at 3 or into new ones; leaves them in a
+ * table. */
 static int run_with(lua_State *L, td_status (*run)(td_program *, void *const *, void *const *)) {
   td_program *p = checked_program(L);
   int nin = td_program_inputs(p), nout = td_program_outputs(p);
@@ -192,7 +195,8 @@ static int run_with(lua_State *L, td_status (*run)(td_program *, void *const *, 
     if (!t) s = td_fail(TD_EARG, "program: result %d goes into no tensor", i + 1);
     else if (!fits(t, o) || !td_tensor_is_contiguous(t))
       s = td_fail(TD_ESHAPE, "program: result %d goes into %s of shape (%s), expected %s of (%s), contiguous", i + 1,
-                  td_dtype_name(t->dtype), td_tensor_shape_string(t), td_dtype_name(o->dtype), td_tensor_shape_string(o));
+                  td_dtype_name(t->dtype), td_tensor_shape_string(t), td_dtype_name(o->dtype),
+                  td_tensor_shape_string(o));
     if (s) break;
     t->storage->version++;
     at[nin + i] = t->data;

@@ -31,7 +31,8 @@ static td_rng *state_of(td_tensor *g) { return (td_rng *)(void *)g->data; }
 static td_rng *known_state(lua_State *L, const char *fname) {
   td_tensor *g = checked(L);
   if (!td_tensor_is_known(g))
-    tdl_error(L, "%s: a captured function draws by rand, randn and bernoulli; this would be a constant of the program", fname);
+    tdl_error(L, "%s: a captured function draws by rand, randn and bernoulli; this would be a constant of the program",
+              fname);
   g->storage->version++;
   return state_of(g);
 }
@@ -78,7 +79,8 @@ static int generator_state(lua_State *L) {
 static td_dtype read_shape(lua_State *L, const char *fname, int first, int *ndim, size_t *shape) {
   td_dtype d = TD_F32;
   int next = tdl_sizes(L, first, fname, ndim, shape);
-  if (!lua_isnoneornil(L, next) && (!lua_isstring(L, next) || !tdl_dtype(lua_tostring(L, next), &d) || !td_dtype_is_real(d)))
+  if (!lua_isnoneornil(L, next) &&
+      (!lua_isstring(L, next) || !tdl_dtype(lua_tostring(L, next), &d) || !td_dtype_is_real(d)))
     tdl_error(L, "%s: dtype is %s, expected float32 or float64", fname, tdl_describe(L, next));
   return d;
 }

@@ -1,4 +1,5 @@
-/* Gradients in Lua: requires_grad, backward, recording on and off, operations with a derivative written in Lua, hooks. */
+/* Gradients in Lua: requires_grad, backward, recording on and off, operations with a derivative written in Lua, hooks.
+ */
 #include "graph/tape.h"
 #include <string.h>
 #include "base/alloc.h"
@@ -19,7 +20,8 @@ static int core_leaf_changes(lua_State *L) {
   return 1;
 }
 
-/* The tensors of the table at `index` (or the one tensor there), borrowed: an array in a new userdata left on the stack. */
+/* The tensors of the table at `index` (or the one tensor there), borrowed: an array in a new userdata left on the
+ * stack. */
 static td_tensor **tensors_at(lua_State *L, int index, const char *fname, bool holes, int *n) {
   bool table = lua_istable(L, index);
   *n = 1;
@@ -41,8 +43,8 @@ static td_tensor **tensors_at(lua_State *L, int index, const char *fname, bool h
   return list;
 }
 
-/* backward(outputs, cotangents | nil, inputs | nil, create_graph, retain, stop_at_inputs) → a table of gradients, false where unused, or
- * nothing when gradients go to the leaves */
+/* backward(outputs, cotangents | nil, inputs | nil, create_graph, retain, stop_at_inputs) → a table of gradients, false
+ * where unused, or nothing when gradients go to the leaves */
 static int core_backward(lua_State *L) {
   int nout, ncot = 0, nin = 0;
   lua_settop(L, 6);
@@ -159,8 +161,8 @@ static void lua_vjp(td_rule *r) {
     for (int i = 0; i < r->nin; i++) {
       td_tensor *g = tdl_test(L, top + 1 + i);
       if (g && (g->ndim != r->in[i]->ndim || !td_tensor_same_shape(g, r->in[i]))) {
-        td_fail(TD_ESHAPE, "custom: the backward function's result %d has shape (%s), expected its operand's (%s)", i + 1,
-                td_tensor_shape_string(g), td_tensor_shape_string(r->in[i]));
+        td_fail(TD_ESHAPE, "custom: the backward function's result %d has shape (%s), expected its operand's (%s)",
+                i + 1, td_tensor_shape_string(g), td_tensor_shape_string(r->in[i]));
         break;
       }
       if (!g && lua_toboolean(L, top + 1 + i)) {
@@ -236,9 +238,9 @@ static int tensor_register_hook(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-  {"backward", core_backward}, {"recording", core_recording}, {"with_recording", core_with_recording}, {"now", core_now}, {"externals", core_externals},
-  {"same_point", core_same_point},
-  {"custom", core_custom}, {"leaf_changes", core_leaf_changes}, {NULL, NULL},
+    {"backward", core_backward}, {"recording", core_recording},       {"with_recording", core_with_recording},
+    {"now", core_now},           {"externals", core_externals},       {"same_point", core_same_point},
+    {"custom", core_custom},     {"leaf_changes", core_leaf_changes}, {NULL, NULL},
 };
 static const luaL_Reg methods[] = {
   {"requires_grad", tensor_requires_grad}, {"register_hook", tensor_register_hook}, {NULL, NULL},

@@ -29,8 +29,8 @@ int tdl_error(lua_State *L, const char *fmt, ...) __attribute__((noreturn, forma
 int tdl_raise(lua_State *L) __attribute__((noreturn));
 /* Nothing when s is TD_OK, else tdl_raise. */
 void tdl_check(lua_State *L, td_status s);
-/* Calls the function and arguments on the stack like lua_call, protected; on failure keeps the error value for tdl_raise
- * and gives TD_ECALL. */
+/* Calls the function and arguments on the stack like lua_call, protected; on failure keeps the error value for
+ * tdl_raise and gives TD_ECALL. */
 td_status tdl_pcall(lua_State *L, int nargs, int nresults);
 /* Its parts, for who calls one function very often: the message handler, and what keeps the error value on the top of
  * the stack (popped) and gives TD_ECALL. */
@@ -52,8 +52,8 @@ const char *tdl_nearest(const char *word, const char *const *names);
 /* ---- Tensors (tensor.c) ---- */
 /* The tensor at a stack index, or NULL. */
 td_tensor *tdl_test(lua_State *L, int index);
-/* The same, or an error that names the function and the argument; or that says that the tensor's values, which the function is
- * about to read or keep, are not known while a function is captured. */
+/* The same, or an error that names the function and the argument; or that says that the tensor's values, which the
+ * function is about to read or keep, are not known while a function is captured. */
 td_tensor *tdl_tensor(lua_State *L, int index, const char *fname, const char *argument);
 /* The same for functions that look at no values: also virtual tensors (graph/trace.h). */
 td_tensor *tdl_any_tensor(lua_State *L, int index, const char *fname, const char *argument);
@@ -68,9 +68,9 @@ void tdl_push(lua_State *L, td_tensor *t);
 td_tensor *tdl_operand(lua_State *L, int index, const char *fname, const char *argument);
 /* "float32" and so on into *d; false when it is no element type. */
 int tdl_dtype(const char *name, td_dtype *d);
-/* Before a reverse pass, which frees what it has used as it goes unless Lua's garbage refers to it too, and before a solve
- * that keeps much for one: collects garbage when tensors take 32 MB or more. All such collections together go through no
- * more than a byte of Lua's heap, some nanosecond, for 32 bytes of tensors that were made. */
+/* Before a reverse pass, which frees what it has used as it goes unless Lua's garbage refers to it too, and before a
+ * solve that keeps much for one: collects garbage when tensors take 32 MB or more. All such collections together go
+ * through no more than a byte of Lua's heap, some nanosecond, for 32 bytes of tensors that were made. */
 void tdl_collect_before_pass(lua_State *L);
 /* A word for what stands at the index: "nil", "a table", "a tensor of shape (3×4)" … */
 const char *tdl_describe(lua_State *L, int index);

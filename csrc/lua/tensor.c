@@ -70,7 +70,8 @@ const char *tdl_describe(lua_State *L, int index) {
   if (t) snprintf(text, sizeof text, "a %s tensor of shape (%s)", td_dtype_name(t->dtype), td_tensor_shape_string(t));
   else if (lua_isnoneornil(L, index)) snprintf(text, sizeof text, "nothing");
   else if (lua_type(L, index) == LUA_TNUMBER) snprintf(text, sizeof text, "the number %.14g", lua_tonumber(L, index));
-  else if (lua_type(L, index) == LUA_TSTRING) snprintf(text, sizeof text, "the string \"%.60s\"", lua_tostring(L, index));
+  else if (lua_type(L, index) == LUA_TSTRING)
+    snprintf(text, sizeof text, "the string \"%.60s\"", lua_tostring(L, index));
   else if (lua_isuserdata(L, index)) snprintf(text, sizeof text, "a userdata that is no live tensor");
   else snprintf(text, sizeof text, "a %s", luaL_typename(L, index));
   return text;
@@ -86,10 +87,15 @@ td_tensor *tdl_tensor(lua_State *L, int index, const char *fname, const char *ar
   td_tensor *t = tdl_any_tensor(L, index, fname, argument);
   if (td_tensor_is_known(t)) return t;
   if (td_capture_era)
-    tdl_error(L, "%s: the values of %s are not known while the function is captured, because they may differ each time it "
-              "runs; run it as it is (capture = false in solvers, fallback = \"eager\" elsewhere)", fname, argument);
-  tdl_error(L, "%s: %s was made while a function was captured and has no values; what a captured function computes is to be "
-            "returned by it", fname, argument);
+    tdl_error(L,
+              "%s: the values of %s are not known while the function is captured, because they may differ each time it "
+              "runs; run it as it is (capture = false in solvers, fallback = \"eager\" elsewhere)",
+              fname, argument);
+  tdl_error(
+      L,
+      "%s: %s was made while a function was captured and has no values; what a captured function computes is to be "
+      "returned by it",
+      fname, argument);
 }
 
 double tdl_number(lua_State *L, int index, const char *fname, const char *argument) {
@@ -256,7 +262,8 @@ static const luaL_Reg methods[] = {
   {NULL, NULL},
 };
 
-/* Properties: t.shape, t.dtype, t.ndim, t.numel, t.grad, t.is_leaf, t.needs_grad, t.version (counts writes in place). Pushes one and gives 1, or gives 0. */
+/* Properties: t.shape, t.dtype, t.ndim, t.numel, t.grad, t.is_leaf, t.needs_grad, t.version (counts writes in place).
+ * Pushes one and gives 1, or gives 0. */
 static int push_property(lua_State *L, td_tensor *t, const char *key) {
   if (!strcmp(key, "shape")) push_shape(L, t);
   else if (!strcmp(key, "dtype")) lua_pushstring(L, td_dtype_name(t->dtype));

@@ -1,5 +1,6 @@
-/* Attention as one operation: sequences are B×N×H×D, as a projection leaves them, so that neither heads nor positions of
- * an image have to be moved. Scores are never stored; the tape keeps the operands, the result and two numbers a query. */
+/* Attention as one operation: sequences are B×N×H×D, as a projection leaves them, so that neither heads nor positions
+ * of an image have to be moved. Scores are never stored; the tape keeps the operands, the result and two numbers a
+ * query. */
 #include <math.h>
 #include "ops/ops.h"
 

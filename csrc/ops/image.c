@@ -27,8 +27,10 @@ static td_status conv_options(const td_call *c, td_conv *g) {
   for (int k = 0; k < 2; k++) {
     if (i[STRIDE + k] < 1 || i[PAD + k] < 0 || i[DILATION + k] < 1 || i[GROUPS] < 1 || i[STRIDE + k] > MOST ||
         i[PAD + k] > MOST || i[DILATION + k] > MOST || i[GROUPS] > MOST)
-      return td_fail(TD_EARG, "%s: stride %lld, padding %lld, dilation %lld, groups %lld: expected at least 1, 0, 1, 1, "
-                     "and less than 2^24", c->op->name, (long long)i[STRIDE + k], (long long)i[PAD + k], (long long)i[DILATION + k],
+      return td_fail(TD_EARG,
+                     "%s: stride %lld, padding %lld, dilation %lld, groups %lld: expected at least 1, 0, 1, 1, "
+                     "and less than 2^24",
+                     c->op->name, (long long)i[STRIDE + k], (long long)i[PAD + k], (long long)i[DILATION + k],
                      (long long)i[GROUPS]);
     g->stride[k] = (size_t)i[STRIDE + k];
     g->pad[k] = (size_t)i[PAD + k];
@@ -39,7 +41,8 @@ static td_status conv_options(const td_call *c, td_conv *g) {
 }
 
 /* Sizes of the result of a window of k elements, dilated by d; a failure names the operation. */
-static td_status window_count(const td_call *c, size_t size, size_t k, size_t stride, size_t pad, size_t d, size_t *out) {
+static td_status window_count(const td_call *c, size_t size, size_t k, size_t stride, size_t pad, size_t d,
+                              size_t *out) {
   size_t span = d * (k - 1) + 1;
   if (k == 0 || size + 2 * pad < span)
     return td_fail(TD_ESHAPE, "%s: a window of %zu does not fit into %zu + 2·%zu", c->op->name, span, size, pad);
@@ -54,8 +57,8 @@ static td_status conv_geometry(const td_call *c, const size_t *x, const size_t *
   g->n = x[0], g->h = x[1], g->w = x[2], g->c = x[3];
   g->kh = w[0], g->kw = w[1], g->o = w[3];
   if (g->c % g->groups || g->o % g->groups || w[2] != g->c / g->groups)
-    return td_fail(TD_ESHAPE, "%s: weight (%s) does not fit %zu channels in %zu group%s, expected kh×kw×%zu×o", c->op->name,
-                   td_shape_string(4, w), g->c, g->groups, g->groups == 1 ? "" : "s", g->c / g->groups);
+    return td_fail(TD_ESHAPE, "%s: weight (%s) does not fit %zu channels in %zu group%s, expected kh×kw×%zu×o",
+                   c->op->name, td_shape_string(4, w), g->c, g->groups, g->groups == 1 ? "" : "s", g->c / g->groups);
   s = window_count(c, g->h, g->kh, g->stride[0], g->pad[0], g->dilation[0], &g->oh);
   return s ? s : window_count(c, g->w, g->kw, g->stride[1], g->pad[1], g->dilation[1], &g->ow);
 }
@@ -160,7 +163,8 @@ static td_status conv2d_input_grad_run(td_call *c) {
   td_status s = contiguous_all(c, t);
   if (s) return s;
   conv_geometry(c, c->out[0]->shape, t[1]->shape, &g);
-  if (c->out[0]->numel) td_k(t[0]->dtype)->conv2d_input_grad(c->out[0]->data, t[0]->data, t[1]->data, &g, forms_of(t[1], &f));
+  if (c->out[0]->numel)
+    td_k(t[0]->dtype)->conv2d_input_grad(c->out[0]->data, t[0]->data, t[1]->data, &g, forms_of(t[1], &f));
   release_all(c, t);
   return TD_OK;
 }
@@ -214,8 +218,8 @@ const td_op td_op_conv2d_weight_grad = {
   .keep = TD_KEEP_IN(0) | TD_KEEP_IN(1), .doc = "transpose of conv2d in its weights"};
 
 /* ---- Convolution, what is added to its result and an activation in one pass ----
- * y = act(x*w + bias + chan + add). `parts` says which of the three follow x and w (TD_CONV_BIAS and so on); 0 means the
- * first ones in that order. */
+ * y = act(x*w + bias + chan + add). `parts` says which of the three follow x and w (TD_CONV_BIAS and so on); 0 means
+ * the first ones in that order. */
 enum { PARTS = TD_CONV_PARTS, ACT = TD_CONV_ACT };
 
 /* The places of bias, chan and add among the operands; 0 for one that is not there. */
@@ -224,8 +228,10 @@ static td_status fused_places(const char *name, const td_attrs *a, int nin, int 
   if (parts == 0) parts = (1 << (nin - 2)) - 1;
   for (int k = 0; k < 3; k++) place[k] = parts >> k & 1 ? next++ : 0;
   if (a->i[PARTS] < 0 || a->i[PARTS] > 7 || next != nin)
-    return td_fail(TD_EARG, "%s: parts %lld does not fit %d operands after x and w, expected the sum of 1 (bias), 2 (chan) "
-                   "and 4 (add) for those that are there", name, (long long)a->i[PARTS], nin - 2);
+    return td_fail(TD_EARG,
+                   "%s: parts %lld does not fit %d operands after x and w, expected the sum of 1 (bias), 2 (chan) "
+                   "and 4 (add) for those that are there",
+                   name, (long long)a->i[PARTS], nin - 2);
   return TD_OK;
 }
 
@@ -262,7 +268,8 @@ static td_status conv2d_fused_shape(td_call *c) {
   if (!s) s = conv_geometry(c, c->in[0]->shape, c->in[1]->shape, &g);
   if (!s) s = fused_parts(c, &g);
   if (!s && (c->a->i[ACT] < 0 || c->a->i[ACT] >= TD_ACT_COUNT))
-    s = td_fail(TD_EARG, "conv2d_fused: activation is %lld, expected 0 none, 1 relu, 2 silu, 3 gelu, 4 tanh or 5 sigmoid",
+    s = td_fail(TD_EARG,
+                "conv2d_fused: activation is %lld, expected 0 none, 1 relu, 2 silu, 3 gelu, 4 tanh or 5 sigmoid",
                 (long long)c->a->i[ACT]);
   if (!s) td_meta_set(c, 0, c->in[0]->dtype, 4, (const size_t[]){g.n, g.oh, g.ow, g.o});
   return s;
@@ -558,8 +565,20 @@ RESIZE(upsample_nearest, "images of size[1]×size[2] by the nearest pixel")
 RESIZE(upsample_bilinear, "images of size[1]×size[2], linear between pixel centres (corners not aligned)")
 
 const td_op *const td_ops_image[] = {
-  &td_op_conv2d, &td_op_conv2d_input_grad, &td_op_conv2d_weight_grad, &td_op_conv2d_fused, &td_op_max_pool2d, &td_op_max_pool2d_grad,
-  &td_op_max_pool2d_gather, &td_op_avg_pool2d, &td_op_avg_pool2d_grad, &td_op_adaptive_avg_pool2d,
-  &td_op_adaptive_avg_pool2d_grad, &td_op_upsample_nearest, &td_op_upsample_nearest_grad, &td_op_upsample_bilinear,
-  &td_op_upsample_bilinear_grad, NULL,
+    &td_op_conv2d,
+    &td_op_conv2d_input_grad,
+    &td_op_conv2d_weight_grad,
+    &td_op_conv2d_fused,
+    &td_op_max_pool2d,
+    &td_op_max_pool2d_grad,
+    &td_op_max_pool2d_gather,
+    &td_op_avg_pool2d,
+    &td_op_avg_pool2d_grad,
+    &td_op_adaptive_avg_pool2d,
+    &td_op_adaptive_avg_pool2d_grad,
+    &td_op_upsample_nearest,
+    &td_op_upsample_nearest_grad,
+    &td_op_upsample_bilinear,
+    &td_op_upsample_bilinear_grad,
+    NULL,
 };

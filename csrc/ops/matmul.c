@@ -90,7 +90,8 @@ static td_status matmul_run(td_call *c) {
   const td_kernels *kernels = td_k(y->dtype);
   bool flat = b->ndim == 2 && a->ndim > 2 && td_tensor_is_contiguous(a);  /* one tall product */
   if (flat) {
-    if (batch) kernels->matmul(y->data, a->data, b->data, batch * m, n, k, k ? k : 1, ldb, n, false, tb, 1, 0, 0, 0, 1, 0);
+    if (batch)
+      kernels->matmul(y->data, a->data, b->data, batch * m, n, k, k ? k : 1, ldb, n, false, tb, 1, 0, 0, 0, 1, 0);
   } else if (batch && even_batches(a, &c->meta[0], batch, &sa) && even_batches(b, &c->meta[0], batch, &sb)) {
     kernels->matmul(y->data, a->data, b->data, m, n, k, lda, ldb, n, ta, tb, batch, sa, sb, m * n, 1, 0);
   } else {

@@ -278,8 +278,9 @@ static td_status cat_shape(td_call *c) {
     const td_tensor *t = c->in[i];
     bool fits = t->ndim == x->ndim;
     for (int k = 0; k < x->ndim && fits; k++) fits = k == dim || t->shape[k] == x->shape[k];
-    if (!fits) return td_fail(TD_ESHAPE, "cat: operand %d has shape (%s), which does not join (%s) along dim %lld", i + 1,
-                              td_tensor_shape_string(t), td_tensor_shape_string(x), (long long)dim + 1);
+    if (!fits)
+      return td_fail(TD_ESHAPE, "cat: operand %d has shape (%s), which does not join (%s) along dim %lld", i + 1,
+                     td_tensor_shape_string(t), td_tensor_shape_string(x), (long long)dim + 1);
     c->meta[0].shape[dim] += t->shape[dim];
   }
   return TD_OK;

@@ -2,10 +2,10 @@
  * written in simpler operations.
  *
  * Each has a form with an activation and a sum behind it, which a program is given in place of a chain of three
- * operations: X_act(x, gamma?, beta?, add?) = act(X(x, gamma, beta)) + add. The number of operands says which there are:
- * 1 x; 2 x and add; 3 x, gamma, beta; 4 all. X_act_grad(dy, x, mean, rstd, gamma?, beta?) has 4 or 6 and computes what
- * went into the activation again from x and the statistics, so that these are all that a tape keeps; the
- * gradient of add is dy itself. */
+ * operations: X_act(x, gamma?, beta?, add?) = act(X(x, gamma, beta)) + add. The number of operands says which there
+ * are: 1 x; 2 x and add; 3 x, gamma, beta; 4 all. X_act_grad(dy, x, mean, rstd, gamma?, beta?) has 4 or 6 and computes
+ * what went into the activation again from x and the statistics, so that these are all that a tape keeps; the gradient
+ * of add is dy itself. */
 #include <string.h>
 #include "ops/ops.h"
 

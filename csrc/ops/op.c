@@ -26,8 +26,10 @@ static td_status check_values(const td_call *c) {
     if (!c->in[i]->storage)
       return td_fail(TD_EGRAD, "%s: operand %d has a shape but no values", c->op->name, i + 1);
     else if (c->in[i]->storage->is_virtual && c->in[i]->storage->era != td_capture_era)
-      return td_fail(TD_EARG, "%s: operand %d was made while a function was captured and has no values; what a captured "
-                     "function computes is to be returned by it", c->op->name, i + 1);
+      return td_fail(TD_EARG,
+                     "%s: operand %d was made while a function was captured and has no values; what a captured "
+                     "function computes is to be returned by it",
+                     c->op->name, i + 1);
   return TD_OK;
 }
 
@@ -103,8 +105,8 @@ td_status td_apply_inplace(const td_op *op, td_tensor *const *in, int nin, const
     return td_fail(TD_EDTYPE, "%s_: the result is %s, which %s cannot hold; use %s, or convert with :to()", op->name,
                    td_dtype_name(c.meta[0].dtype), td_dtype_name(x->dtype), op->name);
   if (!td_tensor_is_writable(x))
-    return td_fail(TD_EARG, "%s_: elements of the expanded tensor of shape (%s) share memory; clone() it first", op->name,
-                   td_tensor_shape_string(x));
+    return td_fail(TD_EARG, "%s_: elements of the expanded tensor of shape (%s) share memory; clone() it first",
+                   op->name, td_tensor_shape_string(x));
   bool overlaps = false;  /* another operand looks at the same storage in another way */
   for (int i = 1; i < nin; i++) overlaps |= in[i]->storage == x->storage && in[i] != x;
   bool direct = c.meta[0].dtype == x->dtype && !overlaps;

@@ -67,8 +67,8 @@ struct td_op {
   unsigned ints;                         /* bit i: result i carries no gradient (positions, statistics) */
   int pw;                                /* 1 + td_pw_op for element-wise operations, else 0 */
   int kind;                              /* of element-wise operations, see pointwise.c */
-  bool light;                            /* costs little more than to read the operands: like element-wise ones, computed
-                                          * again rather than kept where a choice is (solve/captured_kept.c) */
+  bool light; /* costs little more than to read the operands: like element-wise ones, computed
+               * again rather than kept where a choice is (solve/captured_kept.c) */
 };
 
 #define TD_KEEP_IN(i) (1u << (i))
@@ -83,8 +83,8 @@ td_status td_apply_inplace(const td_op *op, td_tensor *const *in, int nin, const
 extern bool td_recording;
 /* Called by td_apply after a call when an operand carries a node; set by the tape. */
 extern td_status (*td_record)(td_call *c);
-/* While a function is captured (graph/trace.h): writes the call down instead of running it, and makes its results unless
- * they are there. */
+/* While a function is captured (graph/trace.h): writes the call down instead of running it, and makes its results
+ * unless they are there. */
 extern td_status (*td_capture_call)(td_call *c);
 
 /* ---- Automatic references -------------------------------------------------------------------------------------

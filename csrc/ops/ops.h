@@ -30,25 +30,28 @@ td_tensor *td_ones_like(const td_tensor *t);
   static inline td_tensor *td_##name(td_tensor *a, td_tensor *b, td_tensor *c) { \
     return td_do(&td_op_##name, NULL, 3, a, b, c);                          \
   }
-TD_FN1(neg) TD_FN1(abs) TD_FN1(sign) TD_FN1(square) TD_FN1(exp) TD_FN1(expm1) TD_FN1(log) TD_FN1(log1p) TD_FN1(log2)
-TD_FN1(log10) TD_FN1(sqrt) TD_FN1(rsqrt) TD_FN1(reciprocal) TD_FN1(sin) TD_FN1(cos) TD_FN1(tan) TD_FN1(asin)
-TD_FN1(acos) TD_FN1(atan) TD_FN1(sinh) TD_FN1(cosh) TD_FN1(tanh) TD_FN1(erf) TD_FN1(erfc) TD_FN1(sigmoid)
-TD_FN1(silu) TD_FN1(gelu) TD_FN1(gelu_tanh) TD_FN1(softplus) TD_FN1(log_sigmoid) TD_FN1(relu) TD_FN1(floor)
-TD_FN1(ceil) TD_FN1(round) TD_FN1(trunc) TD_FN1(isnan) TD_FN1(isinf) TD_FN1(isfinite) TD_FN1(logical_not)
-TD_FN2(add) TD_FN2(sub) TD_FN2(mul) TD_FN2(div) TD_FN2(pow) TD_FN2(atan2) TD_FN2(maximum) TD_FN2(minimum)
-TD_FN2(floor_div) TD_FN2(mod) TD_FN2(eq) TD_FN2(ne) TD_FN2(lt) TD_FN2(le) TD_FN2(gt) TD_FN2(ge)
-TD_FN2(logical_and) TD_FN2(logical_or) TD_FN2(logical_xor) TD_FN2(silu_grad) TD_FN2(gelu_grad)
-TD_FN2(gelu_tanh_grad) TD_FN2(relu_grad) TD_FN3(where) TD_FN3(fma) TD_FN3(clamp)
+TD_FN1(neg)
+TD_FN1(abs) TD_FN1(sign) TD_FN1(square) TD_FN1(exp) TD_FN1(expm1) TD_FN1(log) TD_FN1(log1p) TD_FN1(log2) TD_FN1(log10)
+    TD_FN1(sqrt) TD_FN1(rsqrt) TD_FN1(reciprocal) TD_FN1(sin) TD_FN1(cos) TD_FN1(tan) TD_FN1(asin) TD_FN1(acos)
+        TD_FN1(atan) TD_FN1(sinh) TD_FN1(cosh) TD_FN1(tanh) TD_FN1(erf) TD_FN1(erfc) TD_FN1(sigmoid) TD_FN1(silu)
+            TD_FN1(gelu) TD_FN1(gelu_tanh) TD_FN1(softplus) TD_FN1(log_sigmoid) TD_FN1(relu) TD_FN1(floor) TD_FN1(ceil)
+                TD_FN1(round) TD_FN1(trunc) TD_FN1(isnan) TD_FN1(isinf) TD_FN1(isfinite) TD_FN1(logical_not) TD_FN2(add)
+                    TD_FN2(sub) TD_FN2(mul) TD_FN2(div) TD_FN2(pow) TD_FN2(atan2) TD_FN2(maximum) TD_FN2(minimum)
+                        TD_FN2(floor_div) TD_FN2(mod) TD_FN2(eq) TD_FN2(ne) TD_FN2(lt) TD_FN2(le) TD_FN2(gt) TD_FN2(ge)
+                            TD_FN2(logical_and) TD_FN2(logical_or) TD_FN2(logical_xor) TD_FN2(silu_grad)
+                                TD_FN2(gelu_grad) TD_FN2(gelu_tanh_grad) TD_FN2(relu_grad) TD_FN3(where) TD_FN3(fma)
+                                    TD_FN3(clamp)
 
-extern const td_op td_op_cast, td_op_clone, td_op_reshape, td_op_permute, td_op_expand, td_op_narrow, td_op_narrow_grad,
-  td_op_select, td_op_unsqueeze, td_op_squeeze, td_op_cat, td_op_index_select, td_op_index_add, td_op_gather,
-  td_op_scatter_add, td_op_sum, td_op_prod, td_op_max, td_op_min, td_op_cumsum, td_op_sort, td_op_norm, td_op_logsumexp,
-  td_op_softmax, td_op_log_softmax, td_op_softmax_grad, td_op_log_softmax_grad, td_op_matmul, td_op_conv2d,
-  td_op_conv2d_input_grad, td_op_conv2d_weight_grad, td_op_conv2d_fused, td_op_group_norm, td_op_group_norm_grad, td_op_channel_norm,
-  td_op_channel_norm_grad, td_op_group_norm_act, td_op_group_norm_act_grad, td_op_channel_norm_act,
-  td_op_channel_norm_act_grad, td_op_attention, td_op_attention_grad, td_op_lincomb, td_op_solve, td_op_inv, td_op_solve_triangular, td_op_det, td_op_slogdet,
-  td_op_cholesky, td_op_lu_factor, td_op_lu_solve, td_op_qr, td_op_svd, td_op_svdvals, td_op_eigh, td_op_eigvalsh,
-  td_op_lstsq, td_op_pinv, td_op_matrix_exp;
+                                        extern const td_op td_op_cast,
+    td_op_clone, td_op_reshape, td_op_permute, td_op_expand, td_op_narrow, td_op_narrow_grad, td_op_select,
+    td_op_unsqueeze, td_op_squeeze, td_op_cat, td_op_index_select, td_op_index_add, td_op_gather, td_op_scatter_add,
+    td_op_sum, td_op_prod, td_op_max, td_op_min, td_op_cumsum, td_op_sort, td_op_norm, td_op_logsumexp, td_op_softmax,
+    td_op_log_softmax, td_op_softmax_grad, td_op_log_softmax_grad, td_op_matmul, td_op_conv2d, td_op_conv2d_input_grad,
+    td_op_conv2d_weight_grad, td_op_conv2d_fused, td_op_group_norm, td_op_group_norm_grad, td_op_channel_norm,
+    td_op_channel_norm_grad, td_op_group_norm_act, td_op_group_norm_act_grad, td_op_channel_norm_act,
+    td_op_channel_norm_act_grad, td_op_attention, td_op_attention_grad, td_op_lincomb, td_op_solve, td_op_inv,
+    td_op_solve_triangular, td_op_det, td_op_slogdet, td_op_cholesky, td_op_lu_factor, td_op_lu_solve, td_op_qr,
+    td_op_svd, td_op_svdvals, td_op_eigh, td_op_eigvalsh, td_op_lstsq, td_op_pinv, td_op_matrix_exp;
 
 /* How the product's kernel reads the matrices of t where they lie: rows of *ld elements, transposed or not. False: it
  * cannot. */

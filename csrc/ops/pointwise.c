@@ -301,7 +301,8 @@ static void clamp_vjp(td_rule *r) {
   if (r->need[1]) r->din[1] = td_where(td_lt(x, lo), dy, n(0));
   if (r->need[2]) r->din[2] = td_where(td_gt(x, hi), dy, n(0));
 }
-ENTRY(clamp, "x, lo, hi", SAME, A | B | C, clamp_vjp, "x limited to [lo, hi]; the gradient passes inside, ends included")
+ENTRY(clamp, "x, lo, hi", SAME, A | B | C, clamp_vjp,
+      "x limited to [lo, hi]; the gradient passes inside, ends included")
 
 /* Conversion to another element type. */
 static td_status cast_shape(td_call *c) {
@@ -315,7 +316,8 @@ static void cast_vjp(td_rule *r) {
 const td_op td_op_cast = {.name = "to", .signature = "x, dtype:dtype", .shape = cast_shape, .run = cast_run,
                           .vjp = cast_vjp, .doc = "the same values in another element type"};
 
-/* Σ coef[i]·xᵢ in one pass: operand 1 holds the coefficients (one dim, constants), the others have one shape and type. */
+/* Σ coef[i]·xᵢ in one pass: operand 1 holds the coefficients (one dim, constants), the others have one shape and
+ * type. */
 static td_status lincomb_shape(td_call *c) {
   const td_tensor *coef = c->in[0];
   if (c->nin < 2 || coef->ndim != 1 || coef->numel != (size_t)c->nin - 1 || coef->dtype != TD_F64)

@@ -1,8 +1,8 @@
-/* Adams methods of orders 1 to 12 on any grid: the slope is the polynomial P through the last slopes at their own times,
- * and a step is its integral. explicit_adams predicts; implicit_adams and abm correct with the slope at the end, a fixed
- * number of times, so that a step is an explicit map whose transpose is exact, the times of the history included. On
- * equal steps the weights are the classical rationals. Fixed steps start by a Runge–Kutta method; abm starts at order one
- * and chooses order and step (Hairer, Nørsett, Wanner, Solving ODEs I, III.1 and III.5). */
+/* Adams methods of orders 1 to 12 on any grid: the slope is the polynomial P through the last slopes at their own
+ * times, and a step is its integral. explicit_adams predicts; implicit_adams and abm correct with the slope at the end,
+ * a fixed number of times, so that a step is an explicit map whose transpose is exact, the times of the history
+ * included. On equal steps the weights are the classical rationals. Fixed steps start by a Runge–Kutta method; abm
+ * starts at order one and chooses order and step (Hairer, Nørsett, Wanner, Solving ODEs I, III.1 and III.5). */
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
@@ -288,7 +288,8 @@ static td_status load(td_stepper *s, const char *from) {
 
 /* ---- One step transposed ---- */
 
-/* Cotangents under way: of the kept slopes in BARS, of f(t, y) in FBAR, of y in YBAR, of the slope at the end in EBAR. */
+/* Cotangents under way: of the kept slopes in BARS, of f(t, y) in FBAR, of y in YBAR, of the slope at the end in
+ * EBAR. */
 typedef struct {
   double time[KEPT];   /* of the kept slopes */
   double t, h;         /* of t at fixed h, of h at fixed t */
@@ -323,7 +324,8 @@ static void integrate_back(td_stepper *s, const integral *q, bool end, const cha
 }
 
 /* *bar += the pull of w at (time, y). */
-static td_status pull(td_stepper *s, td_step_back *b, double time, const char *y, const char *w, double *tau, char *bar) {
+static td_status pull(td_stepper *s, td_step_back *b, double time, const char *y, const char *w, double *tau,
+                      char *bar) {
   td_status status = td_field_vjp(s->f, time, y, w, vector(s, PULLED), b->tbar || b->hbar ? tau : NULL, b->dexternal);
   if (!status) add(s, bar, 1, vector(s, PULLED));
   return status;

@@ -1,7 +1,7 @@
 /* Switching between an explicit method and one for stiff problems. While the explicit one works, its last two stages,
- * both at the step's end, tell how fast f changes with the state (Hairer, Wanner, Solving ODEs II, IV.2); while the other
- * works, the norm of the Jacobian bounds it. A method is left when that says so several steps in a row. Which one made a
- * step is part of the state, so that replays and gradients take the same. */
+ * both at the step's end, tell how fast f changes with the state (Hairer, Wanner, Solving ODEs II, IV.2); while the
+ * other works, the norm of the Jacobian bounds it. A method is left when that says so several steps in a row. Which one
+ * made a step is part of the state, so that replays and gradients take the same. */
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
@@ -96,8 +96,8 @@ static td_status step(td_stepper *s, td_step_result *result) {
   return TD_OK;
 }
 
-/* h times |f(Y') − f(Y)|/|Y' − Y| for the two last states of the explicit step, over the tolerances: a fast component may
- * be far smaller than the slow ones. */
+/* h times |f(Y') − f(Y)|/|Y' − Y| for the two last states of the explicit step, over the tolerances: a fast component
+ * may be far smaller than the slow ones. */
 static double explicit_rate(td_stepper *s, const automatic *x) {
   const td_stepper *in = &x->inner[0];
   const td_tableau *m = td_tableau_of(in->method);

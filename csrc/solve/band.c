@@ -188,7 +188,8 @@ static void exchange(double *x, size_t a, size_t b) {
   x[b] = c;
 }
 
-void td_band_solve(const td_pattern *p, const double *band, const size_t *pivot, bool transposed, double *x, double *room) {
+void td_band_solve(const td_pattern *p, const double *band, const size_t *pivot, bool transposed, double *x,
+                   double *room) {
   size_t n = p->n, l = p->lower, reach = p->lower + p->upper;
   for (size_t i = 0; i < n; i++) room[p->place[i]] = x[i];
   for (size_t k = 0; k < n && !transposed; k++) {

@@ -1,6 +1,6 @@
-/* Sparse Jacobians: a pattern of places that may differ from zero, an order of the unknowns that puts them into a narrow
- * band (reverse Cuthill–McKee), groups of rows that one reverse pass finds together (Curtis, Powell, Reid 1974), and
- * factors of the band. */
+/* Sparse Jacobians: a pattern of places that may differ from zero, an order of the unknowns that puts them into a
+ * narrow band (reverse Cuthill–McKee), groups of rows that one reverse pass finds together (Curtis, Powell, Reid 1974),
+ * and factors of the band. */
 #ifndef TD_SOLVE_BAND_H
 #define TD_SOLVE_BAND_H
 #include "base/error.h"
@@ -30,6 +30,7 @@ static inline size_t td_band_at(const td_pattern *p, size_t i, size_t j) {
  * False: singular or not finite. */
 bool td_band_factor(const td_pattern *p, double *band, size_t *pivot);
 /* x, in the user's order, becomes op(matrix)⁻¹ x; room: n. */
-void td_band_solve(const td_pattern *p, const double *band, const size_t *pivot, bool transposed, double *x, double *room);
+void td_band_solve(const td_pattern *p, const double *band, const size_t *pivot, bool transposed, double *x,
+                   double *room);
 
 #endif

@@ -24,8 +24,8 @@ static void run_task(void *p) {
   t->status = t->work(t->b, t->row, t->data);
 }
 
-/* Rows [b->first, b->end), all waiting requests answered together. After a failure every row is told so and comes to its
- * end; the first failure is the result, its message kept. */
+/* Rows [b->first, b->end), all waiting requests answered together. After a failure every row is told so and comes to
+ * its end; the first failure is the result, its message kept. */
 static td_status run_some(td_batch *b, td_status (*work)(td_batch *, size_t, void *), void *data, td_fiber **fibers,
                           task *tasks, td_row_request **list) {
   size_t n = b->end - b->first, left = 0;
@@ -270,7 +270,8 @@ td_status td_batch_results(td_batch *b, td_tensor **out, int *nout) {
     td_ode_recorded *r = &b->rows[i];
     td_ode_solution *s = &r->solution;
     size_t count = b->row_of_y[i + 1] - b->row_of_y[i];
-    if (bytes && count) memcpy(out[0]->data + b->row_of_y[i] * bytes, r->nodes ? s->every_y : s->ys->data, count * bytes);
+    if (bytes && count)
+      memcpy(out[0]->data + b->row_of_y[i] * bytes, r->nodes ? s->every_y : s->ys->data, count * bytes);
     if (td_ode_is_discrete(r->mode)) {  /* others start from them */
       td_tensor_release(s->ys);
       s->ys = NULL;

@@ -1,7 +1,7 @@
 /* Many independent equations at once: every row of a batch is an ordinary solve, with its own times, tolerances, steps,
- * events, status and statistics, and computes exactly what it would alone. The rows run as fibers; when all of them wait
- * for f, it is evaluated once for those that are still at work. So every method, event and gradient that works for one
- * equation works here, and finished or failed rows cost nothing more. */
+ * events, status and statistics, and computes exactly what it would alone. The rows run as fibers; when all of them
+ * wait for f, it is evaluated once for those that are still at work. So every method, event and gradient that works for
+ * one equation works here, and finished or failed rows cost nothing more. */
 #ifndef TD_SOLVE_BATCH_H
 #define TD_SOLVE_BATCH_H
 #include "solve/gradient.h"
@@ -12,9 +12,10 @@ struct td_batch_field {
   td_field base;
   /* *dy receives f at b rows: t is b×1×…, y b×state, rows int64 of b, numbered from 1. On the tape while it records. */
   td_status (*record_rows)(td_batch_field *f, td_tensor *t, td_tensor *y, td_tensor *rows, td_tensor **dy);
-  /* Their Jacobians, b×n×n elements in any shape, and ∂f/∂t, b×n, by a function of the user's; NULL: it has none. ft NULL:
-   * not wanted. New references. */
-  td_status (*jacobian_rows)(td_batch_field *f, td_tensor *t, td_tensor *y, td_tensor *rows, td_tensor **j, td_tensor **ft);
+  /* Their Jacobians, b×n×n elements in any shape, and ∂f/∂t, b×n, by a function of the user's; NULL: it has none. ft
+   * NULL: not wanted. New references. */
+  td_status (*jacobian_rows)(td_batch_field *f, td_tensor *t, td_tensor *y, td_tensor *rows, td_tensor **j,
+                             td_tensor **ft);
 };
 
 /* What a row asks the scheduler for, and a row's field or event field that does the asking. */
@@ -66,8 +67,8 @@ td_status td_batch_set_events(td_batch *b, td_event *events, size_t nevents);
 void td_batch_share_options(td_batch *b);
 /* f at all rows' first times and states (n×state), on the tape: finds the externals. slopes: n×state. */
 td_status td_batch_explore(td_batch *b, const void *y0, void *slopes);
-/* From now on f runs as programs, one set for each number of rows, which compute the same; a failure when it cannot, which
- * leaves it as it was. After it was explored. */
+/* From now on f runs as programs, one set for each number of rows, which compute the same; a failure when it cannot,
+ * which leaves it as it was. After it was explored. */
 td_status td_batch_capture(td_batch *b);
 /* Solves all rows from y0 (n×state); options and times are those of rows[i]. */
 td_status td_batch_integrate(td_batch *b, const void *y0);

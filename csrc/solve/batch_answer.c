@@ -1,5 +1,5 @@
-/* Asking and answering: a row's field stands for the batched right-hand side and waits until the scheduler has run it for
- * all rows that wait. */
+/* Asking and answering: a row's field stands for the batched right-hand side and waits until the scheduler has run it
+ * for all rows that wait. */
 #include <string.h>
 #include "base/alloc.h"
 #include "base/fiber.h"
@@ -285,7 +285,8 @@ typedef struct {
 } taped;
 
 /* externals: their cotangents are wanted, so all of them have to be known. */
-static td_status record_all(td_batch *b, td_row_request *const *list, size_t count, bool timed, bool externals, taped *g) {
+static td_status record_all(td_batch *b, td_row_request *const *list, size_t count, bool timed, bool externals,
+                            taped *g) {
   td_tensor *rows;
   td_status s = td_rows_gather(b, list, count, &g->t, &g->y, &rows);
   uint64_t since = td_tape_now();

@@ -1,7 +1,7 @@
-/* A batch's right-hand side as programs (graph/program.h). A program has a fixed number of rows, so there is a set of them
- * for each number that occurs, rounded up to one of four in an octave, of two where there are few: rows that are missing
- * repeat the last one. What a row gets does not depend on the others, so this changes nothing. A set is captured when its
- * number of rows has been asked for some times, and of each kind only what is asked for:
+/* A batch's right-hand side as programs (graph/program.h). A program has a fixed number of rows, so there is a set of
+ * them for each number that occurs, rounded up to one of four in an octave, of two where there are few: rows that are
+ * missing repeat the last one. What a row gets does not depend on the others, so this changes nothing. A set is
+ * captured when its number of rows has been asked for some times, and of each kind only what is asked for:
  *
  *   EVAL            t, y, rows → dy
  *   VJP, VJP_ALL    t, y, rows, w → cotangents of y, of t, and of the externals
@@ -123,7 +123,8 @@ static td_status pull_units(capture *c, td_tensor *const *in) {
   td_status s = TD_OK;
   for (size_t k = 0; k < c->b->f->base.numel && !s; k++) {
     td_tensor *w = unit(c, k);
-    s = w ? td_backward(&c->dy, &w, 1, in, 2, c->result + 2 * k, TD_STOP_AT_INPUTS | TD_RETAIN_GRAPH) : td_last_status();
+    s = w ? td_backward(&c->dy, &w, 1, in, 2, c->result + 2 * k, TD_STOP_AT_INPUTS | TD_RETAIN_GRAPH)
+          : td_last_status();
   }
   return s;
 }
@@ -240,8 +241,8 @@ void td_batch_programs_free(td_batch *b) {
   b->programs = NULL;
 }
 
-/* Rows of small states are solved so many at a time as stay in the cache, in parts of equal length: a step touches all that
- * a row's solve has, some kilobytes, and a run of a program costs little. */
+/* Rows of small states are solved so many at a time as stay in the cache, in parts of equal length: a step touches all
+ * that a row's solve has, some kilobytes, and a run of a program costs little. */
 static size_t together(const td_batch *b) {
   enum { CACHE = 512 * 1024, ROW = 4 * 1024, VECTORS = 24, LEAST = 64 };
   size_t most = CACHE / (ROW + VECTORS * td_row_bytes(b));
@@ -411,7 +412,8 @@ static td_status run_jacobian(td_batch *b, td_row_request *const *list, size_t c
 }
 
 /* The program of that kind for so many rows; NULL when there is none yet, or none at all. */
-static td_status program_of(td_batch *b, size_t rows, td_row_kind which, const td_field_second *second, compiled **found) {
+static td_status program_of(td_batch *b, size_t rows, td_row_kind which, const td_field_second *second,
+                            compiled **found) {
   *found = NULL;
   set *own = set_of(b->programs, rows);
   if (!own) return td_last_status();
@@ -431,7 +433,8 @@ static td_status program_of(td_batch *b, size_t rows, td_row_kind which, const t
   return TD_OK;
 }
 
-td_status td_batch_programs_answer(td_batch *b, td_row_request *const *list, size_t count, td_row_kind which, bool *done) {
+td_status td_batch_programs_answer(td_batch *b, td_row_request *const *list, size_t count, td_row_kind which,
+                                   bool *done) {
   *done = false;
   if (which > SECOND || (which == JACOBIAN && b->f->base.numel > COMPONENTS)) return TD_OK;
   size_t rows = rounded(b, count);

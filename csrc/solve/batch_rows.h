@@ -1,10 +1,11 @@
-/* What a batch's rows ask its scheduler for, and how it is answered: for batch.c, batch_answer.c and batch_programs.c. */
+/* What a batch's rows ask its scheduler for, and how it is answered: for batch.c, batch_answer.c and
+ * batch_programs.c. */
 #ifndef TD_SOLVE_BATCH_ROWS_H
 #define TD_SOLVE_BATCH_ROWS_H
 #include "solve/batch.h"
 
-/* VJP_ALL: of the externals too; STAGES, STAGES_BACK: of an explicit step. Those up to SECOND may have programs, those from
- * PRECONDITION on are answered row by row. */
+/* VJP_ALL: of the externals too; STAGES, STAGES_BACK: of an explicit step. Those up to SECOND may have programs, those
+ * from PRECONDITION on are answered row by row. */
 typedef enum {
   NOTHING, EVAL, VJP, VJP_ALL, JACOBIAN, SECOND, JVP, STAGES, STAGES_BACK, PRECONDITION, NORM, RUN
 } td_row_kind;
@@ -54,9 +55,10 @@ size_t td_rows_room(const td_batch *b, size_t count);
 td_status td_rows_eval(td_batch *b, td_rows_arrays *a, char *dy);
 td_status td_rows_pull(td_batch *b, td_rows_arrays *a, char *ybar, td_tensor **dexternal);
 
-/* Requests of one kind up to SECOND, of SECOND with sums alike, by the programs for so many rows. *done is false when there
- * are none. */
-td_status td_batch_programs_answer(td_batch *b, td_row_request *const *list, size_t count, td_row_kind which, bool *done);
+/* Requests of one kind up to SECOND, of SECOND with sums alike, by the programs for so many rows. *done is false when
+ * there are none. */
+td_status td_batch_programs_answer(td_batch *b, td_row_request *const *list, size_t count, td_row_kind which,
+                                   bool *done);
 /* The same of EVAL and VJP_ALL for arrays. */
 td_status td_batch_programs_run(td_batch *b, td_row_kind which, td_rows_arrays *a, char *out, td_tensor **dexternal,
                                 bool *done);

@@ -29,8 +29,8 @@ void td_rows_lay_terms(const td_field *f, td_row_request *const *list, size_t co
     }
 }
 
-static td_status make_terms(td_batch *b, td_row_request *const *list, size_t count, const td_tensor *t, const td_tensor *y,
-                            td_tensor **w, td_tensor **u, td_tensor **v) {
+static td_status make_terms(td_batch *b, td_row_request *const *list, size_t count, const td_tensor *t,
+                            const td_tensor *y, td_tensor **w, td_tensor **u, td_tensor **v) {
   const td_field *f = &b->f->base;
   size_t terms = list[0]->second->count, all = terms * count * f->numel * td_dtype_size(f->dtype);
   bool units = list[0]->second->units;

@@ -1,5 +1,5 @@
-/* Explicit steps of a batch: rows that wait for all stages of a step go through them together, sums of slopes row by row and
- * f for all, and so does the transpose. The operations and their order are those of explicit.c. */
+/* Explicit steps of a batch: rows that wait for all stages of a step go through them together, sums of slopes row by
+ * row and f for all, and so does the transpose. The operations and their order are those of explicit.c. */
 #include <string.h>
 #include "base/alloc.h"
 #include "ops/ops.h"

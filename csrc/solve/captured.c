@@ -1,12 +1,13 @@
-/* Capturing a right-hand side: f is recorded once on virtual t and y, its reverse pass is run on a virtual cotangent, and
- * the trace becomes three programs:
+/* Capturing a right-hand side: f is recorded once on virtual t and y, its reverse pass is run on a virtual cotangent,
+ * and the trace becomes three programs:
  *
  *   eval      t, y → dy
  *   forward   t, y → dy and what the reverse pass needs (kept)
  *   backward  w, t, y, kept → cotangents of y, of t, of the externals
  *
  * A solver's step keeps its stages' evaluations in slots and pulls through them once each, so nothing is computed
- * twice. When one evaluation would keep more than the caller's limit, `backward` computes the forward part anew instead. */
+ * twice. When one evaluation would keep more than the caller's limit, `backward` computes the forward part anew
+ * instead. */
 #include "solve/captured.h"
 #include <stdint.h>
 #include <string.h>
@@ -82,7 +83,8 @@ void td_field_hold_until(td_field *f, uint64_t first) {
 
 size_t td_field_held_bytes(void) {
   size_t bytes = 0;
-  for (int i = 0; holder && i < holder->nslot; i++) bytes += holder->slot[i].block ? holder->block_bytes + holder->rest_bytes : 0;
+  for (int i = 0; holder && i < holder->nslot; i++)
+    bytes += holder->slot[i].block ? holder->block_bytes + holder->rest_bytes : 0;
   return bytes;
 }
 
@@ -95,7 +97,8 @@ void td_captured_drop_hold(const struct td_field_programs *p) {
 void td_captured_programs_free(struct td_field_programs *p) {
   if (!p) return;
   td_captured_drop_hold(p);
-  if (p->again.backward) td_free(p->again.backward, (size_t)(td_program_externals(p->backward) + 1) * sizeof *p->again.backward);
+  if (p->again.backward)
+    td_free(p->again.backward, (size_t)(td_program_externals(p->backward) + 1) * sizeof *p->again.backward);
   td_captured_steps_free(p);
   td_program_release(p->eval);
   td_program_release(p->forward);
@@ -212,8 +215,8 @@ static td_status run_backward(td_field *f, const kept_slot *slot, const void *w,
   for (size_t i = 0; i < p->nexternals && !s; i++) {
     if (p->by_external[i] < 0) continue;
     if (dexternal && !dexternal[i] && i < 64) fresh |= (uint64_t)1 << i;
-    else if (dexternal && !dexternal[i] && !(dexternal[i] = td_tensor_zeros(f->externals[i]->dtype, f->externals[i]->ndim,
-                                                                            f->externals[i]->shape)))
+    else if (dexternal && !dexternal[i] &&
+             !(dexternal[i] = td_tensor_zeros(f->externals[i]->dtype, f->externals[i]->ndim, f->externals[i]->shape)))
       return td_last_status();
     s = place_external(p, i, dexternal, f->externals[i], &p->out[p->by_external[i]]);
   }
@@ -414,8 +417,8 @@ static td_status keep_what_is_read(capture *c, struct td_field_programs *p, td_s
   for (size_t i = 0; i < kept->count; i++)
     if (!(in[3 + i] = td_auto(td_tensor_from_storage(kept->item[i], TD_U8, 1, &kept->item[i]->bytes, 0))))
       return td_last_status();
-  td_program *first = td_program_new(&c->trace, c->forward, c->trace.count - c->forward, in, (int)(3 + kept->count), out,
-                                     nout);
+  td_program *first =
+      td_program_new(&c->trace, c->forward, c->trace.count - c->forward, in, (int)(3 + kept->count), out, nout);
   if (!first) return td_last_status();
   size_t n = 0;
   for (size_t i = 0; i < kept->count; i++)

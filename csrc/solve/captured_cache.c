@@ -1,6 +1,6 @@
-/* Programs of small fields, kept from one solve to the next. A solve records its right-hand side anew, which tells what it
- * closes over now; when that is what was recorded before (calls, shapes, numbers, and the way derivatives take through
- * it), the programs, their memory and the written lists of whole steps serve again, on the tensors of today. */
+/* Programs of small fields, kept from one solve to the next. A solve records its right-hand side anew, which tells what
+ * it closes over now; when that is what was recorded before (calls, shapes, numbers, and the way derivatives take
+ * through it), the programs, their memory and the written lists of whole steps serve again, on the tensors of today. */
 #include <string.h>
 #include "base/alloc.h"
 #include "graph/key.h"
@@ -130,7 +130,8 @@ static bool match_backward(struct td_field_programs *p) {
 /* ---- Keeping ---- */
 
 void td_captured_mark(struct td_field_programs *p, const uint64_t key[2]) {
-  if (td_program_writes(p->eval) || (p->forward && td_program_externals(p->forward) != td_program_externals(p->eval))) return;
+  if (td_program_writes(p->eval) || (p->forward && td_program_externals(p->forward) != td_program_externals(p->eval)))
+    return;
   p->again.kept = !p->backward || (!td_program_writes(p->backward) && match_backward(p));
   memcpy(p->again.key, key, sizeof p->again.key);
 }

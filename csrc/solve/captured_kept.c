@@ -1,7 +1,8 @@
 /* What one evaluation keeps for its reverse pass, made less. Recomputing an element-wise operation or a normalisation
  * takes about the time in which its result passes through memory twice, far less than a convolution or a product does;
- * what is not kept makes room for evaluations that need not be computed again (td_field_hold). This is rematerialisation
- * of cheap operations (T. Chen et al. 2016, "Training deep nets with sublinear memory cost", section 4.1). */
+ * what is not kept makes room for evaluations that need not be computed again (td_field_hold). This is
+ * rematerialisation of cheap operations (T. Chen et al. 2016, "Training deep nets with sublinear memory cost",
+ * section 4.1). */
 #include <string.h>
 #include "base/alloc.h"
 #include "solve/programs.h"
@@ -35,7 +36,8 @@ static size_t writer_of(const td_trace *t, const td_storage *s, bool *once) {
 }
 
 /* Will the reverse pass find x, which an operation reads? */
-static bool is_there(const thinning *w, const td_tensor *x, td_tensor *const *known, int n, const td_storage_list *kept) {
+static bool is_there(const thinning *w, const td_tensor *x, td_tensor *const *known, int n,
+                     const td_storage_list *kept) {
   bool once;
   if (!x->storage->is_virtual) return true;
   size_t writer = writer_of(w->trace, x->storage, &once);

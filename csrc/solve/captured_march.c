@@ -26,7 +26,8 @@ void td_captured_marched(uint64_t steps[2]) { memcpy(steps, marched, sizeof marc
 static void put_times(const td_joined_step *list, const td_field_method *m, double t, double end) {
   double *x = list->list.number, h = end - t;
   x[list->h] = h;
-  for (int i = 0; list->timed && i < m->step.stages; i++) x[list->t + i] = m->c[i] == 0 ? t : m->c[i] == 1 ? end : t + m->c[i] * h;
+  for (int i = 0; list->timed && i < m->step.stages; i++)
+    x[list->t + i] = m->c[i] == 0 ? t : m->c[i] == 1 ? end : t + m->c[i] * h;
 }
 
 /* ---- Forward ---- */

@@ -1,7 +1,7 @@
 /* Whole explicit steps of a captured field of few variables. When its programs are lists of operations on numbers, the
  * stages' states, their evaluations and, for the transpose, everything that flows back are written into one list, and a
- * step is one run of it: no kernel calls, no slots, no bookkeeping between the stages. The operations and their order are
- * those of explicit.c, so the results are the same to the last bit. */
+ * step is one run of it: no kernel calls, no slots, no bookkeeping between the stages. The operations and their order
+ * are those of explicit.c, so the results are the same to the last bit. */
 #include <string.h>
 #include "base/alloc.h"
 #include "graph/scalar.h"
@@ -11,7 +11,8 @@
 enum { CALLS_BEFORE = 12 };  /* steps stage by stage until a list pays */
 
 /* A list being written. state: places of each stage's elements, n a stage; slope: the first of those of each element's
- * slopes, a stage after the other; kept: places of what the reverse pass wants, a list for each stage and kept value. */
+ * slopes, a stage after the other; kept: places of what the reverse pass wants, a list for each stage and kept
+ * value. */
 typedef struct {
   const struct td_field_programs *p;
   const td_field_stages *step;
@@ -181,8 +182,8 @@ static void pulled_free(pulled *g, const writer *w) {
   td_free(g->in, (w->p->nkept + 3) * sizeof *g->in);
 }
 
-/* What flows back. Of each element, places in a row of λ and of Ȳ of the last stage, of the one before, and so on to the
- * first; weights in the same order. */
+/* What flows back. Of each element, places in a row of λ and of Ȳ of the last stage, of the one before, and so on to
+ * the first; weights in the same order. */
 typedef struct {
   int z, one;
   bool used[TD_MAX_STAGES + 1];  /* which of the row are there */

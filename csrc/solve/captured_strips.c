@@ -1,5 +1,5 @@
-/* Whole explicit steps of a small captured field in one list of operations on short arrays (graph/strips.h), forward and
- * transposed: what captured_step.c does for fields of two or three variables, for those of some hundred numbers, in
+/* Whole explicit steps of a small captured field in one list of operations on short arrays (graph/strips.h), forward
+ * and transposed: what captured_step.c does for fields of two or three variables, for those of some hundred numbers, in
  * float32 and float64. The operations and their order are those of explicit.c. */
 #include <string.h>
 #include "base/alloc.h"
@@ -106,7 +106,8 @@ static void write_stage_back(writer *w, flow *g, int i) {
   td_strips_insert(s, p->backward, g->in, g->out);
   for (size_t x = 0; x < p->nexternals && !s->failed; x++)
     if (p->by_external[x] >= 0)
-      td_strips_add(s, w->to->sum[x], g->out[p->by_external[x]], td_program_output(p->backward, p->by_external[x])->numel);
+      td_strips_add(s, w->to->sum[x], g->out[p->by_external[x]],
+                    td_program_output(p->backward, p->by_external[x])->numel);
 }
 
 static void write_back(writer *w, flow *g) {
@@ -238,7 +239,8 @@ static td_status strip_stages_back(td_field *f, const td_field_stages *step, voi
   run(f, list, step);
   memcpy(lambda, td_strips_at(s, list->lambda), bytes);
   for (size_t i = 0; i < f->programs->nexternals; i++)
-    if (list->sum[i] >= 0) memcpy((void *)dexternal[i]->data, td_strips_at(s, list->sum[i]), dexternal[i]->numel * s->size);
+    if (list->sum[i] >= 0)
+      memcpy((void *)dexternal[i]->data, td_strips_at(s, list->sum[i]), dexternal[i]->numel * s->size);
   *done = true;
   return TD_OK;
 }

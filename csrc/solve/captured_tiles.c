@@ -1,8 +1,8 @@
-/* Stages of an explicit step of a captured field that treats the samples of a batch alike: a few samples go through all the
- * stages, sums of slopes and evaluations in turn, before the next ones do. So what a stage reads of the stages before is
- * in the cache, where stage by stage the slopes of the whole batch would pass through memory each time. The operations
- * and their order are those of explicit.c, and a sample's numbers do not depend on the others: the results are the same
- * to the last bit. */
+/* Stages of an explicit step of a captured field that treats the samples of a batch alike: a few samples go through all
+ * the stages, sums of slopes and evaluations in turn, before the next ones do. So what a stage reads of the stages
+ * before is in the cache, where stage by stage the slopes of the whole batch would pass through memory each time. The
+ * operations and their order are those of explicit.c, and a sample's numbers do not depend on the others: the results
+ * are the same to the last bit. */
 #include <string.h>
 #include "kernels/kernels.h"
 #include "solve/programs.h"

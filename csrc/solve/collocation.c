@@ -49,7 +49,8 @@ static void integral_weights(int n, const quad *c, quad upper, quad *w) {
   solve(n, m, w);
 }
 
-/* The coefficients of θ, θ², … in the integral from 0 to θ of the polynomial that is 1 at node i and 0 at the others. */
+/* The coefficients of θ, θ², … in the integral from 0 to θ of the polynomial that is 1 at node i and 0 at the
+ * others. */
 static void integral_polynomial(int n, const quad *c, int i, quad *w) {
   quad m[MAX][MAX];
   for (int k = 0; k < n; k++) {

@@ -168,7 +168,9 @@ static td_status solve_stages(td_stepper *s, dirk *x, td_newton_verdict *verdict
   x->slow = false;
   bool reuse = x->m.have_jacobian && !x->m.exact;
   for (int attempt = reuse ? 0 : 1; attempt < 2; attempt++) {
-    td_status status = attempt == 1 && !x->m.current ? refresh(s, x) : x->split ? first_slopes(s, x) : td_stepper_slope(s);
+    td_status status = attempt == 1 && !x->m.current ? refresh(s, x)
+                       : x->split                    ? first_slopes(s, x)
+                                                     : td_stepper_slope(s);
     if (status) return status;
     *verdict = TD_NEWTON_DIVERGED;
     if (!td_implicit_factor(&x->m, s, shift)) continue;
@@ -283,8 +285,8 @@ static void back_dense(td_stepper *s, dirk *x, const td_step_back *b, bars *g, c
 /* What the easy half's slope in stage i gives to the stage's state, in g->w: nothing without halves. */
 static td_status back_easy(td_stepper *s, dirk *x, td_step_back *b, bars *g, int i, double *tau) {
   if (!x->split) return TD_OK;
-  return td_implicit_vjp(&x->m, &x->easy, td_stepper_time(s, x->c[i]), state_of(x, i), scratch(x, EASY_BARS + i), g->w, tau,
-                         b->dexternal);
+  return td_implicit_vjp(&x->m, &x->easy, td_stepper_time(s, x->c[i]), state_of(x, i), scratch(x, EASY_BARS + i), g->w,
+                         tau, b->dexternal);
 }
 
 /* Stage i: its slope's cotangent through (I − hγJᵢᵀ)⁻¹, with the Jacobian at the converged stage, to y, to the slopes

@@ -11,7 +11,8 @@
 
 /* Does step n end at t1 of the solve? A failed solve has no such step. */
 static bool ends_solve(const td_ode_recorded *r, size_t n) {
-  return !r->solution.path.steps[n].is_cut && n + 1 == r->solution.path.n && r->nt == r->nts && r->solution.path.steps[n].end == r->ts[r->nts - 1];
+  return !r->solution.path.steps[n].is_cut && n + 1 == r->solution.path.n && r->nt == r->nts &&
+         r->solution.path.steps[n].end == r->ts[r->nts - 1];
 }
 
 /* Is the value at save time j simply that of step n's end? When times are differentiated only that of the last time
@@ -215,7 +216,8 @@ static td_status march_back(sweep *v, size_t *n) {
   if (first == *n) return TD_OK;
   td_field_method m;
   family->describe(&v->s, &m);
-  td_status status = r->f->march_back(r->f, &m, r->solution.path.steps + first, *n - first, v->lambda, v->w->dexternal, &done);
+  td_status status =
+      r->f->march_back(r->f, &m, r->solution.path.steps + first, *n - first, v->lambda, v->w->dexternal, &done);
   if (!done) return status;
   td_field_let_go(r->f);
   v->counts.nfe += (uint64_t)m.needed * (*n - first);
@@ -258,7 +260,8 @@ static td_status sweep_steps(sweep *v) {
   td_sweep *w = v->w;
   const td_ode_recorded *r = w->r;
   td_status status = sweep_room(v);
-  if (!status && r->mode == TD_ODE_REVERSIBLE) status = td_stepper_load(&v->s, r->solution.stats.t_last, r->solution.path.last);
+  if (!status && r->mode == TD_ODE_REVERSIBLE)
+    status = td_stepper_load(&v->s, r->solution.stats.t_last, r->solution.path.last);
   for (size_t n = r->solution.path.n; n > 0 && !status;) {
     size_t mark = td_auto_mark(), from = n;
     status = march_back(v, &n);

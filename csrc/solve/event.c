@@ -151,7 +151,8 @@ static td_status first_root(curve *c, double from, double v, double *root) {
       else return locate(c, a, va, b, vb, root);
       return TD_OK;
     }
-    bool dips = vbefore == vbefore && va * vb > 0 && va * vbefore > 0 && fabs(va) <= fabs(vb) && fabs(va) <= fabs(vbefore);
+    bool dips =
+        vbefore == vbefore && va * vb > 0 && va * vbefore > 0 && fabs(va) <= fabs(vb) && fabs(va) <= fabs(vbefore);
     if (dips) {
       double w = a - before, slope = (vb - vbefore) / (b - before), bend = (vb - 2 * va + vbefore) / (w * w);
       double m = bend != 0 ? a - slope / bend : a, vm;
@@ -276,7 +277,8 @@ td_status td_event_pull(const td_event *e, const td_event_hit *hit, const td_eve
   if (status) return status;
   double rate = c_t + td_stepper_dot(s, cy, p->slope), alpha = -moved / rate;
   if (!isfinite(alpha))
-    return td_fail(TD_EGRAD, "ode.solve: event %zu touches zero at t=%g without crossing it: its time has no derivative",
+    return td_fail(TD_EGRAD,
+                   "ode.solve: event %zu touches zero at t=%g without crossing it: its time has no derivative",
                    hit->which + 1, hit->t);
   td_stepper_combine(s, w, w, 1, &alpha, (const void *[]){cy});
   if (s->f->dtype == TD_F64) *(double *)(void *)unit = alpha;

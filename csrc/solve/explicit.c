@@ -101,7 +101,9 @@ static const explicit *table_of(const td_stepper *s) { return ((const work *)s->
 
 /* When stage i is evaluated. */
 static double time_of(const td_stepper *s, const explicit *x, int i) {
-  return x->when[i] == BETWEEN ? s->t + x->c[i] * (s->end - s->t) : x->when[i] == AT_LAST ? s->last_time : s->first_time;
+  return x->when[i] == BETWEEN   ? s->t + x->c[i] * (s->end - s->t)
+         : x->when[i] == AT_LAST ? s->last_time
+                                 : s->first_time;
 }
 
 static char *slope_of(const td_stepper *s, const explicit *x, int i) {
@@ -109,7 +111,9 @@ static char *slope_of(const td_stepper *s, const explicit *x, int i) {
 }
 const void *td_explicit_slope(const td_stepper *s, int i) { return slope_of(s, table_of(s), i); }
 
-static char *stage_state(const td_stepper *s, const explicit *x) { return td_stepper_vector(s, (size_t)vectors_of(x) - 1); }
+static char *stage_state(const td_stepper *s, const explicit *x) {
+  return td_stepper_vector(s, (size_t)vectors_of(x) - 1);
+}
 
 /* h·row as the kernels take it. */
 static void terms_of(const td_stepper *s, const explicit *x, const row *r, td_terms *t) {

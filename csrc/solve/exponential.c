@@ -73,8 +73,10 @@ static td_status take_linear(td_stepper *s, exponential *x) {
     x->size = l->shape[0];
     return TD_OK;
   }
-  return td_fail(TD_ESHAPE, "%s: linear has shape (%s), expected %zu numbers, or a square matrix that fits a state of %zu "
-                 "elements", s->f->who, td_tensor_shape_string(l), s->n, s->n);
+  return td_fail(TD_ESHAPE,
+                 "%s: linear has shape (%s), expected %zu numbers, or a square matrix that fits a state of %zu "
+                 "elements",
+                 s->f->who, td_tensor_shape_string(l), s->n, s->n);
 }
 
 static td_status make(td_stepper *s) {
@@ -239,7 +241,8 @@ static td_status dense(td_stepper *s, double theta, void *y, void *slope) {
 
 /* ---- The step transposed ---- */
 
-/* What moves when h does, in coef·h·φₖ(z): d(hφₖ)/dh = (1 − k) φₖ + φₖ₋₁, and half as fast inside φ of z/2 is the same. */
+/* What moves when h does, in coef·h·φₖ(z): d(hφₖ)/dh = (1 − k) φₖ + φₖ₋₁, and half as fast inside φ of z/2 is the
+ * same. */
 static double by_step(const exponential *x, bool half, int k, double coef, const double *v, const double *bar) {
   double *out = vector(x, ROOM2);
   memset(out, 0, x->n * sizeof *out);
@@ -293,8 +296,10 @@ static td_status back(td_stepper *s, td_step_back *b) {
   exponential *x = s->own;
   double h = s->end - s->t;
   if (x->d->jacobian)
-    return td_fail(TD_EGRAD, "%s: exprb32 has no discrete gradient, its exponentials depend on the state; use etdrk4 with "
-                   "the option linear, or rodas5p, or grad = \"backsolve\"", s->f->who);
+    return td_fail(TD_EGRAD,
+                   "%s: exprb32 has no discrete gradient, its exponentials depend on the state; use etdrk4 with "
+                   "the option linear, or rodas5p, or grad = \"backsolve\"",
+                   s->f->who);
   td_status status = run(s, x);
   if (status) return status;
   td_implicit_narrow(s, vector(x, OUT), s->y1);

@@ -34,9 +34,9 @@ typedef struct {
   const double *v;       /* count numbers */
 } td_field_second;
 
-/* An explicit method, for fields that make many of its steps on their own: its step without what belongs to a single one
- * (h, t, y, k, y1, state), when its stages are (0 and 1 exactly where that is an end of the step), and how many of them its
- * transpose evaluates. */
+/* An explicit method, for fields that make many of its steps on their own: its step without what belongs to a single
+ * one (h, t, y, k, y1, state), when its stages are (0 and 1 exactly where that is an end of the step), and how many of
+ * them its transpose evaluates. */
 typedef struct {
   td_field_stages step;
   const double *c;
@@ -46,8 +46,8 @@ typedef struct {
 struct td_pattern;
 struct td_ode_step;
 
-/* Steps with error control that a field makes on its own, one after the other, until the next would reach `limit`: what a
- * march is told and what it leaves, in this order (lua/tide/ode/march.lua reads it so). The names are those of
+/* Steps with error control that a field makes on its own, one after the other, until the next would reach `limit`: what
+ * a march is told and what it leaves, in this order (lua/tide/ode/march.lua reads it so). The names are those of
  * td_controller and td_ode_options; exponents are −k[i]/q, and −1/q after a rejected step. */
 enum {
   TD_MARCH_T, TD_MARCH_H,                      /* changed */
@@ -74,18 +74,19 @@ struct td_field {
   td_status (*eval)(td_field *f, double t, const void *y, void *dy);
   /* *done is false when it does not make these stages at once now: the caller goes stage by stage. May be NULL. */
   td_status (*stages)(td_field *f, const td_field_stages *step, bool *done);
-  /* Makes steps of the method of that name, or of any (NULL); block: as above, rows: receives t, end and y of each accepted
-   * step. *done is false when it makes none now. May be NULL. */
+  /* Makes steps of the method of that name, or of any (NULL); block: as above, rows: receives t, end and y of each
+   * accepted step. *done is false when it makes none now. May be NULL. */
   const char *march_method;
   td_status (*march)(td_field *f, const td_field_method *m, double *block, double *rows, bool *done);
-  /* The transpose of that step, whose k and y1 mean nothing here: lambda, the cotangent of y + h Σ bᵢ kᵢ, becomes that of
-   * y; dexternal as in vjp, not NULL. May be NULL. */
+  /* The transpose of that step, whose k and y1 mean nothing here: lambda, the cotangent of y + h Σ bᵢ kᵢ, becomes that
+   * of y; dexternal as in vjp, not NULL. May be NULL. */
   td_status (*stages_back)(td_field *f, const td_field_stages *step, void *lambda, td_tensor **dexternal, bool *done);
   /* The same over many steps, whose states are kept, from the last to the first. May be NULL. */
-  td_status (*march_back)(td_field *f, const td_field_method *m, const struct td_ode_step *steps, size_t count, void *lambda,
-                          td_tensor **dexternal, bool *done);
+  td_status (*march_back)(td_field *f, const td_field_method *m, const struct td_ode_step *steps, size_t count,
+                          void *lambda, td_tensor **dexternal, bool *done);
   /* ybar = wᵀ∂f/∂y; *tbar += wᵀ∂f/∂t unless tbar is NULL; dexternal[i] += wᵀ∂f/∂externals[i], where a NULL entry is
-   * zero so far and an entry that is set holds one reference. dexternal itself may be NULL: not wanted. ybar may be w. */
+   * zero so far and an entry that is set holds one reference. dexternal itself may be NULL: not wanted. ybar may be
+   * w. */
   td_status (*vjp)(td_field *f, double t, const void *y, const void *w, void *ybar, double *tbar,
                    td_tensor **dexternal);
   /* out = ∂f/∂y v + ∂f/∂t vt. May be NULL; ask through td_field_jvp. */
@@ -99,7 +100,8 @@ struct td_field {
   /* f on the tape, for second derivatives: *dy receives one reference to a tensor of y's shape and type. t is 0-d
    * float64; both may carry nodes. NULL where it cannot be. */
   td_status (*record)(td_field *f, td_tensor *t, td_tensor *y, td_tensor **dy);
-  /* ybar += the sum's derivative by y, *tbar += that by t unless NULL, dexternal as in vjp. NULL: it is made on the tape. */
+  /* ybar += the sum's derivative by y, *tbar += that by t unless NULL, dexternal as in vjp. NULL: it is made on the
+   * tape. */
   td_status (*second)(td_field *f, double t, const void *y, const td_field_second *sum, double *ybar, double *tbar,
                       td_tensor **dexternal);
   /* Runs work(data) where `record` may be called. NULL: right here. */

@@ -42,8 +42,10 @@ static uint32_t version_of(const td_tensor *t) { return t->storage ? t->storage-
 static td_status check_unspoiled(const td_ode_recorded *r) {
   for (size_t i = 0; i < r->f->nexternals; i++)
     if (version_of(r->f->externals[i]) != r->versions[i])
-      return td_fail(TD_EGRAD, "ode.solve: a tensor of shape (%s) that the right-hand side uses was written in place after "
-                     "the solve; its gradient is lost", td_tensor_shape_string(r->f->externals[i]));
+      return td_fail(TD_EGRAD,
+                     "ode.solve: a tensor of shape (%s) that the right-hand side uses was written in place after "
+                     "the solve; its gradient is lost",
+                     td_tensor_shape_string(r->f->externals[i]));
   if (r->solution.ys && version_of(r->solution.ys) != r->versions[r->f->nexternals])
     return td_fail(TD_EGRAD, "ode.solve: ys was written in place after the solve; the backward pass starts from it");
   return TD_OK;

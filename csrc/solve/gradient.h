@@ -6,19 +6,20 @@
 #include "solve/integrate.h"
 
 typedef enum {
-  TD_ODE_DISCRETE,   /* exact derivative of the steps taken; states kept at their starts, each step replayed once */
-  TD_ODE_BACKSOLVE,  /* continuous adjoint, the state integrated backwards too: memory does not grow with steps */
-  TD_ODE_FROZEN,     /* backsolve with the cotangent held at its end value: wrong on purpose, for comparison only */
-  TD_ODE_REVERSIBLE, /* discrete, with the states rebuilt backwards by a reversible scheme: nothing is kept but the end */
-  TD_ODE_INTERP,     /* continuous adjoint over the extension of the forward steps, whose states are kept */
-  TD_ODE_GAUSS       /* the same, with the parameters' gradients by Gauss quadrature over the backward steps */
+  TD_ODE_DISCRETE, /* exact derivative of the steps taken; states kept at their starts, each step replayed once */
+  TD_ODE_BACKSOLVE, /* continuous adjoint, the state integrated backwards too: memory does not grow with steps */
+  TD_ODE_FROZEN, /* backsolve with the cotangent held at its end value: wrong on purpose, for comparison only */
+  TD_ODE_REVERSIBLE, /* discrete, with the states rebuilt backwards by a reversible scheme: nothing is kept but the
+                      * end */
+  TD_ODE_INTERP, /* continuous adjoint over the extension of the forward steps, whose states are kept */
+  TD_ODE_GAUSS /* the same, with the parameters' gradients by Gauss quadrature over the backward steps */
 } td_ode_gradient;
 
 static inline bool td_ode_over_path(td_ode_gradient m) { return m == TD_ODE_INTERP || m == TD_ODE_GAUSS; }
 static inline bool td_ode_is_discrete(td_ode_gradient m) { return m == TD_ODE_DISCRETE || m == TD_ODE_REVERSIBLE; }
 
-/* Makes a reverse pass that was run off the tape differentiable: rule->din, of y0 and of f's externals, become results of
- * what carries their own derivative. For methods that cannot put their steps on the tape. */
+/* Makes a reverse pass that was run off the tape differentiable: rule->din, of y0 and of f's externals, become results
+ * of what carries their own derivative. For methods that cannot put their steps on the tape. */
 typedef struct {
   td_status (*run)(void *data, td_rule *rule, td_field *f);
   void (*free)(void *data);

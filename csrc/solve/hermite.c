@@ -3,7 +3,8 @@
 #include <string.h>
 
 /* bar += the pull of w at (t, y); the time is that of the step's start, or of its end. */
-static td_status pull(td_stepper *s, td_step_back *b, bool at_end, const char *y, const char *w, char *pulled, char *bar) {
+static td_status pull(td_stepper *s, td_step_back *b, bool at_end, const char *y, const char *w, char *pulled,
+                      char *bar) {
   double tau = 0, one = 1;
   td_status status = td_field_vjp(s->f, at_end ? s->last_time : s->t, y, w, pulled, b->tbar || b->hbar ? &tau : NULL,
                                   b->dexternal);
@@ -15,7 +16,8 @@ static td_status pull(td_stepper *s, td_step_back *b, bool at_end, const char *y
   return TD_OK;
 }
 
-td_status td_hermite_back(td_stepper *s, td_step_back *b, const char *y1, char *y1bar, char *ybar, char *const room[3]) {
+td_status td_hermite_back(td_stepper *s, td_step_back *b, const char *y1, char *y1bar, char *ybar,
+                          char *const room[3]) {
   double h = s->end - s->t;
   char *f0bar = room[0], *f1bar = room[1];
   memset(f0bar, 0, s->bytes);

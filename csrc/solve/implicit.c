@@ -31,8 +31,10 @@ td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t
   *m = (td_implicit){.n = n, .side = side, .pattern = pattern, .banded = banded,
                      .exact = s->o->exact || s->o->blocks > 1};
   if ((dense || whole) && side > 8000)
-    return td_fail(TD_EARG, "%s: method \"%s\" factors a dense %zu×%zu Jacobian, too large; use kvaerno4, bdf or an explicit "
-                   "method, or give jac_sparsity", s->f->who, s->method->name, n, n);
+    return td_fail(TD_EARG,
+                   "%s: method \"%s\" factors a dense %zu×%zu Jacobian, too large; use kvaerno4, bdf or an explicit "
+                   "method, or give jac_sparsity",
+                   s->f->who, s->method->name, n, n);
   m->block_bytes = (4 * n + squares + vectors * n + more) * d + n * sizeof *m->pivot + 3 * s->bytes + 18 * 64;
   char *p = m->block = td_alloc(m->block_bytes);
   if (!p) return td_last_status();
@@ -78,7 +80,8 @@ void td_implicit_narrow(const td_stepper *s, const double *x, void *out) {
 void td_implicit_scale(td_implicit *m, const td_stepper *s, const double *a, const double *b) {
   const td_ode_options *o = s->o;
   for (size_t i = 0; i < m->n; i++)
-    m->scale[i] = (o->atols ? o->atols[i] : o->atol) + (o->rtols ? o->rtols[i] : o->rtol) * fmax(fabs(a[i]), fabs(b[i]));
+    m->scale[i] =
+        (o->atols ? o->atols[i] : o->atol) + (o->rtols ? o->rtols[i] : o->rtol) * fmax(fabs(a[i]), fabs(b[i]));
 }
 
 void td_implicit_load(td_implicit *m, td_stepper *s) {
@@ -197,8 +200,8 @@ static void take_group(const td_pattern *p, size_t g, double *values, td_tensor 
       values[k] = row ? td_tensor_get(row, p->column[k]) : 0;
 }
 
-/* m->values of the Jacobian at (t, m->state): one reverse pass for each group of rows, over one recorded evaluation where
- * the field has no vjp of its own. */
+/* m->values of the Jacobian at (t, m->state): one reverse pass for each group of rows, over one recorded evaluation
+ * where the field has no vjp of its own. */
 static td_status by_groups(td_implicit *m, td_stepper *s, double t) {
   const td_pattern *p = m->pattern;
   td_tensor view = {.dtype = s->f->dtype, .data = m->unit}, row = {.dtype = s->f->dtype, .data = m->slope};
@@ -274,8 +277,10 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
     return status;
   }
   if (!f->jvp && !f->vjp)
-    return td_fail(TD_EGRAD, "%s: method \"%s\" needs the Jacobian of the right-hand side, which %s does not give; write "
-                   "it on tensors, or give the option jac", f->who, s->method->name, f->kind);
+    return td_fail(TD_EGRAD,
+                   "%s: method \"%s\" needs the Jacobian of the right-hand side, which %s does not give; write "
+                   "it on tensors, or give the option jac",
+                   f->who, s->method->name, f->kind);
   td_status status = f->vjp ? by_rows(m, s, t, jacobian, ft) : by_columns(m, s, t, jacobian, ft);
   if (!status && dy) status = td_implicit_eval(m, s, t, y, dy);
   return status;
@@ -338,7 +343,8 @@ static bool factor_band(td_implicit *m, const td_stepper *s, double shift) {
   for (size_t i = 0; i < p->n; i++) {
     size_t row = p->place[i];
     m->lu[td_band_at(p, row, row)] = shift * td_implicit_mass_at(s, i, i);
-    for (size_t k = p->start[i]; k < p->start[i + 1]; k++) m->lu[td_band_at(p, row, p->place[p->column[k]])] -= m->values[k];
+    for (size_t k = p->start[i]; k < p->start[i + 1]; k++)
+      m->lu[td_band_at(p, row, p->place[p->column[k]])] -= m->values[k];
   }
   return td_band_factor(p, m->lu, m->pivot);
 }
@@ -404,7 +410,8 @@ static td_status precondition(td_implicit *m, td_stepper *s, bool transposed, co
   return status;
 }
 
-/* Up to DIRECTIONS steps from the residual r of norm beta, in basis[0]·beta; x += what they find. *left: the residual. */
+/* Up to DIRECTIONS steps from the residual r of norm beta, in basis[0]·beta; x += what they find. *left: the
+ * residual. */
 static td_status cycle(td_implicit *m, td_stepper *s, bool transposed, double beta, double target, double *x,
                        double *left) {
   size_t n = m->n;

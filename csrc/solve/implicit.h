@@ -31,8 +31,8 @@ typedef struct {
 
 enum { TD_DENSE_MOST = 600 };  /* beyond so many elements GMRES takes the place of factors, where the family can */
 
-/* What a family asks of the Jacobian: its matrix; solutions by td_implicit_solve, and ∂f/∂t with it; or solutions alone,
- * after td_implicit_linearise, so that large states need no matrix. */
+/* What a family asks of the Jacobian: its matrix; solutions by td_implicit_solve, and ∂f/∂t with it; or solutions
+ * alone, after td_implicit_linearise, so that large states need no matrix. */
 typedef enum { TD_NEEDS_MATRIX, TD_NEEDS_FACTORS, TD_NEEDS_SOLUTIONS } td_implicit_need;
 /* `vectors` doubles vectors and `more` doubles behind them for the family. Free it also after a failure. */
 td_status td_implicit_make(td_implicit *m, td_stepper *s, size_t vectors, size_t more, td_implicit_need need);
@@ -65,8 +65,8 @@ double td_implicit_row_sum(const td_implicit *m, size_t rows);
 bool td_implicit_factor(td_implicit *m, td_stepper *s, double shift);
 /* Makes the Jacobian, or what its products need, that of (t, y); *dy, unless NULL, is f there. */
 td_status td_implicit_linearise(td_implicit *m, td_stepper *s, double t, const double *y, double *dy);
-/* x becomes op(shift·M − J)⁻¹ x for the shift of td_implicit_factor, op the transpose or nothing. By GMRES to the relative
- * residual given, which factors do not need. */
+/* x becomes op(shift·M − J)⁻¹ x for the shift of td_implicit_factor, op the transpose or nothing. By GMRES to the
+ * relative residual given, which factors do not need. */
 td_status td_implicit_solve(td_implicit *m, td_stepper *s, bool transposed, double residual, double *x);
 /* Root mean square over m->scale of x's elements that count in errors. */
 double td_implicit_error_norm(const td_implicit *m, const td_stepper *s, const double *x);
@@ -74,8 +74,8 @@ double td_implicit_error_norm(const td_implicit *m, const td_stepper *s, const d
 /* ybar = wᵀ∂f/∂y at (t, y), *tbar += wᵀ∂f/∂t, dexternal as in field.h. */
 td_status td_implicit_vjp(td_implicit *m, td_stepper *s, double t, const double *y, const double *w, double *ybar,
                           double *tbar, td_tensor **dexternal);
-/* ybar += Σ ∂/∂y (w[i]ᵀ ∂f/∂y u[i]) + ∂/∂y (wtᵀ ∂f/∂t), likewise *tbar and dexternal: second derivatives (second.c). w and
- * u are `count` vectors each; wt may be NULL. */
+/* ybar += Σ ∂/∂y (w[i]ᵀ ∂f/∂y u[i]) + ∂/∂y (wtᵀ ∂f/∂t), likewise *tbar and dexternal: second derivatives (second.c). w
+ * and u are `count` vectors each; wt may be NULL. */
 td_status td_implicit_second(td_implicit *m, td_stepper *s, double t, const double *y, size_t count, const double *w,
                              const double *u, const double *wt, double *ybar, double *tbar, td_tensor **dexternal);
 

@@ -124,8 +124,8 @@ typedef struct {
   bool finite, refused;
 } verdict;
 
-/* May the step's evaluations still be held at the end of the solve, to be worth keeping? Steps to come are counted as if
- * they were as long; those of an adaptive solve may become four times as long. */
+/* May the step's evaluations still be held at the end of the solve, to be worth keeping? Steps to come are counted as
+ * if they were as long; those of an adaptive solve may become four times as long. */
 static bool is_late(const td_solve *v, const td_trial *p) {
   size_t stages = (size_t)v->o->method->stages, steps = td_field_hold_room(v->f) / (stages ? stages : 1);
   double ahead = fabs((v->ts[v->nt - 1] - p->end) / p->h), fit = (double)(steps ? steps : 1);
@@ -193,8 +193,10 @@ static td_status check_consistent(const td_solve *v) {
     double sum = 0, f = element(v, v->s.f0, i);
     for (size_t j = 0; j < mass->numel / n; j++) sum += fabs(td_tensor_get(mass, i * (mass->numel / n) + j));
     if (sum == 0 && fabs(f) > off * most)
-      return td_fail(TD_EARG, "ode.solve: y0 does not satisfy the algebraic equation %zu: row %zu of mass is zero, and f is %g "
-                     "there", i + 1, i + 1, f);
+      return td_fail(TD_EARG,
+                     "ode.solve: y0 does not satisfy the algebraic equation %zu: row %zu of mass is zero, and f is %g "
+                     "there",
+                     i + 1, i + 1, f);
   }
   return TD_OK;
 }

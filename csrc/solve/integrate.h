@@ -38,15 +38,15 @@ typedef struct td_ode_options {
   double *rtols, *atols;                  /* one for each element, or NULL */
   double first_step, min_step, max_step;  /* 0: chosen, none, none */
   bool accept_min_step;                   /* a step of min_step is accepted whatever its error */
-  double step_size;                       /* of fixed steps; 0: adaptive, or the save times for methods without an error */
+  double step_size; /* of fixed steps; 0: adaptive, or the save times for methods without an error */
   const double *grid;                     /* instead: the nodes of a fixed grid, both ends included */
   size_t ngrid;
   bool linear;                            /* save times on fixed steps by the straight line */
   uint64_t max_steps;
   td_norm_kind norm;
   size_t norm_count;                      /* elements in the error norm, from the first; 0: all */
-  size_t blocks;                          /* equal parts of the state, each moved by the first and by itself alone with the
-                                           * first one's Jacobian, as tangents are; 0: one */
+  size_t blocks; /* equal parts of the state, each moved by the first and by itself alone with the
+                  * first one's Jacobian, as tangents are; 0: one */
   const size_t *groups;
   size_t ngroups;
   td_status (*norm_call)(void *data, const void *scaled, double *norm);
@@ -62,12 +62,12 @@ typedef struct td_ode_options {
   size_t nevents;
   int event_points;
   const void *first_slope;                /* f(ts[0], y0) when the caller has it, else NULL */
-  td_status (*watch)(void *data, td_stepper *s);  /* called at each accepted step, whose extension it may ask; or NULL */
+  td_status (*watch)(void *data, td_stepper *s); /* called at each accepted step, whose extension it may ask; or NULL */
   void *watch_data;
   bool unrecorded;                        /* nobody asks for the steps taken */
   bool keep_last;                         /* the kept state at the end, to undo the steps from */
-  size_t hold;                            /* bytes of evaluations that stay kept for the reverse pass, as many of the last
-                                           * ones; SIZE_MAX: what td_field_hold chooses; 0: none */
+  size_t hold; /* bytes of evaluations that stay kept for the reverse pass, as many of the last
+                * ones; SIZE_MAX: what td_field_hold chooses; 0: none */
   const td_method *base;                  /* of mccallum_foster; NULL: its own choice */
   td_tensor *semilinear;                  /* the linear part for exponential methods, float64 and contiguous; or NULL */
   td_tensor *mass;                        /* M of M y' = f, likewise: n×n, or the n numbers of a diagonal; or NULL */

@@ -11,8 +11,8 @@
 #include "solve/integrate.h"
 
 enum { MAX = TD_COLLOCATION_STAGES };
-/* Vectors of the workspace, MAX each: stage increments, transformed ones, updates, f at the stages, slopes; those of the
- * last step for the first guess; then scratch. */
+/* Vectors of the workspace, MAX each: stage increments, transformed ones, updates, f at the stages, slopes; those of
+ * the last step for the first guess; then scratch. */
 enum { Z = 0, W = MAX, DELTA = 2 * MAX, F = 3 * MAX, K = 4 * MAX, OLD = 5 * MAX, PAIR = 6 * MAX, ERR = PAIR + 2, Y, ROOM };
 
 typedef struct {
@@ -340,7 +340,8 @@ static td_status coupled_matrix(td_stepper *s, irk *x, coupled *g, double h) {
   for (int j = 0; j < x->k.stages; j++) {
     memcpy(g->stage, x->m.y, n * sizeof(double));
     add(n, g->stage, 1, vector(x, Z + j));
-    td_status status = td_implicit_jacobian(&x->m, s, td_stepper_time(s, x->k.c[j]), g->stage, x->m.jacobian, NULL, NULL);
+    td_status status =
+        td_implicit_jacobian(&x->m, s, td_stepper_time(s, x->k.c[j]), g->stage, x->m.jacobian, NULL, NULL);
     if (status) return status;
     for (int i = 0; i < x->k.stages; i++)
       for (size_t r = 0; r < n; r++)

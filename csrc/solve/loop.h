@@ -58,7 +58,8 @@ void td_solve_end_march(td_solve *v);
 td_status td_solve_march(td_solve *v, double *h);
 
 /* ---- save.c ---- */
-/* Values at the save times in the step just made up to `stop`, its end or an event, and the step's end when every n-th is wanted. */
+/* Values at the save times in the step just made up to `stop`, its end or an event, and the step's end when every n-th
+ * is wanted. */
 td_status td_solve_save(td_solve *v, const td_trial *p, double stop);
 void td_solve_save_row(td_solve *v, const void *y);
 td_status td_solve_save_every(td_solve *v, double t, const void *y);

@@ -1,6 +1,6 @@
-/* Many steps by one call of the field. Between two moments that matter to the solve (save times, stops) nothing has to be
- * looked at after each step, so a field that can choose its steps by the same rules as control.c may make them all; the
- * steps taken are booked here afterwards. */
+/* Many steps by one call of the field. Between two moments that matter to the solve (save times, stops) nothing has to
+ * be looked at after each step, so a field that can choose its steps by the same rules as control.c may make them all;
+ * the steps taken are booked here afterwards. */
 #include <math.h>
 #include <string.h>
 #include "base/alloc.h"
@@ -18,7 +18,8 @@ td_status td_solve_prepare_march(td_solve *v) {
   bool norm = (o->norm == TD_NORM_RMS || o->norm == TD_NORM_MAX) && !o->norm_count && !o->rtols && !o->atols;
   bool control = td_is_adaptive(o) && c->k[3] == 0 && c->k[4] == 0 && !o->accept_min_step;
   bool watched = o->nevents || o->watch || o->every || o->mass;
-  bool can = v->f->march && o->method->family->describe && (!v->f->march_method || v->f->march_method == o->method->name);
+  bool can =
+      v->f->march && o->method->family->describe && (!v->f->march_method || v->f->march_method == o->method->name);
   if (!can || !norm || !control || watched) return TD_OK;
   o->method->family->describe(&v->s, &v->method);
   v->march = td_alloc(room(v));

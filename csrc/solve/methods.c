@@ -2,9 +2,14 @@
 #include <string.h>
 #include "solve/stepper.h"
 
-extern const td_method *const td_methods_explicit[], *const td_methods_dirk[], *const td_methods_rosenbrock[],
-  *const td_methods_irk[], *const td_methods_bdf[], *const td_methods_symplectic[], *const td_methods_reversible[], *const td_methods_exponential[], *const td_methods_adams[],
-  *const td_methods_auto[];
+extern const td_method *const td_methods_explicit[],
+    *const td_methods_dirk[], *const td_methods_rosenbrock[], *const td_methods_irk[],
+                                                                  *const td_methods_bdf[],
+                                                                      *const td_methods_symplectic[],
+                                                                          *const td_methods_reversible[],
+                                                                              *const td_methods_exponential[],
+                                                                                  *const td_methods_adams[],
+                                                                                      *const td_methods_auto[];
 
 static const td_method *const *const families[] = {
   td_methods_explicit, td_methods_rosenbrock, td_methods_dirk, td_methods_irk, td_methods_bdf, td_methods_symplectic,

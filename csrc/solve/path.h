@@ -14,8 +14,8 @@ typedef struct {
 /* Over the steps of a solve by o's method; all three outlive the path. */
 td_status td_path_make(td_path *p, td_trajectory *steps, const td_ode_options *o, td_field *f);
 void td_path_free(td_path *p);
-/* y and dy/dt at t, either may be NULL. Where two steps meet the one that begins there is asked, with `left` the one that
- * ends there. There must be a step. */
+/* y and dy/dt at t, either may be NULL. Where two steps meet the one that begins there is asked, with `left` the one
+ * that ends there. There must be a step. */
 td_status td_path_at(td_path *p, double t, bool left, void *y, void *dy);
 
 #endif

@@ -11,9 +11,10 @@
 /* An explicit step, or its transpose, as one list of operations on numbers; places of its inputs and results. */
 typedef struct {
   td_joined list;
-  int y, h, t, k, lambda;   /* the first place of each; k: of k₀, as many places apart as there are stages; after lambda come the sums of the externals */
+  int y, h, t, k, lambda; /* the first place of each; k: of k₀, as many places apart as there are stages; after lambda
+                             come the sums of the externals */
   bool timed;               /* it reads the times */
-  int *result;              /* places: of y1, k₁, k₂ … and the two error estimates; or of lambda and the sums of the externals */
+  int *result; /* places: of y1, k₁, k₂ … and the two error estimates; or of lambda and the sums of the externals */
   size_t nresult;
 } td_joined_step;
 
@@ -99,8 +100,9 @@ void td_captured_drop_hold(const struct td_field_programs *p);
 
 /* ---- captured_kept.c ---- */
 /* What a reverse pass, the calls of the trace from `forward` on, needs of the forward part, made less: results of light
- * operations on what is kept anyway, or on the n tensors `known`, leave the list and are computed again. `again` receives
- * those calls with the reverse pass, borrowed, its array to be freed by td_captured_thin_free; count 0: nothing to gain. */
+ * operations on what is kept anyway, or on the n tensors `known`, leave the list and are computed again. `again`
+ * receives those calls with the reverse pass, borrowed, its array to be freed by td_captured_thin_free; count 0:
+ * nothing to gain. */
 td_status td_captured_thin(const td_trace *t, size_t forward, td_tensor *const *known, int n, td_storage_list *kept,
                            td_trace *again);
 void td_captured_thin_free(td_trace *again);
@@ -114,8 +116,8 @@ typedef struct {
   uint64_t since;          /* the first node */
 } td_captured_record;
 
-/* A key of all that the programs are made from, or false when something cannot be told; the forward part, whose externals
- * the programs read, is left in *ir, to be freed by td_ir_free in either case. */
+/* A key of all that the programs are made from, or false when something cannot be told; the forward part, whose
+ * externals the programs read, is left in *ir, to be freed by td_ir_free in either case. */
 bool td_captured_key(const td_field *f, const td_captured_record *r, bool gradient, size_t keep_most, td_ir *ir,
                      uint64_t key[2]);
 /* The programs that were kept under the key, reading the externals of *ir; the caller's. NULL: there are none. */
@@ -130,8 +132,8 @@ void td_captured_steps_set(td_field *f, bool gradient);
 void td_captured_steps_free(struct td_field_programs *p);
 /* The list for this step when it is there or should be made now, else NULL. */
 td_status td_captured_list(td_field *f, const td_field_stages *step, bool back, td_joined_step **list);
-/* Are there sums that can be added to where they lie? New ones are zero. They pass into the list's places after lambda, and
- * out of its results. */
+/* Are there sums that can be added to where they lie? New ones are zero. They pass into the list's places after lambda,
+ * and out of its results. */
 td_status td_captured_open_sums(td_field *f, td_tensor **dexternal, bool *open);
 void td_captured_put_sums(const struct td_field_programs *p, td_joined_step *list, td_tensor *const *dexternal);
 void td_captured_take_sums(const struct td_field_programs *p, const td_joined_step *list, td_tensor *const *dexternal);

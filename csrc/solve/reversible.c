@@ -69,7 +69,8 @@ static void error_from(td_stepper *s, double c, int a, int b) {
 }
 
 /* *bar += the pull of w at (t, y); the time is t + time·h. */
-static td_status pull(td_stepper *s, td_step_back *b, double time, const char *y, const char *w, char *room, char *bar) {
+static td_status pull(td_stepper *s, td_step_back *b, double time, const char *y, const char *w, char *room,
+                      char *bar) {
   double tau = 0;
   td_status status = td_field_vjp(s->f, td_stepper_time(s, time), y, w, room, b->tbar || b->hbar ? &tau : NULL,
                                   b->dexternal);

@@ -1,5 +1,6 @@
-/* Rosenbrock methods, also for M y' = f: one Jacobian and ∂f/∂t a step, exact and at its start, and one linear system a stage; no
- * iteration that could fail. Since the Jacobian depends on the state, the transpose needs second derivatives of f. */
+/* Rosenbrock methods, also for M y' = f: one Jacobian and ∂f/∂t a step, exact and at its start, and one linear system a
+ * stage; no iteration that could fail. Since the Jacobian depends on the state, the transpose needs second derivatives
+ * of f. */
 #include "solve/rosenbrock.h"
 #include <string.h>
 #include "base/alloc.h"

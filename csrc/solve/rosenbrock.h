@@ -15,7 +15,8 @@ typedef struct {
   double m[TD_ROSENBROCK_STAGES], e[TD_ROSENBROCK_STAGES];
   double alpha[TD_ROSENBROCK_STAGES], d[TD_ROSENBROCK_STAGES];
   double dense[TD_ROSENBROCK_STAGES][TD_ROSENBROCK_TERMS];
-  bool blind;  /* Σ eᵢ uᵢ is zero on linear problems: the defect of the trapezoidal rule joins it, for one more call of f */
+  bool blind; /* Σ eᵢ uᵢ is zero on linear problems: the defect of the trapezoidal rule joins it, for one more call of
+               * f */
 } td_rosenbrock;
 
 extern const td_family td_family_rosenbrock;

@@ -35,7 +35,8 @@ td_status td_solve_save(td_solve *v, const td_trial *p, double stop) {
     td_status status = save_between(v, p, v->ts[v->next]);
     if (status) return status;
   }
-  if (v->o->every && stop == p->end && v->out->stats.accepted % v->o->every == 0) return td_solve_save_every(v, p->end, v->s.y1);
+  if (v->o->every && stop == p->end && v->out->stats.accepted % v->o->every == 0)
+    return td_solve_save_every(v, p->end, v->s.y1);
   return TD_OK;
 }
 

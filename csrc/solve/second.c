@@ -8,8 +8,8 @@
 #include "ops/ops.h"
 #include "solve/implicit.h"
 
-td_status td_second_pull(td_tensor *dy, td_tensor *t, td_tensor *y, size_t count, td_tensor *const *w, td_tensor *const *u,
-                         td_tensor *const *v, td_tensor *const *in, int nin, td_tensor **grad) {
+td_status td_second_pull(td_tensor *dy, td_tensor *t, td_tensor *y, size_t count, td_tensor *const *w,
+                         td_tensor *const *u, td_tensor *const *v, td_tensor *const *in, int nin, td_tensor **grad) {
   td_tensor *out[2 * TD_SECOND_MOST], *bar[2 * TD_SECOND_MOST], *by[2] = {y, t};
   int n = 0;
   bool was = td_recording;
@@ -91,7 +91,8 @@ static td_status second_here(void *data) {
   td_field *f = c->s->f;
   size_t mark = td_auto_mark();
   bool was = td_recording;
-  td_tensor *y = td_auto(td_tensor_new(f->dtype, f->ndim, f->shape)), *t = td_auto(td_tensor_number(TD_F64, c->t, false));
+  td_tensor *y = td_auto(td_tensor_new(f->dtype, f->ndim, f->shape)),
+            *t = td_auto(td_tensor_number(TD_F64, c->t, false));
   td_tensor *dy = NULL;
   td_status status = y && t ? TD_OK : td_last_status();
   td_recording = true;
@@ -107,7 +108,8 @@ static td_status second_here(void *data) {
 }
 
 /* The sum of a method's terms, with the unit vectors when these are fewer; `room` has 2·count·(n + 1) numbers. */
-static td_field_second sum_of(size_t n, size_t count, const double *w, const double *u, const double *wt, double *room) {
+static td_field_second sum_of(size_t n, size_t count, const double *w, const double *u, const double *wt,
+                              double *room) {
   size_t passes = count + (wt != NULL);
   td_field_second sum = {.count = n < passes ? n : passes, .units = n < passes};
   double *su = room, *sv = su + sum.count * n, *sw = sv + sum.count;

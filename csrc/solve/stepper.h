@@ -143,8 +143,8 @@ struct td_family {
   /* The exact transpose of the step (spec: λ ← Jᵀλ through every stage), its forward part computed again from
    * (t, y, history). NULL: no discrete gradient, refused with words. */
   td_status (*back)(td_stepper *s, td_step_back *b);
-  /* The transpose of `start`, for families with history: the history's cotangents in b->lambda are joined to y's and, when
-   * `start` called f, to tbar and dexternal. NULL: nothing. */
+  /* The transpose of `start`, for families with history: the history's cotangents in b->lambda are joined to y's and,
+   * when `start` called f, to tbar and dexternal. NULL: nothing. */
   td_status (*start_back)(td_stepper *s, td_step_back *b);
   /* Reversible schemes: the kept state at s->end, which s holds, becomes that at s->t. NULL: not reversible. */
   td_status (*undo)(td_stepper *s);

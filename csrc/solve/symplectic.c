@@ -34,7 +34,8 @@ enum { STATE = 0, SLOPE, KICK, BAR, PULLED, STORED };
 static td_status make(td_stepper *s) {
   const td_symplectic *d = s->method->table;
   if (s->n % 2)
-    return td_fail(TD_EARG, "%s: method \"%s\" needs a state of two halves, positions and momenta; this one has %zu elements",
+    return td_fail(TD_EARG,
+                   "%s: method \"%s\" needs a state of two halves, positions and momenta; this one has %zu elements",
                    s->f->who, s->method->name, s->n);
   symplectic *x = td_alloc(sizeof *x);
   if (!x) return td_last_status();
@@ -89,8 +90,10 @@ static td_status check(td_stepper *s, const move *m, char *y, const char *slope,
   for (size_t i = first; i < first + n && !status; i++) {
     double a = number(s, slope, i), b = number(s, again, i);
     if (fabs(a - b) > tolerance * (fabs(a) + fabs(b)) && fabs(a - b) > 1e-30)
-      status = td_fail(TD_EARG, "%s: method \"%s\" needs a separable system, but the derivative of component %zu depends on "
-                       "the %s half of the state", s->f->who, s->method->name, i + 1, m->kick ? "second" : "first");
+      status = td_fail(TD_EARG,
+                       "%s: method \"%s\" needs a separable system, but the derivative of component %zu depends on "
+                       "the %s half of the state",
+                       s->f->who, s->method->name, i + 1, m->kick ? "second" : "first");
   }
   return status;
 }

@@ -118,7 +118,8 @@ td_tensor *td_tensor_new(td_dtype d, int ndim, const size_t *shape) {
   return t;
 }
 
-/* Addresses that no one may touch, in which virtual tensors pretend to lie: their views are told apart by their offsets. */
+/* Addresses that no one may touch, in which virtual tensors pretend to lie: their views are told apart by their
+ * offsets. */
 static void *nowhere(void) {
   static void *base;
   if (!base) base = mmap(NULL, (size_t)1 << 40, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
