@@ -1,5 +1,5 @@
-/* Gradients in Lua: requires_grad, backward, recording on and off, operations with a derivative written in Lua, hooks.
- */
+/* Gradients in Lua: requires_grad, backward, recording on and off, operations with a derivative written in Lua,
+ * hooks. */
 #include "graph/tape.h"
 #include <string.h>
 #include "base/alloc.h"
@@ -238,9 +238,9 @@ static int tensor_register_hook(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"backward", core_backward}, {"recording", core_recording},       {"with_recording", core_with_recording},
-    {"now", core_now},           {"externals", core_externals},       {"same_point", core_same_point},
-    {"custom", core_custom},     {"leaf_changes", core_leaf_changes}, {NULL, NULL},
+  {"backward", core_backward}, {"recording", core_recording}, {"with_recording", core_with_recording},
+  {"now", core_now}, {"externals", core_externals}, {"same_point", core_same_point}, {"custom", core_custom},
+  {"leaf_changes", core_leaf_changes}, {NULL, NULL},
 };
 static const luaL_Reg methods[] = {
   {"requires_grad", tensor_requires_grad}, {"register_hook", tensor_register_hook}, {NULL, NULL},
