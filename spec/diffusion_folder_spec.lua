@@ -57,6 +57,24 @@ end
 describe("a folder", function()
   teardown(function() os.execute("rm -rf " .. root) end)
 
+  it("holds weights in half the space when asked to", function()
+    local net, sizes = unet(), {}
+    for _, dtype in ipairs {"float32", "float16", "bfloat16"} do
+      local dir = ("%s/%s"):format(root, dtype)
+      assert(diffusion.save(dir, net, nil, {dtype = dtype}))
+      sizes[dtype] = #content(dir .. "/diffusion_pytorch_model.safetensors")
+      local same, to = assert(diffusion.load(dir)), net:parameters()
+      local bound = ({float32 = 0, float16 = 2 ^ -11, bfloat16 = 2 ^ -8})[dtype]
+      for i, p in ipairs(same:parameters()) do
+        local far = ((p - to[i]):abs() - to[i]:abs() * bound):max():item()
+        assert.is_true(p.dtype == "float32" and far <= 2 ^ -24)
+      end
+    end
+    assert.is_true(sizes.float16 == sizes.bfloat16 or math.abs(sizes.float16 - sizes.bfloat16) <= 256)
+    assert.is_true(sizes.float16 < 0.75 * sizes.float32)
+    assert.fails_here(function() diffusion.save(root .. "/x", net, nil, {dtype = "int8"}) end, "int8", "float16")
+  end)
+
   it("gives back what was saved into it", function()
     local x = tide.randn(2, 8, 8, 1)
     local net = unet {num_class_embeds = 3}

@@ -1,3 +1,4 @@
+require "spec.helper"
 local tide = require "tide"
 local files = tide.io
 
@@ -320,6 +321,47 @@ describe("safetensors", function()
       "12"), "'a' twice")
     refused(f, file('{"a":' .. entry("U8", 1, 0, "18446744073709551615") .. "}", "1"),
       "only 1 bytes")
+  end)
+
+  -- The value of each pattern of 16 bits with this many bits of exponent, in order.
+  local function values_of(exponent_bits)
+    local steps, bias, list = 2 ^ (15 - exponent_bits), 2 ^ (exponent_bits - 1) - 1, {}
+    for i = 0, 65535 do
+      local e, f = math.floor(i / steps) % 2 ^ exponent_bits, i % steps
+      local v = e == 0 and f / steps * 2 ^ (1 - bias) or (1 + f / steps) * 2 ^ (e - bias)
+      if e == 2 ^ exponent_bits - 1 then v = f == 0 and math.huge or 0 / 0 end
+      list[i + 1] = i < 32768 and v or -v
+    end
+    return list
+  end
+
+  it("stores float32 in 16 bits, rounded to nearest and ties to even", function()
+    for dtype, bits in pairs {float16 = 5, bfloat16 = 8} do
+      local all = values_of(bits)
+      local function stored(list)
+        local t = tide.tensor(list, "float32")
+        files.save_safetensors(path "h.st", {x = t, n = tide.tensor({7}, "int64")}, nil, {dtype = dtype})
+        local got = files.load_safetensors(path "h.st")
+        assert.equal(7, got.n:item())
+        return got.x:totable()
+      end
+      for i, v in ipairs(stored(all)) do assert.is_true(v == all[i] or (v ~= v and all[i] ~= all[i])) end
+      local greatest = 32768 - 2 ^ (15 - bits)  -- the pattern of infinity
+      local between, expected = {}, {}
+      for i = 1, greatest - 1, 3 do  -- halfway, a little below and a little above
+        local low, high, n = all[i], all[i + 1], #between
+        local middle = low + (high - low) / 2
+        local near = math.max(middle * 2 ^ -20, 2 ^ -140)
+        between[n + 1], between[n + 2], between[n + 3] = middle, middle - near, -(middle + near)
+        expected[n + 1], expected[n + 2], expected[n + 3] = i % 2 == 1 and low or high, low, -high
+      end
+      assert.same(expected, stored(between))
+    end
+    assert.fails_here(function()
+      files.save_safetensors(path "h.st", {w = tide.tensor {1, 65520}}, nil, {dtype = "float16"})
+    end, "tensor w", "float16 cannot hold")
+    assert.fails_here(function() files.save_safetensors(path "h.st", {}, nil, {dtype = "float8"}) end, "dtype",
+      "float8", "bfloat16")
   end)
 
   it("refuses every cut file and survives every changed one", function()

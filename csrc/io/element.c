@@ -1,6 +1,6 @@
 /* Conversion of stored elements, block by block through an aligned buffer. */
 #include "io/element.h"
-#include <stdint.h>
+#include <math.h>
 #include <string.h>
 #include "base/threads.h"
 
@@ -54,6 +54,37 @@ static float from_half(uint16_t h) {
 /* bfloat16 is the upper half of a float. */
 static float from_bfloat(uint16_t h) {
   return from_bits((uint32_t)h << 16);
+}
+
+static uint32_t to_bits(float f) {
+  uint32_t bits;
+  memcpy(&bits, &f, sizeof bits);
+  return bits;
+}
+
+static uint16_t to_half(float f) {
+  uint32_t bits = to_bits(f), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+  if (size > 0x7f800000) return (uint16_t)(sign | 0x7e00);
+  if (size >= 0x47800000) return (uint16_t)(sign | 0x7c00);  /* from 2¹⁶ on */
+  if (size < 0x38800000) return (uint16_t)(sign | (uint32_t)lrintf(from_bits(size) * 0x1p24f));
+  size += 0xfff + (size >> 13 & 1);
+  return (uint16_t)(sign | (size - ((127 - 15) << 23)) >> 13);
+}
+
+static uint16_t to_bfloat(float f) {
+  uint32_t bits = to_bits(f);
+  if (f != f) return (uint16_t)(bits >> 16 | 0x40);
+  return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+bool td_element_store(uint16_t *dst, const float *src, size_t n, td_element e) {
+  const uint16_t infinite = e == TD_E_F16 ? 0x7c00 : 0x7f80;
+  bool fits = true;
+  for (size_t i = 0; i < n; i++) {
+    dst[i] = e == TD_E_F16 ? to_half(src[i]) : to_bfloat(src[i]);
+    if ((dst[i] & 0x7fff) == infinite && isfinite(src[i])) fits = false;
+  }
+  return fits;
 }
 
 #define SAME(x) (x)

@@ -4,6 +4,7 @@
 #ifndef TD_IO_ELEMENT_H
 #define TD_IO_ELEMENT_H
 #include <stdbool.h>
+#include <stdint.h>
 #include "tensor/tensor.h"
 
 /* name, bytes, tensor type, safetensors' name, npy's kind and size */
@@ -41,6 +42,10 @@ td_status td_element_bytes(td_element e, int ndim, const size_t *shape, const ch
  * does not fit. */
 td_status td_element_load(td_tensor *dst, const void *src, td_element e, bool swap,
                           const char *what);
+
+/* n elements of a tensor of float32 as F16 or BF16, to nearest, ties to even. False when a finite one is beyond the
+ * greatest that the type holds. */
+bool td_element_store(uint16_t *dst, const float *src, size_t n, td_element e);
 
 /* A tensor over the elements stored in `bytes` from `offset` on (inside it, checked by the caller):
  * a view when the tensor type is the same and the address aligned, else a converted copy. */

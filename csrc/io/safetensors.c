@@ -445,7 +445,7 @@ static void place(size_t n, const td_named_tensor *tensor, size_t *order, size_t
   size_t k = 0, at = 0;
   for (size_t size = 8; size > 0; size /= 2) {
     for (size_t i = 0; i < n; i++) {
-      if (td_dtype_size(tensor[i].tensor->dtype) != size) continue;
+      if (td_element_table[tensor[i].element].bytes != size) continue;
       order[k++] = i;
       offset[i] = at;
       at += tensor[i].tensor->numel * size;
@@ -471,7 +471,7 @@ static td_status append_entry(buffer *b, const char *path, const td_named_tensor
   const td_tensor *t = named->tensor;
   td_status status = append_quoted(b, named->name, path);
   append_text(b, ":{\"dtype\":\"");
-  append_text(b, td_element_table[td_element_of(t->dtype)].safetensors);
+  append_text(b, td_element_table[named->element].safetensors);
   append_text(b, "\",\"shape\":[");
   for (int i = 0; i < t->ndim; i++) {
     if (i) append_text(b, ",");
@@ -480,7 +480,7 @@ static td_status append_entry(buffer *b, const char *path, const td_named_tensor
   append_text(b, "],\"data_offsets\":[");
   append_size(b, offset);
   append_text(b, ",");
-  append_size(b, offset + t->numel * td_dtype_size(t->dtype));
+  append_size(b, offset + t->numel * td_element_table[named->element].bytes);
   append_text(b, "]}");
   return status;
 }
@@ -523,6 +523,26 @@ static td_status check_names(const char *path, size_t ntensor, const td_named_te
   return status ? status : check_distinct(list, nmetadata, TD_EARG, path);
 }
 
+/* Appends a tensor's elements as `named` says. */
+static td_status put_elements(td_writer *w, const td_named_tensor *named) {
+  enum { BLOCK = 512 };
+  if (td_element_of(named->tensor->dtype) == named->element) return td_writer_put_tensor(w, named->tensor);
+  td_tensor *flat = td_tensor_contiguous(named->tensor);
+  if (!flat) return td_last_status();
+  const float *x = (const float *)(const void *)flat->data;
+  bool fits = true;
+  for (size_t i = 0; i < flat->numel; i += BLOCK) {
+    uint16_t block[BLOCK];
+    size_t n = flat->numel - i < BLOCK ? flat->numel - i : BLOCK;
+    fits = td_element_store(block, x + i, n, named->element) && fits;
+    td_writer_put(w, block, n * sizeof *block);
+  }
+  td_tensor_release(flat);
+  if (fits) return TD_OK;
+  return td_fail(TD_EARG, "%s: tensor %s has numbers that %s cannot hold", w->path, named->name,
+                 named->element == TD_E_F16 ? "float16" : "bfloat16");
+}
+
 static td_status write_file(const char *path, const buffer *header, size_t ntensor,
                             const td_named_tensor *tensor, const size_t *order) {
   td_writer w;
@@ -531,8 +551,8 @@ static td_status write_file(const char *path, const buffer *header, size_t ntens
   uint64_t length = header->n;
   td_writer_put(&w, &length, sizeof length);
   td_writer_put(&w, header->p, header->n);
-  for (size_t i = 0; i < ntensor; i++) td_writer_put_tensor(&w, tensor[order[i]].tensor);
-  return td_writer_close(&w, TD_OK);
+  for (size_t i = 0; i < ntensor && !status; i++) status = put_elements(&w, &tensor[order[i]]);
+  return td_writer_close(&w, status);
 }
 
 td_status td_safetensors_write(const char *path, size_t ntensor, const td_named_tensor *tensor,

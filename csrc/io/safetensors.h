@@ -6,11 +6,12 @@
  * gap or overlap. */
 #ifndef TD_IO_SAFETENSORS_H
 #define TD_IO_SAFETENSORS_H
-#include "tensor/tensor.h"
+#include "io/element.h"
 
 typedef struct {
   const char *name;     /* UTF-8 */
   td_tensor *tensor;
+  td_element element;   /* in the file; when writing, F16 and BF16 are for tensors of float32 */
 } td_named_tensor;
 
 typedef struct {

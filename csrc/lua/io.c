@@ -132,8 +132,19 @@ static int compare_pairs(const void *a, const void *b) {
   return strcmp(((const td_text_pair *)a)->key, ((const td_text_pair *)b)->key);
 }
 
-/* save_safetensors(path, {name = tensor}, {key = text}): by name, so that equal tables give equal
- * files */
+/* The element type named at an index for tensors of float32: TD_E_F32 when there is none. */
+static td_element check_element(lua_State *L, int index) {
+  const char *name = lua_tostring(L, index);
+  if (lua_isnil(L, index) || (name && !strcmp(name, "float32"))) return TD_E_F32;
+  if (name && !strcmp(name, "float16")) return TD_E_F16;
+  if (name && !strcmp(name, "bfloat16")) return TD_E_BF16;
+  tdl_error(L, "save_safetensors: dtype is %s, expected \"float32\", \"float16\" or \"bfloat16\"",
+            tdl_describe(L, index));
+  return TD_E_F32;
+}
+
+/* save_safetensors(path, {name = tensor}, {key = text}, dtype of those of float32): by name, so that equal tables give
+ * equal files */
 static int io_save_safetensors(lua_State *L) {
   const char *path = check_path(L, "save_safetensors");
   if (!lua_istable(L, 2))
@@ -142,13 +153,15 @@ static int io_save_safetensors(lua_State *L) {
   if (!lua_isnoneornil(L, 3) && !lua_istable(L, 3))
     tdl_error(L, "save_safetensors: the metadata is %s, expected a table of strings",
               tdl_describe(L, 3));
-  lua_settop(L, 3);
+  lua_settop(L, 4);
+  td_element narrow = check_element(L, 4);
   size_t n = count_fields(L, 2), m = lua_istable(L, 3) ? count_fields(L, 3) : 0, i = 0;
   td_named_tensor *tensor = lua_newuserdata(L, (n + 1) * sizeof *tensor);
   td_text_pair *pair = lua_newuserdata(L, (m + 1) * sizeof *pair);
   for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1), i++) {
     tensor[i].name = check_text(L, -2, "a name");
-    tensor[i].tensor = tdl_tensor(L, -1, "save_safetensors", tensor[i].name);
+    td_tensor *t = tensor[i].tensor = tdl_tensor(L, -1, "save_safetensors", tensor[i].name);
+    tensor[i].element = t->dtype == TD_F32 ? narrow : td_element_of(t->dtype);
   }
   i = 0;
   if (m) {

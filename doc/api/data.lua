@@ -58,8 +58,11 @@ loader.batches --> 80]]},
 
   {
     title = "Files",
-    {"io.save_safetensors", "path: string, tensors: table, metadata: table? -> boolean",
-      "Writes tensors by name, and strings by key; equal tables give equal files.",
+    {"io.save_safetensors", "path: string, tensors: table, metadata: table?, opts: options? -> boolean",
+      "Writes tensors by name, and strings by key; equal tables give equal files. dtype \"float16\" or \"bfloat16\" "
+        .. "stores tensors of float32 in half the space, each number rounded to nearest; numbers that float16 cannot "
+        .. "hold (beyond 65,504) are refused. They are float32 again when loaded.",
+      options = "dtype: string = \"float32\" | of tensors of float32, in the file",
       example = [[
 local path = os.tmpname()
 assert(tide.io.save_safetensors(path, nn.Linear(2, 3):state_dict(), {epoch = "4"}))

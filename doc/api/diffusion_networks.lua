@@ -122,9 +122,11 @@ dropout: number = 0 | before the last layer]] .. weights,
       returns = "nil and a message where a file cannot be read, or a tensor is missing, misshapen (with the shape "
         .. "expected and found, in PyTorch's order) or unknown.",
       note = "Weights are brought into tide's layout once. Old names of attention weights are known."},
-    {"diffusion.save", "dir: string, model: module, schedule: any? -> boolean",
+    {"diffusion.save", "dir: string, model: module, schedule: any?, opts: options? -> boolean",
       "Writes a folder that diffusers loads: config.json, the weights, and scheduler_config.json of a noise "
         .. "schedule (or of a table).",
+      options = "dtype: string = \"float32\" | of weights of float32, in the file: \"float16\" and \"bfloat16\" take half "
+        .. "the space",
       example = [[
 local net = diffusion.Classifier {block_out_channels = {8, 8}}
 local dir = os.tmpname()

@@ -3267,12 +3267,16 @@ function tide.diffusion.Classifier(config) end
 ---@return table
 function tide.diffusion.load(dir, opts) end
 
+---@class tide.diffusion.save.options
+---@field dtype? string of weights of float32, in the file: "float16" and "bfloat16" take half the space; default "float32"
+
 ---Writes a folder that diffusers loads: config.json, the weights, and scheduler_config.json of a noise schedule (or of a table).
 ---@param dir string
 ---@param model tide.nn.Module
 ---@param schedule? any
+---@param opts? tide.diffusion.save.options
 ---@return boolean
-function tide.diffusion.save(dir, model, schedule) end
+function tide.diffusion.save(dir, model, schedule, opts) end
 
 ---A model that comes with tide, as diffusion.load gives it: "digits" (28×28, predicts v, classes 1 to 10 for the digits 0 to 9 and 11 for none) or "digits-classifier". Images are from −1 to 1.
 ---@param name string
@@ -3463,12 +3467,16 @@ function tide.data.Loader(opts) end
 ---@return function
 function Loader:epoch(number) end
 
----Writes tensors by name, and strings by key; equal tables give equal files.
+---@class tide.io.save_safetensors.options
+---@field dtype? string of tensors of float32, in the file; default "float32"
+
+---Writes tensors by name, and strings by key; equal tables give equal files. dtype "float16" or "bfloat16" stores tensors of float32 in half the space, each number rounded to nearest; numbers that float16 cannot hold (beyond 65,504) are refused. They are float32 again when loaded.
 ---@param path string
 ---@param tensors table
 ---@param metadata? table
+---@param opts? tide.io.save_safetensors.options
 ---@return boolean
-function tide.io.save_safetensors(path, tensors, metadata) end
+function tide.io.save_safetensors(path, tensors, metadata, opts) end
 
 ---The tensors by name (mapped from the file), the strings, and the names in the file's order.
 ---@param path string

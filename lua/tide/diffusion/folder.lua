@@ -247,9 +247,11 @@ local function config_of(model)
   return config
 end
 
---- diffusion.save(dir, model, schedule): writes a folder that diffusers loads: true, or nil and a message. The
---- schedule, a Schedule or a table for scheduler_config.json, may be left out.
-function M.save(dir, model, schedule)
+--- diffusion.save(dir, model, schedule, {dtype = "float32"}): writes a folder that diffusers loads: true, or nil and a
+--- message. The schedule, a Schedule or a table for scheduler_config.json, may be left out. dtype "float16" or
+--- "bfloat16" stores weights of float32 in half the space.
+function M.save(dir, model, schedule, opts)
+  local o = options.check("diffusion.save", opts, {dtype = "float32"})
   if type(dir) ~= "string" then raise("diffusion.save: the folder is a %s, expected a path", type(dir)) end
   if type(model) ~= "table" or not classes()[model.class_name] then
     raise("diffusion.save: the model is a %s, expected one of tide.diffusion's networks",
@@ -262,7 +264,7 @@ function M.save(dir, model, schedule)
   end
   local ok, why = core.io.make_folder(dir)
   if not ok then return nil, why end
-  ok, why = core.io.save_safetensors(dir .. "/" .. weight_names[1], weights_of(model), {format = "pt"})
+  ok, why = core.io.save_safetensors(dir .. "/" .. weight_names[1], weights_of(model), {format = "pt"}, o.dtype)
   if not ok then return nil, why end
   ok, why = json.write(dir .. "/config.json", config_of(model))
   if not ok then return nil, why end
