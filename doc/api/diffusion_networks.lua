@@ -125,8 +125,8 @@ dropout: number = 0 | before the last layer]] .. weights,
     {"diffusion.save", "dir: string, model: module, schedule: any?, opts: options? -> boolean",
       "Writes a folder that diffusers loads: config.json, the weights, and scheduler_config.json of a noise "
         .. "schedule (or of a table).",
-      options = "dtype: string = \"float32\" | of weights of float32, in the file: \"float16\" and \"bfloat16\" take half "
-        .. "the space",
+      options = "dtype: string = \"float32\" | of weights of float32, in the file: \"float16\" and \"bfloat16\" take "
+        .. "half the space",
       example = [[
 local net = diffusion.Classifier {block_out_channels = {8, 8}}
 local dir = os.tmpname()
