@@ -46,6 +46,7 @@ describe("diffusion.sample refuses", function()
     {{classifier = "resnet"}, "classifier is \"resnet\", expected a function classifier(x, t)"},
     {{classifier = function(y) return y:detach():sum() end}, "the classifier's log-probability does not depend on x"},
     {{truncated = "all"}, "truncated is \"all\", expected a whole number, 1 or more"},
+    {{schedule = "flow", prediction = "epsilon"}, "a prediction of epsilon does not tell x0 at t = 1000, where α = 0"},
     {{sampler = "ode", checkpoint = 2}, "checkpoint is for other samplers"},
     {{sampler = "ode", truncated = 2}, "truncated is for other samplers"},
   }, function(o) diffusion.sample(model, x, o) end)

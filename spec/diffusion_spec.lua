@@ -462,6 +462,38 @@ describe("a sample", function()
   end)
 end)
 
+describe("a flow, from where there is no data in x,", function()
+  local s = Schedule "flow"
+  local mean, sd = 0.7, 0.6
+  -- the velocity where the data are N(mean, sd²)
+  local function velocity(x, t)
+    local sigma = t:item() / 1000
+    local alpha = 1 - sigma
+    local e = (x - alpha * mean) / (alpha ^ 2 * sd ^ 2 + sigma ^ 2)
+    return e * sigma - e * (alpha * sd ^ 2) - mean
+  end
+  local own = {bdia = true, o_belm = true, edict = true, mf = true}
+  for name in pairs(diffusion.samplers) do
+    if not own[name] then
+      it("is sampled by " .. name, function()
+        local x = start:detach():requires_grad()
+        local out = sample(velocity, x, {schedule = s, sampler = name, steps = 60, noise = tide.generator(1)})
+        if not (name:find "_a$" or name:find "sde") then
+          assert.close(out.x0, start * sd + mean, 0.06)
+          out.x0:sum():backward()
+          assert.close(x.grad, tide.ones({3, 2}, "float64") * sd, 0.06)
+        end
+        assert.is_true((out.x0 - mean):abs():max():item() < 6 * sd)
+        assert.are.equal(0, sample(velocity, x, {schedule = s, sampler = name, steps = 1}).nodes[2].sigma)
+      end)
+    else
+      it("is refused by " .. name, function()
+        assert.fails_here(function() sample(velocity, start, {schedule = s, sampler = name}) end, "needs α > 0")
+      end)
+    end
+  end
+end)
+
 describe("bad input is refused:", function()
   local s = Schedule "linear"
   local model = denoiser(s)

@@ -68,6 +68,10 @@ local function classifier_gradient(classifier, x, node)
 end
 
 local function convert(p, x, node, from, to)
+  if node.alpha == 0 and from == "epsilon" and to ~= "epsilon" then
+    raise("diffusion.sample: a prediction of epsilon does not tell x0 at t = %g, where α = 0; give timesteps that "
+      .. "begin later, or the prediction that the model makes", node.t)
+  end
   return prediction.convert(p, x, from, to, node.alpha, node.sigma)
 end
 

@@ -1,10 +1,11 @@
 -- The samplers by name. A sampler is {name, source, order, form, known options, build = function(plan, options)};
--- build writes the steps into a plan; intervals(steps), where there is one, says how many there are. The files of
--- samplers/ hold them by family.
+-- build writes the steps into a plan; intervals(steps), where there is one, says how many there are; own_start, that
+-- it deals with a first point without data. The files of samplers/ hold them by family.
 
 local message = require "tide.message"
 local options = require "tide.options"
 local Plan = require "tide.diffusion.plan"
+local steps = require "tide.diffusion.samplers.steps"
 local values = require "tide.values"
 
 local M = {}
@@ -52,12 +53,24 @@ function M.options(fname, name, given)
   return s, values.check(where, o, rules_of[name] or {})
 end
 
+-- A first point without data (α = 0, λ = −∞) is left by a step of first order, which needs no λ; the sampler, unless it
+-- deals with such a point itself (own_start), begins at the next one.
+local function build(plan, sampler, o)
+  local nodes = plan.nodes
+  if nodes[1].alpha > 0 or sampler.own_start then return sampler.build(plan, o) end
+  plan.start = plan:state(steps.first_order(plan, plan.start, nodes[1], nodes[2]))
+  plan.nodes = {unpack(nodes, 2)}
+  local x = sampler.build(plan, o)
+  plan.nodes = nodes
+  return x
+end
+
 --- The plan of a sampler with its options over the points `nodes`; `budget`, the steps that were asked for.
 function M.plan(sampler, o, nodes, schedule, budget)
   local form = schedule.kind == "flow" and "flow" or sampler.form or "epsilon"
   local plan = Plan.new(nodes, form)
   plan.schedule, plan.sampler, plan.options, plan.budget = schedule, sampler, o, budget
-  return plan:finish(sampler.build(plan, o))
+  return plan:finish(build(plan, sampler, o))
 end
 
 return M

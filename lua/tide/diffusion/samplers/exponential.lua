@@ -10,7 +10,7 @@ local expm1, phi = numbers.expm1, numbers.phi
 
 -- Song, Meng, Ermon 2021, equations 12 and 16: with eta = 1 the steps of DDPM.
 M.ddim = {
-  source = "Song, Meng, Ermon 2021", order = 1, options = {eta = 0},
+  source = "Song, Meng, Ermon 2021", order = 1, options = {eta = 0}, own_start = true,
   build = steps.walk(function(plan, x, s, t, _, o)
     local rest = s.sigma ^ 2 - (s.alpha / t.alpha) ^ 2 * t.sigma ^ 2
     local up = o.eta * t.sigma / s.sigma * sqrt(math.max(rest, 0))

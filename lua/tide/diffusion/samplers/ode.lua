@@ -25,24 +25,28 @@ local function solve(schedule, nodes, x, env, o, grad)
   if not gradients[grad] then
     message.raise("diffusion.sample: sampler \"ode\" has grad = \"discrete\" or \"adjoint\", not %q", grad)
   end
-  if nodes[1].alpha == 0 then message.raise("diffusion.sample: sampler \"ode\" needs α > 0 at its first point") end
   local ratios, last = {}, #nodes
   if nodes[last].sigma == 0 then last = last - 1 end
-  for i = 1, last do ratios[i] = nodes[i].ratio end
   local states = {x}
-  local stats = {nfe = 0}
-  if last > 1 then
+  local stats, more = {nfe = 0}, last < #nodes and 1 or 0
+  local first = 1
+  if nodes[1].alpha == 0 then  -- pure noise, of a flow: the first step is its own
+    first, more = 2, more + 1
+    states[2] = x + env.predict(x, nodes[1], "flow") * (nodes[2].sigma - nodes[1].sigma)
+  end
+  for i = first, last do ratios[#ratios + 1] = nodes[i].ratio end
+  if last > first then
     local sol = require("tide.ode").solve(function(ratio, y)
       return slope(env, y, schedule:node_at(-math.log(ratio:item())), ratios)
-    end, x / nodes[1].alpha, ratios, {
+    end, states[first] / nodes[first].alpha, ratios, {
       method = o.method, rtol = o.rtol, atol = o.atol, grad = gradients[grad], step_size = o.step_size,
       land = require("tide.ode.request").unsized(o.method, o.step_size),
     })
-    for i = 2, last do states[i] = sol.ys[i] * nodes[i].alpha end
+    for i = first + 1, last do states[i] = sol.ys[i - first + 1] * nodes[i].alpha end
     stats = sol.stats
   end
-  if last < #nodes then states[#nodes] = env.predict(states[last], nodes[last], "x0") end
-  return states, stats, last < #nodes and 1 or 0
+  if last < #nodes and not states[#nodes] then states[#nodes] = env.predict(states[last], nodes[last], "x0") end
+  return states, stats, more
 end
 
 M.ode = {

@@ -40,7 +40,7 @@ M.euler = {
 }
 
 M.heun = {
-  source = "Karras et al. 2022, algorithm 2", order = 2, options = churn_options,
+  source = "Karras et al. 2022, algorithm 2", order = 2, options = churn_options, own_start = true,
   build = steps.walk(function(plan, x, s, t, _, o)
     if plan.schedule.kind == "flow" then return flow_step.heun(plan, x, s, t) end
     x, s = churned(plan, x, s, o)
@@ -116,7 +116,7 @@ end
 
 for name, step in pairs(flow_step) do
   M["flow_" .. name] = {
-    source = "Liu et al. 2023, rectified flow", order = name == "euler" and 1 or 2,
+    source = "Liu et al. 2023, rectified flow", order = name == "euler" and 1 or 2, own_start = true,
     build = function(plan, o)
       if plan.schedule.kind ~= "flow" then
         message.raise("diffusion.sample: sampler \"flow_%s\" needs a flow schedule, this one is %q", name,

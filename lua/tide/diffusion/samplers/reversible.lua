@@ -34,6 +34,7 @@ end
 -- Zhang, Lewis, Kleijn 2023; of second order with gamma = 1.
 M.bdia = {
   source = "Zhang, Lewis, Kleijn 2023, BDIA, equation 14", order = 2, options = {gamma = 1},
+  own_start = true,
   growth = function(o, n) return o.gamma ^ -n end,
   build = two_step("bdia", function(plan, p, s, t, before, x, o)
     local a, b = transfer(s, t)
@@ -44,7 +45,7 @@ M.bdia = {
 
 -- Wang et al. 2024; of second order.
 M.o_belm = {
-  source = "Wang et al. 2024, O-BELM", order = 2,
+  source = "Wang et al. 2024, O-BELM", order = 2, own_start = true,
   build = two_step("o_belm", function(plan, p, s, t, before, x)
     local d1, d2, d3 = s.ratio - p.ratio, t.ratio - s.ratio, t.ratio - p.ratio
     return t.alpha * ((d2 * d3 / d1) * plan:epsilon(x, s) + (d2 / d1) ^ 2 / p.alpha * before
@@ -55,6 +56,7 @@ M.o_belm = {
 -- Wallace, Gokul, Naik 2023: two chains, each moved with the other's ε, then mixed.
 M.edict = {
   source = "Wallace, Gokul, Naik 2023, EDICT", order = 1, options = {mix = 0.93},
+  own_start = true,
   growth = function(o, n) return o.mix ^ (-2 * n) end,
   build = function(plan, o)
     want_data_in_start(plan, "edict")
@@ -85,6 +87,7 @@ end
 
 M.mf = {
   source = "McCallum and Foster 2024, reversible coupling", order = 2, options = {coupling = 0.999, base = "midpoint"},
+  own_start = true,
   growth = function(o, n) return o.coupling ^ -n end,
   build = function(plan, o)
     want_data_in_start(plan, "mf")
