@@ -284,6 +284,55 @@ describe("a solver's field", function()
       end
     end
   end)
+
+  it("says what it changes, where it is, and in words what that means", function()
+    local list, env = {0}, setmetatable({}, {__index = _G})
+    local fields = {
+      ["'list', at [2]"] = function(t, y)
+        list[2] = t
+        return -y * #list / #list
+      end,
+      ["the global 'last'"] = setfenv(function(_, y)
+        last = y  -- luacheck: ignore
+        return -y
+      end, env),
+    }
+    for what, f in pairs(fields) do
+      for _, batch in ipairs {false, true} do
+        list[2] = nil
+        local sol = tide.ode.solve(f, tide.ones(2, 1), {0, 1}, {batch = batch})
+        assert.is_false(sol.captured)
+        for _, part in ipairs {what, "capture_corners_spec.lua:" .. debug.getinfo(f, "S").linedefined, "Take it out"} do
+          assert.is_truthy(sol.not_captured:find(part, 1, true), sol.not_captured)
+          assert.is_truthy(sol:explain():find(part, 1, true))
+        end
+      end
+    end
+    local sol = tide.ode.solve(function(_, y) return -y end, tide.ones(2, 1), {0, 1}, {batch = true})
+    assert.is_true(sol.captured)
+    assert.is_nil(sol.not_captured)
+    assert.is_nil(sol:explain():find "captured")
+  end)
+end)
+
+describe("Lua's own random numbers", function()
+  it("are no constants of a captured function: it is refused at the line, a training step runs as it is", function()
+    local function f(x)
+      if math.random() < 0.5 then return (x * 2):sum() end
+      return x:sum()
+    end
+    local random = math.random
+    assert.fails_here(function()
+      local y = tide.capture(f)(vector(1))
+      return y
+    end, "math.random", "constant", "tide.rand")
+    assert.are.equal(random, math.random)
+    local w = vector(1):requires_grad()
+    local step, seen = tide.train_step(function() return f(w) end, tide.optim.SGD({w}, {lr = 0})), {}
+    for _ = 1, 50 do seen[step()] = true end
+    assert.is_truthy(step:reason():find "math.random")
+    assert.are.same({true, [2] = true}, seen)
+  end)
 end)
 
 describe("a training step", function()

@@ -218,7 +218,7 @@ static void push_nested(lua_State *L, const td_tensor *t, int dim, size_t *at) {
 
 /* t:totable(): nested tables, a number for a 0-d tensor */
 static int tensor_totable(lua_State *L) {
-  tdl_push(L, td_tensor_contiguous(tdl_tensor(L, 1, "totable", "self")));
+  tdl_push(L, td_tensor_contiguous(tdl_tensor(L, 1, "totable", "the tensor")));
   size_t at = 0;
   luaL_checkstack(L, TD_MAX_DIMS + 8, "totable");
   push_nested(L, tdl_test(L, -1), 0, &at);
@@ -243,7 +243,7 @@ static int make_frombytes(lua_State *L) {
   return 1;
 }
 static int tensor_tobytes(lua_State *L) {
-  tdl_push(L, td_tensor_contiguous(tdl_tensor(L, 1, "tobytes", "self")));
+  tdl_push(L, td_tensor_contiguous(tdl_tensor(L, 1, "tobytes", "the tensor")));
   td_tensor *t = tdl_test(L, -1);
   lua_pushlstring(L, t->data, t->numel * td_dtype_size(t->dtype));
   return 1;

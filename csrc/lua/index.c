@@ -195,7 +195,7 @@ int tdl_index_set(lua_State *L) {
 
 /* t:nonzero(): positions from 1 in row-major order, int64 */
 static int tensor_nonzero(lua_State *L) {
-  td_tensor *x = tdl_tensor(L, 1, "nonzero", "self");
+  td_tensor *x = tdl_tensor(L, 1, "nonzero", "the tensor");
   size_t mark = td_auto_mark();
   td_tensor *at = nonzero(x);
   td_auto_release(mark);

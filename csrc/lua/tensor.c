@@ -165,7 +165,7 @@ static int tensor_free(lua_State *L) {
 }
 
 static int tensor_item(lua_State *L) {
-  td_tensor *t = tdl_tensor(L, 1, "item", "self");
+  td_tensor *t = tdl_tensor(L, 1, "item", "the tensor");
   if (t->numel != 1) tdl_error(L, "item: a tensor of shape (%s) has %d elements, expected one",
                                td_tensor_shape_string(t), (int)t->numel);
   lua_pushnumber(L, td_tensor_get(t, 0));
@@ -235,9 +235,9 @@ static int tensor_shares(lua_State *L) {
   return 1;
 }
 
-/* core.statistics(t) → {count, min, max, mean, std (of the finite elements), nans, infs} */
+/* core.statistics(t, for whom) → {count, min, max, mean, std (of the finite elements), nans, infs} */
 static int core_statistics(lua_State *L) {
-  td_tensor *t = tdl_tensor(L, 1, "statistics", "x");
+  td_tensor *t = tdl_tensor(L, 1, luaL_optstring(L, 2, "statistics"), "the tensor");
   td_dtype d = td_dtype_is_real(t->dtype) ? t->dtype : TD_F64;
   td_tensor *flat = td_tensor_new(d, t->ndim, t->shape);
   if (!flat) tdl_raise(L);

@@ -115,14 +115,14 @@ local function statistics_text(s, large)
 end
 
 local function tensor_text(t)
-  local flat = {}
+  local flat, statistics = {}, core.statistics(t, "print or tostring")
   local large = t.numel > limits.threshold
   local list = t.numel > 0 and sample(t:detach(), large, flat) or {}
   local whole = t.dtype == "int64" or t.dtype == "uint8"
   local body = t.numel == 0 and "[]" or nested_text(list, t.ndim, formatter(flat, whole), 0)
   local notes = {table.concat(t.shape, "×") .. (t.ndim > 0 and " " or "") .. t.dtype}
   if not whole then
-    for _, part in ipairs(statistics_text(core.statistics(t), large)) do notes[#notes + 1] = part end
+    for _, part in ipairs(statistics_text(statistics, large)) do notes[#notes + 1] = part end
   end
   if t.needs_grad then notes[#notes + 1] = t.is_leaf and "requires grad" or "in a graph" end
   local break_ = t.ndim > 1 and "\n" or "  "

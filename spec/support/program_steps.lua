@@ -171,6 +171,7 @@ end
 -- Moving and joining.
 function draws.cat(p)
   local a = p:real(at_least(1))
+  if p.values[a].ndim == 0 then return nil end
   local d, shape = dim(p, a), {unpack(p.values[a].shape)}
   shape[d] = p:draw(3)
   local b = p:given(shape, p.values[a].dtype)

@@ -143,17 +143,17 @@ local function copy_of(t)
   return copy
 end
 
-local function same_table(t, copy)
+-- The key of an entry that is not as in the copy, or nil.
+local function changed_key(t, copy)
   local n = 0
   for k, v in pairs(t) do
     n = n + 1
     if n > MOST then break end
-    if not rawequal(copy[k], v) and v == v then return false end
+    if not rawequal(copy[k], v) and v == v then return k end
   end
   for k in pairs(copy) do
-    if rawget(t, k) == nil then return false end
+    if rawget(t, k) == nil then return k end
   end
-  return true
 end
 
 --- What f reads from outside, what lies in the tables and how often the tensors among them were written, to find out
@@ -168,14 +168,21 @@ function M.snapshot(f)
   return list
 end
 
---- Is everything as it was at the snapshot?
-function M.untouched(list)
-  if not M.unchanged(list) then return false end
+-- What an entry is, for a message.
+local function words(entry)
+  local holder, key = entry[1], entry[2]
+  if type(holder) == "function" then return ("'%s'"):format((debug.getupvalue(holder, key))) end
+  return key == 1 and "its own fields" or ("the global '%s'"):format(key)
+end
+
+--- What is not as it was at the snapshot, in words, or nil.
+function M.changed(list)
   for _, entry in ipairs(list) do
-    if entry[4] and not same_table(entry[3], entry[4]) then return false end
-    if entry[5] and entry[3].version ~= entry[5] then return false end
+    if not M.unchanged {entry} then return words(entry) end
+    local key = entry[4] and changed_key(entry[3], entry[4])
+    if key ~= nil then return ("%s, at [%s]"):format(words(entry), tostring(key)) end
+    if entry[5] and entry[3].version ~= entry[5] then return words(entry) .. ", written in place" end
   end
-  return true
 end
 
 local TENSOR = {}  -- stands for any

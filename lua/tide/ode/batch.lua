@@ -34,9 +34,10 @@ function Batch:__tostring()
     self.method, table.concat(parts, ", "), nfe, most)
 end
 
---- The rows that did not come to their end, each explained.
+--- The rows that did not come to their end, each explained; why f is not captured.
 function Batch:explain()
   local lines = {tostring(self)}
+  if self.not_captured then lines[2] = solutions.as_it_is(self.not_captured) end
   for i, row in ipairs(self.rows) do
     if row.status ~= "ok" and row.status ~= "event" then lines[#lines + 1] = ("row %d: %s"):format(i, row:explain()) end
   end
@@ -51,6 +52,7 @@ local function collected(rows, method)
     for _, name in ipairs {"status", "message", "stats", "ts", "ys", "last"} do self[name][i] = row[name] end
     same = same and row.ys:size(1) == rows[1].ys:size(1)
   end
+  if #rows > 0 then self.captured, self.not_captured = rows[1].captured, rows[1].not_captured end
   if #rows > 0 and is_tensor(rows[1].ys) then self.last = tensors.stack(self.last, 1) end
   if same then self.ys, self.ts = tensors.stack(self.ys, 1), tensors.stack(self.ts, 1) end
   return setmetatable(self, Batch)

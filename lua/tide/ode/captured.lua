@@ -19,6 +19,13 @@ local function remember(code, signature)
   clean[code], count = signature, count + 1
 end
 
+-- Why f is not captured that changed something.
+local function impure(f, changed)
+  local info = type(f) == "function" and debug.getinfo(f, "S")
+  return ("ode.solve: f%s changes what it closes over: %s; a program would do so once only. Take it out of f to have f "
+    .. "captured"):format(info and (" (%s:%d)"):format(info.short_src, info.linedefined) or "", changed)
+end
+
 --- What the core asks before it captures f, which was called once by then, and tells when that fails. A function that
 --- changes what it closes over (it counts its calls, say) runs as it is, unless capture = true insists. Second value:
 --- is f known to be clean? Then its code was called before and changed nothing, and it closes over the same, but for
@@ -27,7 +34,8 @@ function M.accepts(wanted, f, outcome)
   local before, code = watch.snapshot(f), code_of(f)
   local known = watch.matches(before, clean[code])
   return function(err)
-    if not err and not watch.untouched(before) then err = "ode.solve: f changes what it closes over" end
+    local changed = not err and watch.changed(before)
+    if changed then err = impure(f, changed) end
     outcome.used, outcome.why = not err, err
     if err then clean[code] = nil
     elseif not known then remember(code, watch.signature(before)) end

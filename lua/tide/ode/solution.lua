@@ -66,6 +66,9 @@ local hints = {
   bad_input = "Nothing was solved.",
 }
 
+--- Why f ran as it is, as a line for explain().
+function M.as_it_is(why) return "f was called each time it was needed, as it could not be captured: " .. why end
+
 --- What happened, in words: why it ended, where steps were smallest, which components limited them, and what to try.
 function Solution:explain()
   local s, lines = self.stats, {tostring(self)}
@@ -85,6 +88,7 @@ function Solution:explain()
     lines[#lines + 1] = "More steps were rejected than accepted: f may jump (name the times in jump_t), or change "
       .. "faster than the controller expects (try controller = \"pid_rough\")."
   end
+  if self.not_captured then lines[#lines + 1] = M.as_it_is(self.not_captured) end
   return table.concat(lines, "\n")
 end
 
