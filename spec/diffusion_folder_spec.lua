@@ -169,7 +169,9 @@ describe("a wrong folder", function()
       tensors["down_blocks.1.resnets.0.conv1.weight"] = tide.zeros(16, 8, 3, 1)
     end), "down_blocks.1.resnets.0.conv1.weight: expected (16×8×3×3), found (16×8×3×1)")
     refused(folder_with(function(tensors) tensors["extra.bias"] = tide.zeros(3) end), "not in the network: extra.bias")
-    refused(folder_with(function(_, config) config.block_out_channels = {16, 16} end), "shapes differ", "(16×1×3×3)",
+    refused(folder_with(function(tensors) tensors["conv_in.bias"] = tide.zeros({8}, "int64") end),
+      "do not fit: conv_in.bias: expected real numbers, found int64")
+    refused(folder_with(function(_, config) config.block_out_channels = {16, 16} end), "do not fit", "(16×1×3×3)",
       "and ")
   end)
 
@@ -185,6 +187,20 @@ describe("a wrong folder", function()
     refused(dir, "expected the end")
     write(dir .. "/config.json", "3")
     refused(dir, "expected an object, found a number")
+  end)
+
+  it("is refused when its schedule is", function()
+    local dir = folder_with(function() end)
+    for text, part in pairs {
+      ['{"num_train_timesteps": "1000"}'] = "steps is \"1000\", expected a whole number",
+      ['{"beta_end": 2}'] = "expected a number between 0 and 1",
+      ['{"trained_betas": [0.1, 3]}'] = "beta 2 is 3, expected a number between 0 and 1",
+      ['{"prediction_type": "velocity"}'] = "prediction_type is velocity, expected epsilon",
+      ['{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0}'] = "shift is 0, expected a number above 0",
+    } do
+      write(dir .. "/scheduler_config.json", text)
+      refused(dir, "scheduler_config.json: ", part)
+    end
   end)
 
   it("is refused when its files are cut off or not there", function()

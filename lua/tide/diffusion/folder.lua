@@ -14,6 +14,7 @@ local message = require "tide.message"
 local nn_module = require "tide.nn.module"
 local options = require "tide.options"
 local scheduler = require "tide.diffusion.scheduler"
+local values = require "tide.values"
 
 local M = {}
 local raise, shape_of = message.raise, message.shape
@@ -153,7 +154,9 @@ local function load_weights_into(model, tensors, where)
       missing[#missing + 1] = ("%s %s"):format(entry.there, sizes(wanted))
     else
       local fit = fitted(t, wanted)
-      if fit then
+      if t.dtype ~= "float32" and t.dtype ~= "float64" then
+        misshapen[#misshapen + 1] = ("%s: expected real numbers, found %s"):format(entry.there, t.dtype)
+      elseif fit then
         pairs_found[#pairs_found + 1] = {entry.tensor, layout.here(entry, fit)}
       else
         misshapen[#misshapen + 1] = ("%s: expected %s, found (%s)"):format(entry.there, sizes(wanted), shape_of(t))
@@ -164,7 +167,7 @@ local function load_weights_into(model, tensors, where)
     if not known[name] then unknown[#unknown + 1] = name end
   end
   local problems = {}
-  if #misshapen > 0 then problems[1] = shown(misshapen, "shapes differ:") end
+  if #misshapen > 0 then problems[1] = shown(misshapen, "do not fit:") end
   if #missing > 0 then problems[#problems + 1] = shown(missing, "missing:") end
   if #unknown > 0 then problems[#problems + 1] = shown(unknown, "not in the network:") end
   if #problems > 0 then return nil, ("%s: %s"):format(where, table.concat(problems, "; ")) end
@@ -185,8 +188,15 @@ end
 
 -- ---- Loading ----
 
--- A network of a configuration, or nil and a message that names the file: a configuration that does not fit is
--- the file's fault here, not the caller's.
+-- f(…) of what a file says, or nil and a message that names it: what does not fit is the file's fault here, not the
+-- caller's.
+local function from_file(path, f, ...)
+  local ok, result, why = pcall(f, ...)
+  if ok and result ~= nil then return result end
+  return nil, ("%s: %s"):format(path, ok and why or (tostring(result):gsub("^[^:]*:%d+: ", "")))
+end
+
+-- A network of a configuration, or nil and a message that names the file.
 local function construct(path, config, o)
   if type(config) ~= "table" then return nil, path .. ": expected an object, found a " .. type(config) end
   local class = classes()[config._class_name]
@@ -197,16 +207,16 @@ local function construct(path, config, o)
   end
   local given = {dtype = o.dtype}
   for key, value in pairs(config) do given[key] = value end
-  local ok, model = pcall(class, given)
-  if ok then return model end
-  return nil, ("%s: %s"):format(path, (tostring(model):gsub("^[^:]*:%d+: ", "")))
+  return from_file(path, class, given)
 end
+
+local load_rules = {dtype = values.one_of("float32", "float64")}
 
 --- diffusion.load(dir, {dtype = "float32"}) → model, {config, scheduler, schedule}: the network of a folder in
 --- diffusers' layout. See doc/api/diffusion_networks.lua.
 function M.load(dir, opts)
   if type(dir) ~= "string" then raise("diffusion.load: the folder is a %s, expected a path", type(dir)) end
-  local o = options.check("diffusion.load", opts, {dtype = "float32"})
+  local o = values.check("diffusion.load", options.check("diffusion.load", opts, {dtype = "float32"}), load_rules)
   local network, why = network_folder(dir)
   if not network then return nil, why end
   local config, tensors, model, ok
@@ -224,8 +234,8 @@ function M.load(dir, opts)
   if path then
     info.scheduler, why = json.read(path)
     if info.scheduler == nil then return nil, why end
-    info.schedule, why = scheduler.read(info.scheduler)
-    if not info.schedule then return nil, ("%s: %s"):format(path, why) end
+    info.schedule, why = from_file(path, scheduler.read, info.scheduler)
+    if not info.schedule then return nil, why end
   end
   return model:eval(), info
 end
