@@ -144,7 +144,7 @@ describe("a network's input", function()
   it("is refused when it does not fit", function()
 
     assert.fails_here(function() net(tide.randn(2, 8, 8, 3), 1, 1) end, "UNet2DModel", "2×8×8×3", "N×H×W×1")
-    assert.fails_here(function() net(x:double(), 1, 1) end, "the image is float64, the weights are float32")
+    assert.fails_here(function() net(x:double(), 1, 1) end, "the images are float64, the weights are float32")
     assert.fails_here(function()
       diffusion.sample(net, x, {steps = 2, condition = tide.tensor({0, 1}, "int64")})
     end, "diffusion.sample: the condition has class 0, expected whole numbers from 1 to 5")

@@ -203,7 +203,6 @@ describe("measures of samples refuse", function()
     local share = diffusion.recognised(judge, x, tide.tensor({77, 1}, "int64"))
     return share
   end)
-  refuses("no images", "the images are a nil, expected a tensor", function() judge() end)
 end)
 
 describe("diffusion.Trainer refuses", function()
@@ -235,6 +234,23 @@ describe("diffusion.Trainer refuses", function()
 end)
 
 describe("networks refuse", function()
+  local dit = diffusion.DiT {sample_size = 4, in_channels = 3, num_layers = 1, num_attention_heads = 1,
+    attention_head_dim = 4, num_embeds_ada_norm = 2}
+  local judge = diffusion.Classifier {in_channels = 3, block_out_channels = {8}}
+  local turned = "the images have shape (2×3×4×4), expected N×%s×3; channels come last, as x:permute(1, 3, 4, 2)"
+  for name, net in pairs {UNet2DModel = tiny(), DiTTransformer2DModel = dit, Classifier = judge} do
+    local size = net == dit and "4×4" or "H×W"
+    refuses("channels before height and width: " .. name, name .. ": " .. turned:format(size), function()
+      net(tide.randn(2, 3, 4, 4), 3, 1)
+    end)
+    refuses("images of other channels: " .. name, "(2×4×4×1), expected N×" .. size .. "×3", function()
+      net(tide.randn(2, 4, 4, 1), 3, 1)
+    end)
+    refuses("images of another type: " .. name, "the images are float64, the weights are float32", function()
+      net(x:double(), 3, 1)
+    end)
+    refuses("images that are none: " .. name, "the images are a nil, expected a tensor N×H×W×C", function() net() end)
+  end
   refuses_all({
     {{attention_head_dim = 8}, "attention_head_dim is 8, expected at most the 4 channels of the stage"},
     {{dropout = "2"}, "dropout is \"2\", expected a number"},
@@ -245,7 +261,7 @@ describe("networks refuse", function()
     block_out_channels = {4, 4}, down_block_types = {"CrossAttnDownBlock2D", "DownBlock2D"},
     up_block_types = {"UpBlock2D", "CrossAttnUpBlock2D"}, cross_attention_dim = {6, 6}, attention_head_dim = 2,
     norm_num_groups = 2, layers_per_block = 1}
-  refuses("vectors of another type", "the condition is float64, the image is float32", function()
+  refuses("vectors of another type", "the condition is float64, the images are float32", function()
     net(x, 3, tide.zeros({2, 4, 6}, "float64"))
   end)
   refuses("a mask that is none", "the mask is a string, expected a tensor", function()

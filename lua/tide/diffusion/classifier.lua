@@ -4,12 +4,11 @@
 local config = require "tide.diffusion.config"
 local core = require "tide.core"
 local Dropout = require("tide.nn.dropout").Dropout
+local images = require "tide.diffusion.images"
 local layers = require "tide.nn.layers"
-local message = require "tide.message"
 local Module = require("tide.nn.module").Module
 local norm = require "tide.nn.norm"
 local options = require "tide.options"
-local is_tensor = require("tide.tensor").is_tensor
 
 local M = {}
 
@@ -53,11 +52,7 @@ function Classifier:init(given)
 end
 
 local function check_images(self, x)
-  if not is_tensor(x) then message.raise("Classifier: the images are a %s, expected a tensor", type(x)) end
-  if x.ndim ~= 4 or x:size(4) ~= self.config.in_channels then
-    message.raise("Classifier: the images have shape (%s), expected N×H×W×%d", message.shape(x),
-      self.config.in_channels)
-  end
+  images.check("Classifier", x, {channels = self.config.in_channels, dtype = self.head.weight.dtype})
 end
 
 --- The last stage's results averaged over positions: N×channels.

@@ -5,16 +5,16 @@ local blocks = require "tide.diffusion.blocks"
 local config = require "tide.diffusion.config"
 local core = require "tide.core"
 local embedding = require "tide.diffusion.embedding"
+local images = require "tide.diffusion.images"
 local layers = require "tide.nn.layers"
 local message = require "tide.message"
 local Module = require("tide.nn.module").Module
 local norm = require "tide.nn.norm"
 local options = require "tide.options"
 local container = require "tide.nn.container"
-local is_tensor = require("tide.tensor").is_tensor
 
 local M = {}
-local raise, shape_of = message.raise, message.shape
+local raise = message.raise
 local name = "DiTTransformer2DModel"
 
 -- ---- What a block is told ----
@@ -143,11 +143,8 @@ local function positions_of(self, dtype)
 end
 
 local function check_image(self, x)
-  local c, size = self.config.in_channels, self.config.sample_size
-  if not is_tensor(x) then raise("%s: the image is a %s, expected a tensor", name, type(x)) end
-  if x.ndim ~= 4 or x:size(4) ~= c or x:size(2) ~= size or x:size(3) ~= size then
-    raise("%s: the image has shape (%s), expected N×%d×%d×%d", name, shape_of(x), size, size, c)
-  end
+  local o = self.config
+  images.check(name, x, {channels = o.in_channels, size = o.sample_size, dtype = self.pos_embed.proj.weight.dtype})
 end
 
 function DiT:forward(x, t, condition)

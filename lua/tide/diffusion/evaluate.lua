@@ -5,6 +5,7 @@ local core = require "tide.core"
 local denoise = require "tide.diffusion.denoise"
 local embedding = require "tide.diffusion.embedding"
 local grid = require "tide.diffusion.grid"
+local image_layout = require "tide.diffusion.images"
 local message = require "tide.message"
 local options = require "tide.options"
 local sampling = require "tide.diffusion.sample"
@@ -14,13 +15,6 @@ local values = require "tide.values"
 
 local M = {}
 local raise, shape_of, is_tensor = message.raise, message.shape, tensors.is_tensor
-
-local function check_images(fname, x)
-  if not is_tensor(x) or x.ndim ~= 4 then
-    raise("%s: the images are %s, expected N×H×W×C", fname, is_tensor(x) and "of shape (" .. shape_of(x) .. ")"
-      or "a " .. type(x))
-  end
-end
 
 -- f of batches of x along dim 1, joined, without recording.
 local function in_batches(x, size, f)
@@ -40,7 +34,7 @@ function M.features(classifier, images, opts)
     raise("diffusion.features: the classifier is a %s, expected one with features(x), such as diffusion.Classifier",
       type(classifier) == "table" and classifier.class_name or type(classifier))
   end
-  check_images("diffusion.features", images)
+  image_layout.check("diffusion.features", images)
   return in_batches(images, o.batch, function(x) return classifier:features(x) end)
 end
 
@@ -102,7 +96,7 @@ function M.recognised(classifier, images, classes, opts)
   local fname = "diffusion.recognised"
   local o = values.check(fname, options.check(fname, opts, {batch = 200}), batch_rules)
   values.check_callable(fname, "the classifier", classifier, "from images to logits")
-  check_images(fname, images)
+  image_layout.check(fname, images)
   local n = images:size(1)
   if not is_tensor(classes) or classes.dtype ~= "int64" or classes.ndim ~= 1 or classes.numel ~= n then
     raise("%s: the classes are %s, expected int64, one for each of %d images", fname,
@@ -162,7 +156,7 @@ end
 --- mean square difference over that of x0, and {samples, steps, x_T, x0}. Options as of diffusion.invert.
 function M.inversion_error(model, x0, opts)
   local o = options.check("diffusion.inversion_error", opts, invert_options)
-  check_images("diffusion.inversion_error", x0)
+  image_layout.check("diffusion.inversion_error", x0)
   local x_T = M.invert(model, x0, o)
   local back = sampling.sample(model, x_T, {schedule = o.schedule, prediction = o.prediction, steps = o.steps,
     condition = o.condition, sampler = "ddim", final = "min", grad = "none"}).x0

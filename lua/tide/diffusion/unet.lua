@@ -9,6 +9,7 @@ local blocks = require "tide.diffusion.blocks"
 local config = require "tide.diffusion.config"
 local core = require "tide.core"
 local embedding = require "tide.diffusion.embedding"
+local images = require "tide.diffusion.images"
 local layers = require "tide.nn.layers"
 local message = require "tide.message"
 local Module = require("tide.nn.module").Module
@@ -111,15 +112,7 @@ local function build(self, name, o, s, stages)
 end
 
 local function check_image(self, x)
-  local name, inputs = self.class_name, self.config.in_channels
-  if not is_tensor(x) then raise("%s: the image is a %s, expected a tensor", name, type(x)) end
-  if x.ndim ~= 4 or x:size(4) ~= inputs then
-    raise("%s: the image has shape (%s), expected N×H×W×%d", name, shape_of(x), inputs)
-  end
-  local dtype = self.conv_norm_out.weight.dtype
-  if x.dtype ~= dtype then
-    raise("%s: the image is %s, the weights are %s; convert one with :to()", name, x.dtype, dtype)
-  end
+  images.check(self.class_name, x, {channels = self.config.in_channels, dtype = self.conv_norm_out.weight.dtype})
 end
 
 -- The vector that the blocks read: the time's, and a condition's where the network has one.
@@ -336,7 +329,7 @@ local function sequence(vectors, x)
       vectors == nil and "missing" or "a " .. type(vectors))
   end
   if vectors.dtype ~= x.dtype then
-    raise("%s: the condition is %s, the image is %s; convert one with :to()", name, vectors.dtype, x.dtype)
+    raise("%s: the condition is %s, the images are %s; convert one with :to()", name, vectors.dtype, x.dtype)
   end
   local given, n = shape_of(vectors), x:size(1)
   if vectors.ndim == 2 then vectors = core.unsqueeze(vectors, 1) end
