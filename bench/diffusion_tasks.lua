@@ -12,7 +12,7 @@ for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] ~= nil and arg[i + 1], "usage: diffusion_tasks.lua [--task all|noise|token|style|audit] "
     .. "[--iterations n] [--count n] [--seed n] [--out prefix]")
-  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1])) or arg[i + 1]
+  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1]), arg[i] .. " takes a number") or arg[i + 1]
 end
 
 local counts = {10, 20, 50}

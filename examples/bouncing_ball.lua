@@ -12,7 +12,7 @@ local o = {seconds = 9, out = "bouncing_ball.png"}
 for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] ~= nil and arg[i + 1], "usage: bouncing_ball.lua [--seconds s] [--out file]")
-  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1])) or arg[i + 1]
+  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1]), arg[i] .. " takes a number") or arg[i + 1]
 end
 
 local gravity, kept = 9.8, 0.8

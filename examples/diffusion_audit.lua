@@ -14,7 +14,7 @@ for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] ~= nil and arg[i + 1], "usage: diffusion_audit.lua [--samples n] [--bound x] "
     .. "[--iterations n] [--steps n] [--seed n] [--out file]")
-  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1])) or arg[i + 1]
+  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1]), arg[i] .. " takes a number") or arg[i + 1]
 end
 
 local model, info = assert(diffusion.pretrained "digits")
@@ -67,11 +67,12 @@ end
 local exact, x0 = attack "discrete"
 local adjoint = attack "adjoint"
 local random = attack "none"
-local shown = tide.cat({diffusion.sample(model, x_T[{{1, 20}}], sampling(c[{{1, 20}}], "none")).x0, x0[{{1, 20}}]}, 1)
+local few = {{1, math.min(20, o.samples)}}
+local shown = tide.cat({diffusion.sample(model, x_T[few], sampling(c[few], "none")).x0, x0[few]}, 1)
 local names = classifier(shown):argmax(2) - 1
 local title = ("noise moved by at most %g: %.0f %% (exact gradient), %.0f %% (adjoint), %.0f %% (at random)"):format(
   o.bound, 100 * exact, 100 * adjoint, 100 * random)
-assert(plot.image_grid((shown:clamp(-1, 1) + 1) / 2, {cols = 20, range = {0, 1}, scale = 2, path = o.out,
+assert(plot.image_grid((shown:clamp(-1, 1) + 1) / 2, {cols = few[1][2], range = {0, 1}, scale = 2, path = o.out,
   labels = names:totable(), row_labels = {"before", "after"}, title = title}))
 print("drew " .. o.out)
 assert(o.samples < 100 or exact >= random + 0.2, "the attack is no better than chance")

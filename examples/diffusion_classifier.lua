@@ -11,7 +11,7 @@ for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] ~= nil and arg[i + 1],
     "usage: diffusion_classifier.lua [--data DIR] [--epochs n] [--seed n] [--out DIR]")
-  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1])) or arg[i + 1]
+  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1]), arg[i] .. " takes a number") or arg[i + 1]
 end
 local digits = o.data == "digits"
 

@@ -15,7 +15,7 @@ for i = 1, #arg, 2 do
   assert(key and o[key] ~= nil and arg[i + 1],
     "usage: diffusion_evaluate.lua [--model DIR] [--data DIR --classifier DIR] [--samples n] [--steps n] [--seed n] "
       .. "[--out file]")
-  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1])) or arg[i + 1]
+  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1]), arg[i] .. " takes a number") or arg[i + 1]
 end
 
 local function open(dir, name)

@@ -14,7 +14,7 @@ for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] ~= nil and arg[i + 1],
     "usage: diffusion_guide.lua [--steps n] [--substeps n] [--strength x] [--seed n] [--out file]")
-  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1])) or arg[i + 1]
+  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1]), arg[i] .. " takes a number") or arg[i + 1]
 end
 
 local model, info = assert(diffusion.pretrained "digits")
@@ -38,9 +38,9 @@ local during
 local clock = os.time()
 local result = diffusion.guide(model, x_T, gap, {
   schedule = schedule, steps = o.steps, substeps = o.substeps, strength = o.strength, sampling = sampling,
-  from = 1, to = math.floor(0.9 * o.steps),
+  from = 1, to = math.max(1, math.floor(0.9 * o.steps)),
   callback = function(i, n, node, x, loss)
-    if i == math.floor(0.8 * n) then during = x end
+    if i == math.ceil(0.8 * n) then during = x end
     if loss then print(("step %2d of %d  σ %.3f  loss %.2f"):format(i, n, node.sigma, loss)) end
   end,
 })

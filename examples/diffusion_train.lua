@@ -16,7 +16,7 @@ for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] ~= nil and arg[i + 1], "usage: diffusion_train.lua [--data DIR] [--steps n] [--batch n] "
     .. "[--lr x] [--seed n] [--every n] [--out DIR] [--dtype float16] [--resume file]")
-  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1])) or arg[i + 1]
+  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1]), arg[i] .. " takes a number") or arg[i + 1]
 end
 assert(({float32 = 1, float16 = 1, bfloat16 = 1})[o.dtype], "--dtype: expected float32, float16 or bfloat16")
 local digits = o.data == "digits"

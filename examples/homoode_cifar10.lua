@@ -19,7 +19,7 @@ local o = {data = "", epochs = config.epochs, images = 50000, grad = config.mode
 for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] ~= nil and arg[i + 1], "unknown argument " .. arg[i] .. "; see the head of this file")
-  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1])) or arg[i + 1]
+  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1]), arg[i] .. " takes a number") or arg[i + 1]
 end
 assert(o.data ~= "", "say where CIFAR-10 is: --data DIR")
 

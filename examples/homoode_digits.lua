@@ -15,7 +15,7 @@ for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] ~= nil and arg[i + 1],
     "usage: homoode_digits.lua [--epochs n] [--seed n] [--grad mode] [--out file]")
-  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1])) or arg[i + 1]
+  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1]), arg[i] .. " takes a number") or arg[i + 1]
 end
 
 tide.manual_seed(o.seed)

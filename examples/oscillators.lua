@@ -12,7 +12,7 @@ local o = {count = 100, most = 20, out = "oscillators.png"}
 for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] ~= nil and arg[i + 1], "usage: oscillators.lua [--count n] [--most mu] [--out file]")
-  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1])) or arg[i + 1]
+  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1]), arg[i] .. " takes a number") or arg[i + 1]
 end
 
 -- x'' = μ(1 − x²)x' − x, with a damping μ for each row and starts all around

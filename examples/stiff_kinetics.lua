@@ -13,7 +13,7 @@ local o = {method = "rodas5p", noise = 0.02, out = "stiff_kinetics.png"}
 for i = 1, #arg, 2 do
   local key = arg[i]:match "^%-%-(%a+)$"
   assert(key and o[key] ~= nil and arg[i + 1], "usage: stiff_kinetics.lua [--method m] [--noise x] [--out file]")
-  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1])) or arg[i + 1]
+  o[key] = type(o[key]) == "number" and assert(tonumber(arg[i + 1]), arg[i] .. " takes a number") or arg[i + 1]
 end
 
 -- A → B slowly, B + B → C + B fast, B + C → A + C.

@@ -130,6 +130,27 @@ describe("guide", function()
     assert.close(none.x0, free, 1e-9)
   end)
 
+  it("tells the callback the loss of guided steps alone", function()
+    local seen = {}
+    diffusion.guide(model, noise(7, 5), function(x0) return ((x0 - target) ^ 2):sum() end, {
+      schedule = schedule, steps = 4, from = 2, to = 3, spacing = "linspace",
+      callback = function(i, _, _, _, loss) seen[i] = loss or "none" end,
+    })
+    assert.are.equal("none", seen[1])
+    assert.are.equal("number", type(seen[2]))
+    assert.are.equal("none", seen[4])
+  end)
+
+  it("goes to the last time of training, and from the pure noise of a flow", function()
+    local x = noise(7, 30)
+    local function loss(x0) return ((x0 - target) ^ 2):sum() end
+    local r = diffusion.guide(model, x, loss, {schedule = schedule, steps = 5, from = 5, to = 5, spacing = "linspace"})
+    assert.are.equal(1, #r.losses)
+    local function still(y) return y * 0 end
+    local flow = {schedule = "flow", steps = 5, from = 1, to = 5, strength = 0.5, repeats = 2}
+    assert.is_true(loss(diffusion.guide(still, x, loss, flow).x0):item() < loss(x):item())
+  end)
+
   it("repeats steps from fresh noise, from a seed", function()
     local x = noise(7, 5)
     local function run(seed)

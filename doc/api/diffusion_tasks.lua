@@ -64,7 +64,7 @@ to: integer? | last one; at 70 %
 strength: number = 1 | a push is as long as the sampler's own step, times this
 repeats: integer = 1 | times that a guided step is taken, with fresh noise between
 noise: generator? | for repeats
-callback: function? | callback(step, steps, node, x, loss)
+callback: function? | callback(step, steps, node, x, loss), loss nil where a step was not guided
 ]] .. sampling .. ", such as condition, negative, guidance, prediction",
       returns = "x0 and losses, one for each push.", source = "Pan et al. 2023, arXiv 2312.12030."},
     {"diffusion.gram", "features: tensor -> tensor",

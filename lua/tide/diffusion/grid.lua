@@ -112,13 +112,14 @@ local function shifted(s, t)
   return s.steps * s.shift * sigma / (1 + (s.shift - 1) * sigma)
 end
 
-local greatest = 1e30  -- of σ̂, whose squares are still numbers
+-- The greatest σ̂: squares are still numbers; a flow begins where there is no data.
+local function greatest(s) return s.kind == "flow" and math.huge or 1e30 end
 
 -- A list of one's own, and which of the two it is.
 local function own_list(s, o, fname)
   if o.timesteps and o.sigmas then raise("%s: timesteps and sigmas are given, expected one of them", fname) end
   if o.timesteps then return check_descending(fname, "timesteps", o.timesteps, s.first, s.last), "timesteps" end
-  if o.sigmas then return check_descending(fname, "sigmas", o.sigmas, 0, greatest), "sigmas" end
+  if o.sigmas then return check_descending(fname, "sigmas", o.sigmas, 0, greatest(s)), "sigmas" end
 end
 
 local function check_spacing(s, spacing, fname)

@@ -57,8 +57,9 @@ local function rms(x)
   return core.sqrt(core.sum(core.square(x), dims, true) / (x.numel / x:size(1)))
 end
 
--- n times from t down, at equal distances, the last one above the schedule's end.
+-- n times from t down, at equal distances, the last one above the schedule's end; from there, that one.
 local function times_from(schedule, t, n)
+  if t <= schedule.first then return {t} end
   local list = {}
   for k = 0, n - 1 do list[k + 1] = t + k / n * (schedule.first - t) end
   return list
@@ -112,8 +113,9 @@ function M.guide(model, x, loss, opts)
   for i = 1, #nodes - 1 do
     local s, t = nodes[i], nodes[i + 1]
     local guided = i >= o.from and i <= o.to
+    local value
     for again = 1, guided and o.repeats or 1 do
-      local push, value
+      local push
       if guided then push, value = ahead(model, x, s, schedule, loss, o) end
       local next_x = sampling.sample(model, x, with(o.sampling, {
         schedule = schedule, sampler = "ddim", sigmas = {s.ratio, t.ratio}, final = "none", grad = "none",
@@ -125,7 +127,7 @@ function M.guide(model, x, loss, opts)
       end
       if guided and again < o.repeats then x = noised_again(next_x, t, s, g) else x = next_x end
     end
-    if o.callback then o.callback(i, #nodes - 1, t, x, losses[#losses]) end
+    if o.callback then o.callback(i, #nodes - 1, t, x, value) end
   end
   return {x0 = x, losses = losses}
 end
