@@ -3132,7 +3132,7 @@ function tide.diffusion.attack(model, x_T, metric, opts) end
 ---@field strength? number a push is as long as the sampler's own step, times this; default 1
 ---@field repeats? integer times that a guided step is taken, with fresh noise between; default 1
 ---@field noise? tide.Generator for repeats
----@field callback? function callback(step, steps, node, x, loss)
+---@field callback? function callback(step, steps, node, x, loss), loss nil where a step was not guided
 ---@field sampling? table options of diffusion.sample, such as condition, negative, guidance, prediction
 
 ---A DDIM sample whose states are moved against the gradient of loss(x0), taken through a short sampler from each state to its end (symplectic adjoint guidance).
