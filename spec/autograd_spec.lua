@@ -325,6 +325,15 @@ describe("checkpoint", function()
     end
   end
 
+  it("is refused when what it uses was written in place before backward", function()
+    local w, x = tide.tensor({2, 3}):requires_grad(), tide.tensor({1, 1}):requires_grad()
+    for _, t in ipairs {w, x} do
+      local y = tide.checkpoint(function(u) return u * w end, x):sum()
+      tide.no_grad(function() t:mul_(2) end)
+      assert.fails_here(function() y:backward() end, "that the function uses was written in place before backward")
+    end
+  end)
+
   it("gives the same values and gradients, also of what the function closes over", function()
     local function run(wrap)
       local g = tide.generator(3)

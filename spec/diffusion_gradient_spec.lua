@@ -338,3 +338,29 @@ describe("a part that is not asked for", function()
     assert.is_true(g:isfinite():sum():item() == 2)
   end)
 end)
+
+describe("what the model uses, written in place before backward,", function()
+  local s = Schedule "linear"
+  for _, mode in ipairs {"discrete", "reversible", "adjoint"} do
+    it("is refused with grad = " .. mode .. ", but for x_T", function()
+      local w, c, scale = f64({{0.5, 0.1}, {0.2, 0.4}}):requires_grad(), f64({{0.3, 0.2}}):requires_grad(),
+        f64(2):requires_grad()
+      local function loss(x)
+        return sample(function(y, _, condition) return y:matmul(w) + condition end, x, {schedule = s, steps = 4,
+          sampler = mode == "reversible" and "bdia" or "ddim", grad = mode, condition = c, negative = f64 {{0, 0}},
+          guidance = scale}).x0:sum()
+      end
+      for _, t in ipairs {w, c, scale} do
+        local value = loss(f64({{1, 2}}):requires_grad())
+        tide.no_grad(function() t:mul_(2) end)
+        assert.fails_here(function() value:backward() end, "that the model uses was written in place before backward")
+      end
+      local x, same = f64({{1, 2}}):requires_grad(), f64({{1, 2}}):requires_grad()
+      local value = loss(x)
+      tide.no_grad(function() x:mul_(2) end)
+      value:backward()
+      loss(same):backward()
+      assert.close(x.grad, same.grad, 0)
+    end)
+  end
+end)

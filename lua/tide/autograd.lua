@@ -2,6 +2,7 @@
 
 local core = require "tide.core"
 local options = require "tide.options"
+local unwritten = require "tide.unwritten"
 
 local M = {}
 local methods = core.methods
@@ -200,9 +201,11 @@ function M.checkpoint(f, ...)
   local outputs = {f(unpack(copy, 1, n))}
   local own = #inputs
   for _, x in ipairs(core.externals(outputs, since)) do inputs[#inputs + 1] = x end
+  local check_unwritten = unwritten(inputs)
   for i, y in ipairs(outputs) do outputs[i] = y:detach() end
   if #inputs == 0 then return unpack(outputs) end
   return core.custom(outputs, inputs, function(...)
+    check_unwritten("checkpoint", "the function uses")
     local cotangents, points = {...}, {}
     local again, k = {}, 0
     local create = core.recording()

@@ -7,6 +7,7 @@ local make_tidy = require "tide.diffusion.tidy"
 local message = require "tide.message"
 local run = require "tide.diffusion.run"
 local stack = require("tide.tensor").stack
+local unwritten = require "tide.unwritten"
 
 local M = {}
 local raise = message.raise
@@ -182,6 +183,7 @@ end
 -- The reverse pass of a job with cotangents for the result and for the stacked states.
 local function reverse(job, needs, d_result, d_states)
   local plan = job.plan
+  job.unwritten("diffusion.sample", "the model uses")
   local wants = wanted_of(job, needs)
   local cotangents = {}
   if d_states then
@@ -213,6 +215,7 @@ local function reverse_recorded(job, d_result, d_states)
     raise("diffusion.sample: create_graph needs an exact gradient through all steps, not %s",
       job.first > 1 and "a truncated one" or ("grad = %q"):format(job.options.grad))
   end
+  job.unwritten("diffusion.sample", "the model uses")
   return with_recording(true, function()
     local points, replaced, k = {}, {}, 0
     if job.x then
@@ -271,6 +274,7 @@ local function as_one_node(plan, x, env, o, see, states)
   local result
   result, job.kept = with_recording(false, run.forward, plan, job.start, watching(env, job, plan.evaluations), keep,
     see)
+  job.unwritten = unwritten(job.externals)
   job.externals = chosen(job.externals, o.wrt)
   job.inputs = inputs_of(job)
   o.stats.bytes_kept = bytes_of(job.kept)
