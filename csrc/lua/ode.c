@@ -156,15 +156,29 @@ td_status tdl_ode_ask(lua_State *L, int index, bool failed, bool *answer) {
   return s;
 }
 
+/* Will a solve without a gradient put Jacobians together from f's own derivatives, and not go by products alone? */
+static bool wants_rows(const td_ode_recorded *r) {
+  enum { MOST = 600 };
+  return r->o.method->family->stiff && r->f->numel <= MOST && !r->f->jacobian;
+}
+
+static td_status capture_one(td_field *f, bool gradient, bool rows, size_t keep) {
+  return rows && !gradient ? td_field_capture_rows(f) : td_field_capture(f, gradient, keep);
+}
+
 /* Programs for the field when the option `capture` is a function that says yes: it is asked before, now that f was
  * called once, and told why when f cannot be captured. */
-static td_status capture_field(lua_State *L, td_field *f, size_t keep, bool gradient) {
+static td_status capture_field(lua_State *L, const td_ode_recorded *r, size_t keep, bool gradient) {
+  td_field *f = r->f;
   lua_getfield(L, 4, "capture");
   int index = lua_gettop(L);
-  bool yes = false;
+  bool yes = false, rows = wants_rows(r);
   td_status s = lua_isfunction(L, index) ? tdl_ode_ask(L, index, false, &yes) : TD_OK;
-  bool fails = !s && yes && td_field_capture(f, gradient, keep);
-  for (int i = 0; i < 2 && f->half[i] && yes && !s && !fails; i++) fails = td_field_capture(f->half[i], gradient, keep);
+  bool fails = !s && yes && capture_one(f, gradient, rows && !f->half[0], keep);
+  for (int i = 0; i < 2 && f->half[i] && yes && !s && !fails; i++) {
+    bool implicit = i == 1 && !f->half[i]->jacobian;
+    fails = capture_one(f->half[i], gradient, rows && implicit, keep);
+  }
   if (fails) {
     tdl_push_error(L);
     s = tdl_ode_ask(L, index, true, &yes);
@@ -183,7 +197,7 @@ static td_status capture_first(lua_State *L, td_ode_recorded *r, const request *
   lua_getfield(L, 4, "capture");
   int index = lua_gettop(L);
   td_status s = td_recording && !q->simple ? add_params(L, 4, f) : TD_OK;
-  bool fails = !s && td_field_capture_first(f, td_recording, leads, q->keep);
+  bool fails = !s && td_field_capture_first(f, td_recording, leads, wants_rows(r), q->keep);
   if (fails) {
     tdl_push_error(L);
     lua_pop(L, 1);
@@ -233,7 +247,7 @@ static td_status solve(lua_State *L, td_ode_recorded *r, const request *q, td_te
   if (moves && !captured && !s) s = first_call(r, y0, slope);
   if (!s && was && !q->simple) s = add_params(L, 4, r->f);
   if (!s) s = td_ode_share_externals(r);
-  if (moves && !captured && !s) s = capture_field(L, r->f, q->keep, was && (leads || r->f->nexternals));
+  if (moves && !captured && !s) s = capture_field(L, r, q->keep, was && (leads || r->f->nexternals));
   if (moves && !captured && !s && td_field_is_kept(r->f)) s = r->f->eval(r->f, r->ts[0], y0->data, slope->data);
   if (!s && r->nevents) {
     td_tensor *room = td_auto(td_tensor_new(y0->dtype, y0->ndim, y0->shape));

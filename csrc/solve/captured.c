@@ -267,7 +267,7 @@ typedef struct {
 
 /* What is asked for, see captured.h. */
 typedef struct {
-  bool gradient, first, leads;
+  bool gradient, first, leads, rows;
   size_t keep_most;
 } wish;
 
@@ -325,10 +325,10 @@ static td_status explore(td_field *f, capture *c, bool leads, bool *gradient) {
 
 /* Records f, and its reverse pass unless programs for such a record are at hand: *p. */
 static td_status record_all(td_field *f, capture *c, const wish *w, bool *wanted, struct td_field_programs **p) {
-  bool was = td_recording, gradient = w->gradient;
+  bool was = td_recording, gradient = w->gradient || w->rows;
   size_t mark = td_auto_mark(), keep_most = w->keep_most;
   td_status s = record_forward(f, c, gradient);
-  if (!s && w->first) s = explore(f, c, w->leads, &gradient);
+  if (!s && w->first && w->gradient) s = explore(f, c, w->leads || w->rows, &gradient);
   *wanted = gradient;
   td_captured_record r = {&c->trace, c->forward, c->t, c->y, c->dy, c->since};
   c->keyed = !s && td_captured_key(f, &r, gradient, keep_most, &c->ir, c->key);
@@ -497,6 +497,7 @@ static td_status capture_as(td_field *f, const wish *w) {
   f->eval = captured_eval;
   td_captured_steps_set(f, gradient);
   if (!f->stages) td_captured_tiles_set(f);
+  f->rows_by_pull = gradient && w->rows && !(w->gradient && (w->leads || f->nexternals));
   if (gradient) {
     f->keep = captured_keep;
     f->pull = captured_pull;
@@ -509,8 +510,12 @@ td_status td_field_capture(td_field *f, bool gradient, size_t keep_most) {
   return capture_as(f, &(wish){.gradient = gradient, .keep_most = keep_most});
 }
 
-td_status td_field_capture_first(td_field *f, bool recording, bool leads, size_t keep_most) {
-  return capture_as(f, &(wish){recording, true, leads, keep_most});
+td_status td_field_capture_rows(td_field *f) {
+  return capture_as(f, &(wish){.rows = true, .keep_most = SIZE_MAX});
+}
+
+td_status td_field_capture_first(td_field *f, bool recording, bool leads, bool rows, size_t keep_most) {
+  return capture_as(f, &(wish){recording, true, leads, rows, keep_most});
 }
 
 bool td_field_is_kept(const td_field *f) { return f->programs && f->programs->again.kept; }
@@ -526,6 +531,7 @@ void td_field_uncapture(td_field *f) {
   f->stages_back = NULL;
   f->march = NULL;
   f->march_back = NULL;
+  f->rows_by_pull = false;
   f->programs = NULL;
   td_captured_programs_free(p);
 }

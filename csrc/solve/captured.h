@@ -7,10 +7,12 @@
  * pull and vjp run programs. An evaluation that would keep more than keep_most bytes for its reverse pass is computed
  * again by it instead. On failure f is as it was; f's own message says why. */
 td_status td_field_capture(td_field *f, bool gradient, size_t keep_most);
+/* The same for a solve without a gradient whose method needs Jacobians: their rows are pulled from one evaluation. */
+td_status td_field_capture_rows(td_field *f);
 /* The same for f that has not been called yet: its externals are found in what is recorded, and added to those it has.
  * The gradient is wanted when something is recorded at all and either y0 or times lead to it (`leads`) or there are
- * externals. */
-td_status td_field_capture_first(td_field *f, bool recording, bool leads, size_t keep_most);
+ * externals; else, with `rows`, that of td_field_capture_rows. */
+td_status td_field_capture_first(td_field *f, bool recording, bool leads, bool rows, size_t keep_most);
 /* Are f's programs kept for the next solve by the same f? Then f(t, y) is cheap, and each solve takes it from them. */
 bool td_field_is_kept(const td_field *f);
 

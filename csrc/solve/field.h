@@ -112,6 +112,7 @@ struct td_field {
   td_status (*keep)(td_field *f, int slot, double t, const void *y, void *dy);
   td_status (*pull)(td_field *f, int slot, const void *w, void *ybar, double *tbar, td_tensor **dexternal);
   void (*forget)(td_field *f);  /* all that was kept */
+  bool rows_by_pull;            /* nothing else uses the numbers: a Jacobian is put together from pulls at number 0 */
 
   td_tensor **externals;        /* what f depends on besides t and y and a gradient is wanted for; one reference each */
   size_t nexternals, capacity;  /* the array is td_alloc'ed for capacity tensors */

@@ -176,16 +176,23 @@ static td_status by_tape(td_implicit *m, td_stepper *s, double t, double *jacobi
   return status;
 }
 
-/* Rows by the field's own vjp. */
-static td_status by_rows(td_implicit *m, td_stepper *s, double t, double *jacobian, double *ft) {
+/* uᵀ∂f/∂y into m->slope, u in m->unit: by the field's own products. */
+static td_status row_of(td_implicit *m, td_stepper *s, double t, double *tbar) {
+  return s->f->rows_by_pull ? s->f->pull(s->f, 0, m->unit, m->slope, tbar, NULL)
+                            : td_field_vjp(s->f, t, m->state, m->unit, m->slope, tbar, NULL);
+}
+
+/* Rows by the field's own products. Where they are pulled from one evaluation, m->slope receives f first. */
+static td_status by_rows(td_implicit *m, td_stepper *s, double t, double *jacobian, double *ft, double *dy) {
   td_tensor view = {.dtype = s->f->dtype, .data = m->unit};
   memset(m->unit, 0, s->bytes);
-  td_status status = TD_OK;
+  td_status status = s->f->rows_by_pull ? s->f->keep(s->f, 0, t, m->state, m->slope) : TD_OK;
+  if (!status && dy && s->f->rows_by_pull) td_implicit_widen(s, m->slope, dy);
   td_tensor row = {.dtype = s->f->dtype, .data = m->slope};
   for (size_t i = 0; i < m->side && !status; i++) {
     double tbar = 0;
     td_tensor_set(&view, i, 1);
-    status = td_field_vjp(s->f, t, m->state, m->unit, m->slope, ft ? &tbar : NULL, NULL);
+    status = row_of(m, s, t, ft ? &tbar : NULL);
     td_tensor_set(&view, i, 0);
     for (size_t j = 0; j < m->side && !status; j++) jacobian[i * m->side + j] = td_tensor_get(&row, j);
     if (ft) ft[i] = tbar;
@@ -207,7 +214,9 @@ static td_status by_groups(td_implicit *m, td_stepper *s, double t) {
   td_tensor view = {.dtype = s->f->dtype, .data = m->unit}, row = {.dtype = s->f->dtype, .data = m->slope};
   size_t mark = td_auto_mark();
   taped g = {0};
-  td_status status = s->f->vjp ? TD_OK : tape_begin(&g, s, m->state, t, false);
+  td_status status = s->f->rows_by_pull ? s->f->keep(s->f, 0, t, m->state, m->slope)
+                     : s->f->vjp        ? TD_OK
+                                        : tape_begin(&g, s, m->state, t, false);
   td_tensor *w = td_auto(td_tensor_zeros(s->f->dtype, s->f->ndim, s->f->shape));
   if (!status && !w) status = td_last_status();
   for (size_t group = 0; group < p->groups && !status; group++) {
@@ -215,7 +224,7 @@ static td_status by_groups(td_implicit *m, td_stepper *s, double t) {
     memset(to->data, 0, s->bytes);
     for (size_t i = 0; i < p->n; i++)
       if (p->group[i] == group) td_tensor_set(to, i, 1);
-    if (s->f->vjp) status = td_field_vjp(s->f, t, m->state, m->unit, m->slope, NULL, NULL);
+    if (s->f->vjp) status = row_of(m, s, t, NULL);
     else if (g.dy->node) status = td_backward(&g.dy, &w, 1, &g.y, 1, &grad, TD_STOP_AT_INPUTS | TD_RETAIN_GRAPH);
     if (!s->f->vjp) flat = grad ? td_tensor_contiguous(grad) : NULL;
     if (!status) take_group(p, group, m->values, s->f->vjp ? &row : flat);
@@ -281,8 +290,9 @@ td_status td_implicit_jacobian(td_implicit *m, td_stepper *s, double t, const do
                    "%s: method \"%s\" needs the Jacobian of the right-hand side, which %s does not give; write "
                    "it on tensors, or give the option jac",
                    f->who, s->method->name, f->kind);
-  td_status status = f->vjp ? by_rows(m, s, t, jacobian, ft) : by_columns(m, s, t, jacobian, ft);
-  if (!status && dy) status = td_implicit_eval(m, s, t, y, dy);
+  td_status status = f->vjp ? by_rows(m, s, t, jacobian, ft, dy) : by_columns(m, s, t, jacobian, ft);
+  if (f->rows_by_pull) s->counts->nfe++;
+  else if (!status && dy) status = td_implicit_eval(m, s, t, y, dy);
   return status;
 }
 

@@ -156,7 +156,7 @@ function M.solve(f, y0, t, opts)
   end
   local captured = {}
   if not in_c and not state.form and o.capture then
-    request.capture, request.known = captures.accepts(o.capture, request.halves and field or f, captured)
+    request.capture, request.known = captures.accepts(o.capture, f, captured)
     request.known = request.known and request.grad ~= "forward"
   end
   request.jacobian = jacobian_of(differentiated, state, o.jac, request.method)

@@ -108,12 +108,14 @@ function add(f, list, seen, depth)
   end
 end
 
---- What f reads from outside, as it is now; of a module or another table that is called, what its function reads.
+--- What f reads from outside, as it is now; of a module or another table that is called, and of a right-hand side in
+--- halves, what its functions read.
 function M.list(f)
   local list, seen = {}, {}
   if type(f) == "table" then
     list[1] = {{f}, 1, f}
-    for _, method in ipairs {getmetatable(f).__call, f.forward} do
+    for _, name in ipairs {"__call", "forward", "explicit", "implicit"} do
+      local method = name == "__call" and (getmetatable(f) or {}).__call or f[name]
       if type(method) == "function" and kind_of(method) == "Lua" then add(method, list, seen, 3) end
     end
   elseif type(f) == "function" then
