@@ -321,6 +321,25 @@ describe("a solver's field", function()
   end)
 end)
 
+describe("a solve inside a captured function", function()
+  it("is refused, and a training step around it runs as it is", function()
+    local function f(x, o) return tide.ode.solve(function(_, y) return y * x end, tide.ones(1, 2), {0, 1}, o).last end
+    for _, o in ipairs {{}, {batch = true}, {method = "rk4", step_size = 0.5}} do
+      assert.fails_here(function()
+        local y = tide.capture(f)(tide.ones(2), o)
+        return y
+      end, "ode.solve", "while a function is captured", "eager")
+    end
+    local numbers = tide.capture(function(x) return x * tide.ode.solve(function(_, y) return y end, 1, {0, 1}).last end)
+    assert.close(numbers(tide.ones(1)), {math.exp(1)}, 1e-4)
+    local w = tide.zeros(2):requires_grad()
+    local step = tide.train_step(function() return (f(w) - 2):square():sum() end, tide.optim.SGD({w}, {lr = 0.1}))
+    for _ = 1, 30 do step() end
+    assert.is_truthy(step:reason():find "ode.solve")
+    assert.close(w, {math.log(2), math.log(2)}, 1e-2)
+  end)
+end)
+
 describe("Lua's own random numbers", function()
   it("are no constants of a captured function: it is refused at the line, a training step runs as it is", function()
     local function f(x)

@@ -347,6 +347,9 @@ end
 function M.gradcheck(f, inputs, opts)
   local o = options.check("gradcheck", opts,
     {eps = 1e-6, rtol = 1e-6, rtol_second = 1e-5, atol = 1e-8, second = true, raise = true})
+  if type(inputs) ~= "table" then
+    raise("gradcheck: the inputs are %s, expected a table of them", is_tensor(inputs) and "a tensor" or type(inputs))
+  end
   for i, x in ipairs(inputs) do
     if is_tensor(x) and x.dtype == "float32" then
       raise("gradcheck: input %d is float32, whose rounding hides errors; use :double()", i)

@@ -469,7 +469,15 @@ function M.bounded(times)
 end
 
 M.numbers_of = numbers_of
-M.state_of = state_kinds.of
+--- The state that y0 is, see state.lua.
+function M.state_of(y0)
+  local state = state_kinds.of(y0)
+  if core.capturing() and not state.form then
+    raise("ode.solve: a solve chooses its steps by values, which are not known while a function is captured; run that "
+      .. "as it is (fallback = \"eager\"): the solve captures its own right-hand side")
+  end
+  return state
+end
 M.times_of = state_kinds.times
 
 return M
