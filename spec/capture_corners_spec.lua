@@ -266,6 +266,22 @@ describe("what changes outside of a captured function is noticed:", function()
   end)
 end)
 
+describe("a recorded gradient of a call", function()
+  it("is refused when the function would be another by then, any other gradient is that of the call", function()
+    local k, net = 2, tide.nn.Sequential(tide.nn.Dropout(0.5))
+    local g = tide.capture(function(u) return (net(u) ^ 3 * k):sum() end)
+    net:eval()
+    local x = vector(1):requires_grad()
+    for _, change in ipairs {function() k = k + 1 end, function() net:train() end} do
+      net:eval()
+      local before, plain, recorded = k, g(x), g(x)
+      change()
+      assert.close(tide.gradients(plain, {x})[1], {3 * before}, 0)
+      assert.fails_here(function() tide.gradients(recorded, {x}, {create_graph = true}) end, "after the call")
+    end
+  end)
+end)
+
 describe("a solver's field", function()
   it("that counts its calls in a global, or in itself when it is a module, runs as it is", function()
     local env = setmetatable({}, {__index = _G})
@@ -378,6 +394,24 @@ describe("a training step", function()
         results[i] = tide.cat({a:detach(), b:detach()}, 1)
       end
       assert.close(results[1], results[2], 1e-14)
+    end
+  end)
+end)
+
+describe("a training step that runs as it is", function()
+  it("gives gradients to the optimiser's parameters alone, as a captured one does", function()
+    for _, reads in ipairs {false, true} do
+      local a, b, frozen = vector(2):requires_grad(), vector(3):requires_grad(), vector(1):requires_grad()
+      local opt = tide.optim.SGD({a, frozen}, {lr = 0.1})
+      frozen:requires_grad(false)
+      local step = tide.train_step(function()
+        return (a * b * frozen * (reads and a:item() / a:item() or 1)):sum()
+      end, opt)
+      for _ = 1, 2 do step() end
+      assert.are.equal(reads, step:reason() ~= nil)
+      assert.close(a, {2 - 0.6}, 1e-12)
+      assert.close(a.grad, {3}, 1e-12)
+      assert.is_nil(b.grad)
     end
   end)
 end)

@@ -162,6 +162,10 @@ end
 -- The same when the reverse pass is itself recorded: f once more on the tape.
 local function run_recorded(f, entry, given, form, count, call)
   check_unwritten(entry.backward, call)
+  if not cache.is_same(entry) then
+    raise("capture: what the function closes over was assigned anew after the call, or a module changed its mode; a "
+      .. "gradient with create_graph runs the function again and would not be that of the call")
+  end
   return autograd.enable_grad(function()
     local again, points, list = {}, {}, call.list
     for i, x in ipairs(list) do again[i] = x end

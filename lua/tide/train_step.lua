@@ -50,10 +50,9 @@ local function build(self, form, count, list)
 end
 
 local function eager(self, ...)
-  self.optimiser:zero_grad()
-  local results = {autograd.enable_grad(self.f, ...)}
+  local parameters, results = self.optimiser:parameters(), {autograd.enable_grad(self.f, ...)}
   check_loss(results[1])
-  results[1]:backward()
+  for i, g in ipairs(core.backward({results[1]}, nil, parameters)) do parameters[i].grad = g or nil end
   return results
 end
 

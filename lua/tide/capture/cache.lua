@@ -123,9 +123,10 @@ function M.new(o)
   return setmetatable({f = o.f, build = o.build, fallback = o.fallback, entries = {}, count = 0, calls = 0}, Cache)
 end
 
-local function is_current(entry)
-  return entry.mode == mode.version and entry.leaves == core.leaf_changes() and watch.unchanged(entry.watched)
-end
+--- Would the function that an entry was made of do the same now?
+function M.is_same(entry) return entry.mode == mode.version and watch.unchanged(entry.watched) end
+
+local function is_current(entry) return entry.leaves == core.leaf_changes() and M.is_same(entry) end
 
 function Cache:drop_oldest()
   local oldest
