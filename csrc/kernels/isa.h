@@ -63,6 +63,16 @@ static inline vreal td_load(const real *p) { return *(const vreal_u *)p; }
 static inline void td_store(real *p, vreal v) { *(vreal_u *)p = v; }
 static inline vreal td_splat(real x) { return x - (vreal){0}; }
 
+/* Asks for a line that will be written. __builtin_prefetch(p, 1) is no PREFETCHW unless the target says so, and the
+ * store to a line that was fetched to be read waits all the same. Processors without it take it for a no-op. */
+static inline void td_expect_write(const void *p) {
+#if defined(__x86_64__) && TD_KISA > 0
+  __asm__ volatile("prefetchw %0" : : "m"(*(const char *)p));
+#else
+  __builtin_prefetch(p, 1);
+#endif
+}
+
 #define TD_PASTE3_(a, b, c) td_k_##a##_##b##_##c
 #define TD_PASTE3(a, b, c) TD_PASTE3_(a, b, c)
 /* The name of this copy of kernel `name`: td_k_<name>_<type>_<instruction set>. */

@@ -447,7 +447,9 @@ typedef struct {
 static inline __attribute__((always_inline)) void expect_tile(const real *y, size_t pixels, size_t pitch,
                                                               size_t bytes, const int writes) {
   for (size_t i = 0; i < pixels; i++, y += pitch)
-    for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)y + at, writes);
+    for (size_t at = 0; at < bytes; at += 64)
+      if (writes) td_expect_write((const char *)y + at);
+      else __builtin_prefetch((const char *)y + at);
 }
 
 /* Adds what is to be added to rows of a unit, which lie at `to` in y, and activates them. */

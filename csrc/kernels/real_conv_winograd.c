@@ -312,16 +312,6 @@ static void finish_tile(const plan *p, const real *products, size_t unit, size_t
     TD_K(conv_finish)(p->y + at, add ? add + at : NULL, cols, channels, p->out_c, p->e->act);
 }
 
-/* Asks for a line that will be written. __builtin_prefetch(p, 1) is no PREFETCHW unless the target says so, and the
- * store to a line that was fetched to be read waits all the same. Processors without it take it for a no-op. */
-static inline void expect_write(const char *p) {
-#if defined(__x86_64__) && TD_KISA > 0
-  __asm__ volatile("prefetchw %0" : : "m"(*p));
-#else
-  __builtin_prefetch(p, 1);
-#endif
-}
-
 /* Asks for the memory that units [u0, u1) of a tile will be written to, and for what will be added there: pixels lie
  * apart, so that nothing else fetches them ahead, and a store that has to wait holds up those behind it. */
 static void expect_tile(const plan *p, size_t u0, size_t u1, size_t tile) {
@@ -332,7 +322,7 @@ static void expect_tile(const plan *p, size_t u0, size_t u1, size_t tile) {
   for (size_t i = 0; i < rows; i++)
     for (size_t j = 0; j < cols; j++) {
       size_t at = ((n * p->out_h + y + i) * p->out_w + x + j) * p->out_c + u0 * 2 * TD_LANES;
-      for (size_t b = 0; b < bytes; b += 64) expect_write((const char *)(p->y + at) + b);
+      for (size_t b = 0; b < bytes; b += 64) td_expect_write((const char *)(p->y + at) + b);
       for (size_t b = 0; b < bytes && add; b += 64) __builtin_prefetch((const char *)(add + at) + b);
     }
 }

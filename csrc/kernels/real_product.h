@@ -39,7 +39,7 @@ static inline __attribute__((always_inline)) void tile_body(const td_term term, 
   }
   if (q->k >= LONG_SUM)  /* long enough for c's rows to arrive meanwhile */
     for (int p = 0; p < P; p++)
-      for (int v = 0; v < V; v++) __builtin_prefetch(q->c + (size_t)p * q->c_row + v * TD_LANES, 1);
+      for (int v = 0; v < V; v++) td_expect_write(q->c + (size_t)p * q->c_row + v * TD_LANES);
   for (size_t l = q->k; l; l--) {
     vreal bv[WIDTH];
 #pragma GCC unroll 4

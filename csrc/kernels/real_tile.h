@@ -64,6 +64,11 @@ static inline __attribute__((always_inline)) void tile_body(const td_term term, 
     if (j->ahead)  /* not among the products, where it would take a twentieth of their time */
       for (size_t i = 0; i < steps * V * TD_LANES; i += 64 / sizeof(real)) __builtin_prefetch(b + j->ahead + i);
 #endif
+    if (t + 1 < j->taps) {  /* the next tap's rows, which begin anew elsewhere */
+      const real *next = j->x + j->off[t + 1];
+#pragma GCC unroll 32
+      for (int p = 0; p < P; p++) __builtin_prefetch(next + p * TILE_PITCH);
+    }
     for (size_t k = 0; k < steps; k++) {
       vreal bv[4];
 #pragma GCC unroll 4
