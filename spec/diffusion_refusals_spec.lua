@@ -34,6 +34,9 @@ describe("diffusion.sample refuses", function()
     {{steps = "20"}, "steps is \"20\", expected a whole number, 1 or more"},
     {{guidance = 1 / 0, condition = 1}, "guidance is inf, expected a number"},
     {{sampler = "dpmp_2m"}, "unknown sampler \"dpmp_2m\", did you mean \"dpmpp_2m\"?"},
+    {{num_inference_steps = 20}, "unknown option \"num_inference_steps\", here it is steps"},
+    {{sampler = "DPM++ 2M"}, "unknown sampler \"DPM++ 2M\", here it is dpmpp_2m"},
+    {{sampler = "EulerAncestralDiscreteScheduler"}, "here it is euler_a"},
     {{wrt = "weights"}, "wrt is a string, expected a list of tensors"},
     {{wrt = 3}, "wrt is a number, expected a list of tensors"},
     {{wrt = nn.Linear(1, 1)}, "wrt is a table, expected a list of tensors; for a module pass module:parameters()"},
@@ -53,6 +56,21 @@ describe("diffusion.sample refuses", function()
 
   refuses("values that are not finite within a solver's steps", "not finite at step 3 (t = ", function()
     diffusion.sample(function(y, t) return t:item() < 700 and y / 0 or y * 0.1 end, x, {steps = 5, sampler = "ode"})
+  end)
+end)
+
+describe("names from elsewhere", function()
+  local elsewhere = require "tide.diffusion.elsewhere"
+  local is_option = require("tide.diffusion.known_options").is_option
+  it("are answered with names that are there", function()
+    for name, here in pairs(elsewhere.options) do
+      assert.is_true(is_option(here:match "^%w+"), here)
+      assert.is_false(is_option(name), name)
+    end
+    for name, here in pairs(elsewhere.samplers) do
+      assert.is_truthy(diffusion.samplers[here:match "^[%w_]+"], here)
+      assert.is_nil(diffusion.samplers[name])
+    end
   end)
 end)
 

@@ -2,6 +2,7 @@
 
 local core = require "tide.core"
 local denoise = require "tide.diffusion.denoise"
+local elsewhere = require "tide.diffusion.elsewhere"
 local gradient = require "tide.diffusion.gradient"
 local grid = require "tide.diffusion.grid"
 local known_options = require "tide.diffusion.known_options"
@@ -63,6 +64,11 @@ local function checked(opts)
   local mine, own, all = {}, {}, {}
   for key in pairs(known) do all[key] = known[key] end
   for key in pairs(of_samplers) do all[key] = none end
+  for key in pairs(opts or {}) do
+    if elsewhere.options[key] then
+      raise("diffusion.sample: unknown option %q, here it is %s", key, elsewhere.options[key])
+    end
+  end
   options.check("diffusion.sample", opts, all)
   for key, value in pairs(opts or {}) do
     if of_samplers[key] then own[key] = value else mine[key] = value end

@@ -2,6 +2,7 @@
 -- build writes the steps into a plan; intervals(steps), where there is one, says how many there are; own_start, that
 -- it deals with a first point without data. The files of samplers/ hold them by family.
 
+local elsewhere = require "tide.diffusion.elsewhere"
 local message = require "tide.message"
 local options = require "tide.options"
 local Plan = require "tide.diffusion.plan"
@@ -41,7 +42,9 @@ local rules_of = {
 
 --- The sampler of a name.
 function M.find(fname, name)
-  return list[name] or message.raise("%s: unknown sampler %q%s", fname, tostring(name), options.choices(name, list))
+  local here = elsewhere.sampler(name)
+  return list[name] or message.raise("%s: unknown sampler %q%s", fname, tostring(name),
+    here and (", here it is %s"):format(here) or options.choices(name, list))
 end
 
 --- The sampler, and its options from those given.
