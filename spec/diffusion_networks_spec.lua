@@ -42,7 +42,7 @@ local tiny = {
     down_block_types = {"DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"},
     up_block_types = {"ResnetUpsampleBlock2D", "AttnUpBlock2D", "UpBlock2D"}, num_class_embeds = 5,
     attention_head_dim = 4, resnet_time_scale_shift = "scale_shift", downsample_type = "resnet",
-    upsample_type = "resnet", center_input_sample = true}},
+    upsample_type = "resnet", center_input_sample = true, act_fn = "gelu"}},
   condition = {"UNet2DConditionModel", 51684, {sample_size = 8, block_out_channels = {8, 16}, layers_per_block = 1,
     norm_num_groups = 4, down_block_types = {"CrossAttnDownBlock2D", "DownBlock2D"},
     up_block_types = {"UpBlock2D", "CrossAttnUpBlock2D"}, cross_attention_dim = 12, attention_head_dim = 2}},

@@ -29,7 +29,7 @@ TINY = {
         norm_num_groups=4, down_block_types=("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"),
         up_block_types=("ResnetUpsampleBlock2D", "AttnUpBlock2D", "UpBlock2D"), num_class_embeds=5,
         attention_head_dim=4, resnet_time_scale_shift="scale_shift", downsample_type="resnet",
-        upsample_type="resnet", center_input_sample=True)),
+        upsample_type="resnet", center_input_sample=True, act_fn="gelu")),
     "condition": ("UNet2DConditionModel", dict(
         sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
         norm_num_groups=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),

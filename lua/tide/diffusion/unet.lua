@@ -37,18 +37,24 @@ local function with(base, more)
   return t
 end
 
--- The settings of all blocks of a configuration.
-local function settings_of(name, o)
+local function activation(name, act)
+  return {act = config.activation(name, act), act_name = config.fused_activation(act)}
+end
+
+-- The settings of all blocks of a configuration. outer_act: the activation of the embeddings and before the last
+-- convolution.
+local function settings_of(name, o, outer_act)
   if o.resnet_time_scale_shift ~= "default" and o.resnet_time_scale_shift ~= "scale_shift" then
     raise("%s: resnet_time_scale_shift is %s, expected \"default\" or \"scale_shift\"", name,
       tostring(o.resnet_time_scale_shift))
   end
   local channels = config.sizes(name, "block_out_channels", o.block_out_channels)
+  local inner = activation(name, o.act_fn)
   return {
     name = name, channels = channels, time = o.time_embedding_dim or 4 * channels[1],
     groups = config.whole(name, "norm_num_groups", o.norm_num_groups or math.min(channels[1] / 4, 32)),
-    eps = o.norm_eps, dropout = o.dropout, act = config.activation(name, o.act_fn),
-    act_name = config.fused_activation(o.act_fn),
+    eps = o.norm_eps, dropout = o.dropout, act = inner.act, act_name = inner.act_name,
+    outer = activation(name, outer_act),
     scale_shift = o.resnet_time_scale_shift == "scale_shift", output_scale = 1, dtype = o.dtype,
     generator = o.generator,
   }
@@ -73,7 +79,7 @@ local function class_embedding(name, o, s)
   if not kind then
     return layers.Embedding(config.whole(name, "num_class_embeds", o.num_class_embeds), s.time, blocks.weights(s))
   elseif kind == "timestep" then
-    return embedding.TimestepEmbedding(s.channels[1], s.time, s.act, blocks.weights(s))
+    return embedding.TimestepEmbedding(s.channels[1], s.time, s.outer.act, blocks.weights(s))
   elseif kind ~= "identity" then
     raise("%s: class_embed_type is %s, expected null, \"timestep\" or \"identity\"", name, tostring(kind))
   end
@@ -88,7 +94,7 @@ local function build(self, name, o, s, stages)
   self.conv_in = blocks.conv(config.whole(name, "in_channels", o.in_channels), c, 3, s, {padding = 1})
   local width
   self.time_proj, width = time_positions(name, o, s, stages.fourier)
-  self.time_embedding = embedding.TimestepEmbedding(width, s.time, s.act, blocks.weights(s))
+  self.time_embedding = embedding.TimestepEmbedding(width, s.time, s.outer.act, blocks.weights(s))
   self.class_embedding = class_embedding(name, o, s)
   self.down_blocks, self.up_blocks = {}, {}
   for i = 1, n do
@@ -148,7 +154,7 @@ local function run(self, x, vector, context)
   for _, block in ipairs(self.down_blocks) do x = block(x, vector, skips, context) end
   if self.mid_block then x = self.mid_block(x, vector, context) end
   for _, block in ipairs(self.up_blocks) do x = block(x, vector, skips, context) end
-  return self.conv_out(blocks.norm_act(self.conv_norm_out, x, self._settings))
+  return self.conv_out(blocks.norm_act(self.conv_norm_out, x, self._settings.outer))
 end
 
 local function describe(self)
@@ -187,7 +193,7 @@ function UNet2DModel:init(given)
   local name = "UNet2DModel"
   local o, flags = config.check(name, given, defaults_2d, {})
   self._flags = flags
-  local s = settings_of(name, o)
+  local s = settings_of(name, o, "silu")  -- as there, whatever act_fn is
   local n = #s.channels
   local function attention(channels, groups)
     return blocks.SpatialAttention(channels, o.attention_head_dim or channels, groups or s.groups, s)
@@ -269,7 +275,7 @@ function UNet2DConditionModel:init(given)
   local name = "UNet2DConditionModel"
   local o, flags = config.check(name, given, defaults_condition, fixed_condition)
   self._flags = flags
-  local s = settings_of(name, o)
+  local s = settings_of(name, o, o.act_fn)
   local n = #s.channels
   if o.time_embedding_type == "fourier" then s.time = o.time_embedding_dim or 2 * s.channels[1] end
   local heads = config.each(name, "attention_head_dim", o.attention_head_dim, n)
