@@ -266,6 +266,57 @@ describe("what changes outside of a captured function is noticed:", function()
   end)
 end)
 
+describe("a captured function that changes what it closes over", function()
+  it("is refused, with what it changes; a training step runs as it is", function()
+    local list, calls, env = {}, 0, setmetatable({tide = tide}, {__index = _G})
+    setfenv(assert(loadstring "function f(u) last = u * 2 return last end"), env)()
+    local functions = {
+      [function(u)
+        list[#list + 1] = u
+        return u * #list
+      end] = "'list', at [1]",
+      [function(u)
+        calls = calls + 1
+        return u * 2
+      end] = "'calls'",
+      [env.f] = "the global 'last'",
+      [tide.nn.Module {seen = 0, forward = function(self, u)
+        self.seen = self.seen + 1
+        return u * 2
+      end}] = "its own fields, at [seen]",
+    }
+    for f, what in pairs(functions) do
+      local ok, err = pcall(tide.capture(f), vector(1))
+      assert.is_false(ok)
+      for _, part in ipairs {what, "once only", "eager"} do
+        assert.is_truthy(err:find(part, 1, true), err)
+      end
+      local eager = tide.capture(f, {fallback = "eager"})
+      for _ = 1, 3 do eager(vector(1)) end
+      assert.is_truthy(eager:reason():find(what, 1, true))
+    end
+    assert.are.same({3, 3}, {#list, calls})  -- as if nobody had tried to capture
+    assert.close(list[1], {1}, 0)
+    local w, losses = vector(1):requires_grad(), {}
+    local step = tide.train_step(function()
+      local loss = (w * w):sum()
+      losses[#losses + 1] = loss:detach()
+      return loss
+    end, tide.optim.SGD({w}, {lr = 0.1}))
+    for _ = 1, 3 do step() end
+    assert.is_truthy(step:reason():find("'losses', at [", 1, true))
+    assert.are.equal(3, #losses)
+    assert.close(losses[3], 0.64 ^ 2, 1e-12)
+    local seen = vector(0)
+    local writes = tide.capture(function(u)
+      seen:add_(u)
+      return u * 2
+    end)
+    for _ = 1, 3 do writes(vector(1)) end
+    assert.close(seen, {3}, 0)
+  end)
+end)
+
 describe("a recorded gradient of a call", function()
   it("is refused when the function would be another by then, any other gradient is that of the call", function()
     local k, net = 2, tide.nn.Sequential(tide.nn.Dropout(0.5))

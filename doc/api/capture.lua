@@ -16,7 +16,7 @@ fallback: string = "error" | what to do when f cannot be captured: raise, or "ea
 name: string = "a function" | for print
 keep: number = math.huge | bytes that a call may keep for its reverse pass; beyond, it is computed again]],
       errors = "f reads a value (item, comparison with a number, printing, a mask as an index), at its line; it "
-        .. "returns no tensor.",
+        .. "changes what it closes over (a counter, a list); it returns no tensor.",
       note = "Tensors that f closes over are read where they lie at every run; a number, string, boolean or function "
         .. "that is assigned anew is noticed, a global too, what changes inside a table is not (train() and eval() "
         .. "are). Gradients of every order flow through a call.",

@@ -7,9 +7,9 @@
 --
 -- What the function closes over: tensors are read where they lie at every run, so an optimiser's steps are seen;
 -- numbers, strings, booleans and functions are constants, globals too, and a call after one has been assigned anew
--- captures anew; what lies inside tables is not watched (train() and eval() of modules are). Side effects on Lua values
--- happen only while it is captured; writes into tensors happen at every run. A function that reads values (item,
--- comparisons, printing) cannot be captured.
+-- captures anew; what lies inside tables is not watched (train() and eval() of modules are). Writes into tensors happen
+-- at every run; a function that changes Lua values that it closes over, or that reads values of tensors (item,
+-- comparisons, printing), cannot be captured.
 
 local autograd = require "tide.autograd"
 local cache = require "tide.capture.cache"

@@ -136,6 +136,12 @@ function Cache:drop_oldest()
   self.entries[oldest.key], self.count = nil, self.count - 1
 end
 
+local function impure(f, changed)
+  local place = watch.place(f)
+  return ("%scapture: the function changes what it closes over: %s; a program would do so once only. Return it "
+    .. "instead, or run the function as it is (fallback = \"eager\")"):format(place and place .. ": " or "", changed)
+end
+
 --- The entry for these arguments, made when there is none or when something that f closes over was replaced; with the
 --- list of their tensors, their form and their number. nil when f is to run as it is; `reason` then says why.
 function Cache:find(...)
@@ -145,9 +151,12 @@ function Cache:find(...)
   key = table.concat(key, " ")
   local entry = self.entries[key]
   if not (entry and is_current(entry)) then
-    local watched = watch.list(self.f)
+    local watched = watch.snapshot(self.f)
     local made, err = self.build(form, count, list)
+    local changed = made and watch.changed(watched, true)
+    if changed then made, err = nil, impure(self.f, changed) end
     if not made then
+      watch.restore(watched)  -- else what f does as it is would be done once too often
       if self.fallback == "error" then error(err, 0) end
       self.reason = tostring(err)
       return nil

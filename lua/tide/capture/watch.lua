@@ -177,14 +177,42 @@ local function words(entry)
   return key == 1 and "its own fields" or ("the global '%s'"):format(key)
 end
 
---- What is not as it was at the snapshot, in words, or nil.
-function M.changed(list)
+--- What is not as it was at the snapshot, in words, or nil. may_write: writes into tensors are none of it.
+function M.changed(list, may_write)
   for _, entry in ipairs(list) do
     if not M.unchanged {entry} then return words(entry) end
     local key = entry[4] and changed_key(entry[3], entry[4])
     if key ~= nil then return ("%s, at [%s]"):format(words(entry), tostring(key)) end
-    if entry[5] and entry[3].version ~= entry[5] then return words(entry) .. ", written in place" end
+    if entry[5] and entry[3].version ~= entry[5] and not may_write then return words(entry) .. ", written in place" end
   end
+end
+
+local function restore_table(t, copy)
+  local n = 0
+  for _ in pairs(t) do n = n + 1 end
+  for k in pairs(t) do
+    if copy[k] == nil and n <= MOST then t[k] = nil end
+  end
+  for k, v in pairs(copy) do
+    if not rawequal(rawget(t, k), v) then rawset(t, k, v) end
+  end
+end
+
+--- Puts back what a snapshot says, but for values of tensors.
+function M.restore(list)
+  for _, entry in ipairs(list) do
+    local holder, key, value = unpack(entry, 1, 3)
+    if not M.unchanged {entry} then
+      if type(holder) == "function" then debug.setupvalue(holder, key, value) else rawset(holder, key, value) end
+    end
+    if entry[4] then restore_table(value, entry[4]) end
+  end
+end
+
+--- Where a function of Lua was written, "script.lua:12", or nil.
+function M.place(f)
+  local info = type(f) == "function" and debug.getinfo(f, "S")
+  return info and info.what == "Lua" and ("%s:%d"):format(info.short_src, info.linedefined) or nil
 end
 
 local TENSOR = {}  -- stands for any

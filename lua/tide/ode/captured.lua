@@ -21,9 +21,9 @@ end
 
 -- Why f is not captured that changed something.
 local function impure(f, changed)
-  local info = type(f) == "function" and debug.getinfo(f, "S")
+  local place = watch.place(f)
   return ("ode.solve: f%s changes what it closes over: %s; a program would do so once only. Take it out of f to have f "
-    .. "captured"):format(info and (" (%s:%d)"):format(info.short_src, info.linedefined) or "", changed)
+    .. "captured"):format(place and " (" .. place .. ")" or "", changed)
 end
 
 --- What the core asks before it captures f, which was called once by then, and tells when that fails. A function that
