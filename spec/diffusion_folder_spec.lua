@@ -162,6 +162,37 @@ describe("a folder", function()
   end)
 end)
 
+describe("a folder with an EDM scheduler", function()
+  local s = diffusion.Schedule("edm", {sigma_min = 0.01, sigma_max = 20, prediction = "x0"})
+
+  it("is loaded as its network with the preconditioning, and written so", function()
+    for _, prediction in ipairs {"epsilon", "v"} do
+      local net = diffusion.EDM(unet(), {sigma_data = 0.7, prediction = prediction})
+      assert(diffusion.save(root .. "/edm", net, s))
+      assert.matches('"EDMEulerScheduler"', content(root .. "/edm/scheduler_config.json"), 1, true)
+      local same, info = assert(diffusion.load(root .. "/edm"))
+      assert.are.equal("x0", info.schedule.prediction)
+      local x = info.schedule:noise {2, 8, 8, 1}
+      local function run(model, schedule)
+        return diffusion.sample(model, x, {schedule = schedule, sampler = "heun", steps = 4, grad = "none"}).x0
+      end
+      assert.close(run(same, info.schedule), run(net, s), 1e-5)
+      -- F is the negated v of x0/sigma_data where x is scaled to unit spread
+      local sigma, y = 3, x[{{1, 1}}]
+      local root_of = math.sqrt(sigma ^ 2 + 0.7 ^ 2)
+      local f = net.net(y / root_of, math.log(sigma) / 4) * (prediction == "v" and -1 or 1)
+      assert.close(net(y, math.log(sigma) / 4), y * (0.7 / root_of) ^ 2 + f * (sigma * 0.7 / root_of), 1e-5)
+    end
+  end)
+
+  it("goes with an EDM schedule alone, and its options are checked", function()
+    assert.fails_here(function() diffusion.save(root .. "/edm", diffusion.EDM(unet()), diffusion.Schedule "linear") end,
+      "expected a schedule \"edm\", got \"linear\"")
+    assert.fails_here(function() diffusion.EDM(unet(), {sigma_data = 0}) end, "sigma_data is 0, expected a number")
+    assert.fails_here(function() diffusion.EDM(3) end, "the network is a number, expected a module")
+  end)
+end)
+
 describe("a wrong folder", function()
   it("is refused with what is missing, misshapen or unknown", function()
     refused(folder_with(function(tensors) tensors["conv_in.weight"] = nil end), "missing: conv_in.weight (8×1×3×3)")

@@ -96,6 +96,19 @@ upcast_attention: boolean = false | not used]] .. weights,
 local net = diffusion.DiT {sample_size = 8, in_channels = 1, num_layers = 2, num_attention_heads = 2,
   attention_head_dim = 8, num_embeds_ada_norm = 10}
 net(tide.randn(2, 8, 8, 1), 500, 11).shape[2] --> 8]]},
+    {"diffusion.EDM", "net: module, opts: options? -> module",
+      "A network with the preconditioning of Karras et al.: net sees x/√(σ² + sigma_data²), the result is x0, for a "
+        .. "schedule \"edm\" or \"exponential\" with prediction = \"x0\". diffusion.load wraps the network of a folder "
+        .. "with an EDM scheduler in it; diffusion.save writes such a folder.",
+      options = [[
+sigma_data: number = 0.5 | the data's standard deviation
+prediction: string = "epsilon" | or "v", by which diffusers means the network's value with the other sign]],
+      source = "Karras et al. 2022, table 1.",
+      example = [[
+local net = diffusion.EDM(nn.Module {forward = function(_, x) return x * 0 end})  -- exact for data N(0, 0.5²)
+local s = diffusion.Schedule("edm", {prediction = "x0"})
+local out = diffusion.sample(net, s:noise {50, 2}, {schedule = s, sampler = "heun", steps = 20})
+assert(math.abs((out.x0 ^ 2):mean():item() - 0.25) < 0.2)]]},
     {"diffusion.Classifier", "config: options? -> module",
       "A small convolutional classifier, smooth and without batch statistics: images N×H×W×C to logits.",
       options = [[

@@ -3242,6 +3242,16 @@ function tide.diffusion.UNet2DConditionModel(config) end
 ---@return tide.nn.Module
 function tide.diffusion.DiT(config) end
 
+---@class tide.diffusion.EDM.options
+---@field sigma_data? number the data's standard deviation; default 0.5
+---@field prediction? string or "v", by which diffusers means the network's value with the other sign; default "epsilon"
+
+---A network with the preconditioning of Karras et al.: net sees x/√(σ² + sigma_data²), the result is x0, for a schedule "edm" or "exponential" with prediction = "x0". diffusion.load wraps the network of a folder with an EDM scheduler in it; diffusion.save writes such a folder.
+---@param net tide.nn.Module
+---@param opts? tide.diffusion.EDM.options
+---@return tide.nn.Module
+function tide.diffusion.EDM(net, opts) end
+
 ---@class tide.diffusion.Classifier.options
 ---@field in_channels? integer of the images; default 1
 ---@field num_classes? integer logits; default 10

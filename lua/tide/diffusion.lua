@@ -8,8 +8,8 @@
 
 local M = {}
 
-for _, part in ipairs {"schedule", "sample", "unet", "dit", "classifier", "folder", "pretrained", "train", "evaluate",
-  "tasks", "guide"} do
+for _, part in ipairs {"schedule", "sample", "unet", "dit", "classifier", "edm", "folder", "pretrained", "train",
+  "evaluate", "tasks", "guide"} do
   for name, value in pairs(require("tide.diffusion." .. part)) do M[name] = value end
 end
 

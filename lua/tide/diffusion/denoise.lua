@@ -117,7 +117,8 @@ local function check_condition(model, o, on)
   if on and o.condition == nil and o.negative == nil then
     raise("diffusion.sample: guidance without a condition or a negative one has nothing to guide by")
   end
-  local count = is_module(model) and model.class_embedding and model.class_embedding.entries
+  local network = is_module(model) and (model.class_name == "EDM" and model.net or model)
+  local count = network and network.class_embedding and network.class_embedding.entries
   if not count then return end
   embedding.check_classes("diffusion.sample", "condition", o.condition, count)
   embedding.check_classes("diffusion.sample", "negative condition", o.negative, count)

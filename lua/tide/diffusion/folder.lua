@@ -8,6 +8,7 @@
 -- A folder that cannot be read, or whose weights do not fit its configuration, gives nil and a message.
 
 local core = require "tide.core"
+local EDM = require("tide.diffusion.edm").EDM
 local json = require "tide.diffusion.json"
 local layout = require "tide.diffusion.layout"
 local message = require "tide.message"
@@ -236,6 +237,11 @@ function M.load(dir, opts)
     if info.scheduler == nil then return nil, why end
     info.schedule, why = from_file(path, scheduler.read, info.scheduler)
     if not info.schedule then return nil, why end
+    local edm = scheduler.preconditioning(info.scheduler)
+    if edm then
+      model, why = from_file(path, EDM, model, edm)
+      if not model then return nil, why end
+    end
   end
   return model:eval(), info
 end
@@ -262,6 +268,8 @@ end
 --- "bfloat16" stores weights of float32 in half the space.
 function M.save(dir, model, schedule, opts)
   local o = options.check("diffusion.save", opts, {dtype = "float32"})
+  local edm
+  if type(model) == "table" and model.class_name == "EDM" then edm, model = model, model.net end
   if type(dir) ~= "string" then raise("diffusion.save: the folder is a %s, expected a path", type(dir)) end
   if type(model) ~= "table" or not classes()[model.class_name] then
     raise("diffusion.save: the model is a %s, expected one of tide.diffusion's networks",
@@ -279,7 +287,7 @@ function M.save(dir, model, schedule, opts)
   ok, why = json.write(dir .. "/config.json", config_of(model))
   if not ok then return nil, why end
   if schedule == nil then return true end
-  return json.write(dir .. "/scheduler_config.json", scheduler.write(schedule))
+  return json.write(dir .. "/scheduler_config.json", scheduler.write(schedule, edm))
 end
 
 return M

@@ -18,7 +18,9 @@ function M.read(c)
   if class:find "^FlowMatch" then
     return schedules.Schedule("flow", {steps = steps, shift = c.shift or 1})
   elseif class:find "^EDM" then
-    return schedules.Schedule("edm", {sigma_min = c.sigma_min or nil, sigma_max = c.sigma_max or nil})
+    return schedules.Schedule(c.sigma_schedule == "exponential" and "exponential" or "edm", {
+      sigma_min = c.sigma_min or nil, sigma_max = c.sigma_max or nil, prediction = c.sigma_data and "x0" or nil,
+    })
   end
   local prediction = predictions[c.prediction_type or "epsilon"]
   if not prediction then
@@ -38,6 +40,12 @@ function M.read(c)
   return schedules.Schedule(name, o)
 end
 
+--- The options of the preconditioning (diffusion.EDM) that a configuration asks for, or nil.
+function M.preconditioning(c)
+  if not tostring(c._class_name or ""):find "^EDM" or not c.sigma_data then return nil end
+  return {sigma_data = c.sigma_data, prediction = predictions[c.prediction_type or "epsilon"]}
+end
+
 -- β at the whole time t (from 0) of a tabulated schedule, from ᾱ = 1/(1 + e^(−2λ)).
 local function beta_at(s, t)
   local function alpha_bar(i) return i < 0 and 1 or 1 / (1 + math.exp(-2 * s.lambdas[i + 1])) end
@@ -47,18 +55,26 @@ end
 -- To twelve digits: β comes out of a quotient near 1.
 local function rounded(v) return tonumber(("%.9g"):format(v)) end
 
---- The configuration of a Schedule (a table is given back as it is).
-function M.write(s)
+--- The configuration of a Schedule (a table is given back as it is), for a network with the preconditioning `edm` or
+--- none.
+function M.write(s, edm)
   if not schedules.is_schedule(s) then
     if type(s) ~= "table" then
       message.raise("diffusion.save: the schedule is a %s, expected a Schedule or a table", type(s))
     end
     return s
   end
+  if edm and s.kind ~= "ve" then
+    message.raise("diffusion.save: the model is a diffusion.EDM, expected a schedule \"edm\", got %q", s.name)
+  end
   if s.kind == "flow" then
     return {_class_name = "FlowMatchEulerDiscreteScheduler", num_train_timesteps = s.steps, shift = s.shift}
   elseif s.kind == "ve" then
-    return {_class_name = "EDMEulerScheduler", sigma_min = math.exp(4 * s.first), sigma_max = math.exp(4 * s.last)}
+    return {
+      _class_name = "EDMEulerScheduler", sigma_min = math.exp(4 * s.first), sigma_max = math.exp(4 * s.last),
+      sigma_schedule = s.spacing, sigma_data = edm and edm.sigma_data or nil,
+      prediction_type = edm and prediction_names[edm.prediction] or nil,
+    }
   elseif not s.lambdas then
     message.raise("diffusion.save: schedule %q has no form in diffusers", s.name)
   end
