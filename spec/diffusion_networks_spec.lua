@@ -120,6 +120,22 @@ describe("networks in full size", function()
   end)
 end)
 
+describe("a network that learned variances", function()
+  it("is sampled by the first half of its channels", function()
+    local net = tiny_model "dit"
+    local config = {dtype = "float64", out_channels = 6}
+    for key, value in pairs(tiny.dit[3]) do config[key] = value end
+    local twice = fill(diffusion.DiT(config))
+    local x = tide.randn({1, 8, 8, 3}, "float64"):requires_grad()
+    local o = {steps = 3, condition = 2}
+    local a = diffusion.sample(twice, x, o).x0
+    local b = diffusion.sample(function(u, t, c) return twice(u, t, c)[{{}, {}, {}, {1, 3}}] end, x, o).x0
+    assert.close(a, b, 0)
+    assert.close(tide.gradients(a:sum(), x)[1], tide.gradients(b:sum(), x)[1], 1e-12)
+    assert.are.same(diffusion.sample(net, x, o).x0.shape, a.shape)
+  end)
+end)
+
 describe("a network's input", function()
   local net = tiny_model("classes", "float32")
   local x = tide.randn(2, 8, 8, 1)

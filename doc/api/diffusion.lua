@@ -82,7 +82,8 @@ sigma_max: number? | of karras and exponential, as trained]],
     {"diffusion.sample", "model: function, x_T: tensor, opts: options? -> sample",
       "Goes from noise x_T to x0. Gradients reach x_T, the noises, the condition, the negative condition, the "
         .. "guidance scale and every parameter that the model closes over, by the mode `grad`. A model that is a "
-        .. "module runs as captured programs; a function runs as it is, unless it is one of tide.capture.",
+        .. "module runs as captured programs; a function runs as it is, unless it is one of tide.capture. Of a network "
+        .. "that gives twice as many channels as it takes (a learned variance) the first half is taken.",
       options = [[
 schedule: string|noise_schedule = "linear" | see diffusion.Schedule
 prediction: string? | of the model; the schedule's by default

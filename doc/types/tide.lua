@@ -3071,7 +3071,7 @@ function NoiseSchedule:timesteps(opts) end
 ---@field latents? boolean also give the states, stacked along a first dim, with gradients; default false
 ---@field callback? function callback(step, steps, node, x) after every step; further options are the sampler's own
 
----Goes from noise x_T to x0. Gradients reach x_T, the noises, the condition, the negative condition, the guidance scale and every parameter that the model closes over, by the mode `grad`. A model that is a module runs as captured programs; a function runs as it is, unless it is one of tide.capture.
+---Goes from noise x_T to x0. Gradients reach x_T, the noises, the condition, the negative condition, the guidance scale and every parameter that the model closes over, by the mode `grad`. A model that is a module runs as captured programs; a function runs as it is, unless it is one of tide.capture. Of a network that gives twice as many channels as it takes (a learned variance) the first half is taken.
 ---@param model function
 ---@param x_T tide.Tensor
 ---@param opts? tide.diffusion.sample.options

@@ -108,7 +108,11 @@ end
 -- A module as captured programs, made anew for each sample, since its parts may have been exchanged. A function of the
 -- user's own may do more than compute, so it is called as it is; tide.capture makes it an object that is not.
 local function programmed(model)
-  return is_module(model) and capture(model, {fallback = "eager", name = "the model"}) or model
+  if not is_module(model) then return model end
+  local run, c = capture(model, {fallback = "eager", name = "the model"}), model.config
+  if type(c) ~= "table" or not c.in_channels or c.out_channels ~= 2 * c.in_channels then return run end
+  -- the second half says how much noise to add; no sampler here asks
+  return function(...) return core.narrow(run(...), -1, 1, c.in_channels) end
 end
 
 -- Conditions that a network of classes does not have are refused before it runs, and guidance between two predictions
