@@ -143,8 +143,13 @@ end
 --- Training mode (dropout drops, batch norm uses the batch's statistics), or evaluation for on = false.
 --- Returns m.
 function M.train(m, on)
-  mode.changed()
-  return M.apply(m, function(module) module.training = on ~= false end)
+  local training, differs = on ~= false, false
+  M.apply(m, function(module)
+    differs = differs or module.training ~= training
+    module.training = training
+  end)
+  if differs then mode.changed() end
+  return m
 end
 
 --- Evaluation mode. Returns m.
