@@ -439,6 +439,17 @@ describe("Lua's own random numbers", function()
       return y
     end, "math.random", "constant", "tide.rand")
     assert.are.equal(random, math.random)
+    local yields = tide.capture(function(x)
+      coroutine.yield()
+      return x
+    end)
+    local left = coroutine.wrap(function(x) yields(x) end)
+    left(vector(1))
+    left, yields = nil, nil  -- luacheck: ignore
+    collectgarbage()
+    collectgarbage()
+    assert.is_true(math.random() < 1)
+    math.random = random  -- luacheck: ignore
     local w = vector(1):requires_grad()
     local step, seen = tide.train_step(function() return f(w) end, tide.optim.SGD({w}, {lr = 0})), {}
     for _ = 1, 50 do seen[step()] = true end

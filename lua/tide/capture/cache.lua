@@ -79,16 +79,19 @@ end
 
 -- ---- Capturing ----
 
--- In place of math.random while a function is captured.
-local function no_random()
-  message.raise("math.random: its number would be a constant of the captured function; draw with tide.rand, pass the "
-    .. "number as an argument, or run the function as it is (fallback = \"eager\")")
+-- What stands for math.random while a function is captured, and passes on elsewhere (in a coroutine that came between).
+local function refusing(random)
+  return function(...)
+    if not core.capturing() then return random(...) end
+    message.raise("math.random: its number would be a constant of the captured function; draw with tide.rand, pass the "
+      .. "number as an argument, or run the function as it is (fallback = \"eager\")")
+  end
 end
 
 -- Runs body(trace) while everything is written down; gives the trace and what body returned, or nil and the error.
 function M.traced(body)
   local trace, random = core.trace(), math.random
-  rawset(math, "random", no_random)
+  rawset(math, "random", refusing(random))
   local ok, result = pcall(body, trace)
   rawset(math, "random", random)
   trace:stop()
