@@ -189,6 +189,9 @@ describe("a folder with an EDM scheduler", function()
     assert.fails_here(function() diffusion.save(root .. "/edm", diffusion.EDM(unet()), diffusion.Schedule "linear") end,
       "expected a schedule \"edm\", got \"linear\"")
     assert.fails_here(function() diffusion.EDM(unet(), {sigma_data = 0}) end, "sigma_data is 0, expected a number")
+    assert.fails_here(function() diffusion.save(root .. "/edm", diffusion.EDM(unet())) end, "expected a schedule")
+    assert.fails_here(function() diffusion.sample(diffusion.EDM(unet()), tide.randn(1, 8, 8, 1), {steps = 2}) end,
+      "expected a schedule \"edm\" with prediction \"x0\", got \"linear\" with \"epsilon\"")
     assert.fails_here(function() diffusion.EDM(3) end, "the network is a number, expected a module")
   end)
 end)

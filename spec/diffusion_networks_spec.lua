@@ -120,6 +120,20 @@ describe("networks in full size", function()
   end)
 end)
 
+describe("a mask of the condition's vectors", function()
+  it("hides them from each image, or from all", function()
+    local net = fill(tiny_model "condition")
+    local x, c = tide.randn({2, 8, 8, 4}, "float64"), tide.randn({2, 5, 12}, "float64")
+    local mask = tide.tensor({{1, 1, 1, 0, 0}, {1, 1, 1, 1, 1}}, "uint8")
+    local y = net(x, 3, {c, mask = mask})
+    assert.close(y[{{1, 1}}], net(x[{{1, 1}}], 3, c[{{1, 1}, {1, 3}}]), 1e-12)
+    assert.close(y[{{2, 2}}], net(x[{{2, 2}}], 3, c[{{2, 2}}]), 1e-12)
+    assert.close(net(x, 3, {c, mask = mask[1]}), net(x, 3, c[{{}, {1, 3}}]), 1e-12)
+    local added = (mask:double() - 1) * 1e4
+    assert.close(net(x, 3, {c, mask = added}), y, 1e-12)
+  end)
+end)
+
 describe("a network that learned variances", function()
   it("is sampled by the first half of its channels", function()
     local net = tiny_model "dit"

@@ -59,7 +59,7 @@ local net = diffusion.UNet2DModel {in_channels = 1, out_channels = 1, block_out_
 net(tide.randn(2, 8, 8, 1), 500, 3).shape[2] --> 8]]},
     {"diffusion.UNet2DConditionModel", "config: options? -> module",
       "The U-Net of Stable Diffusion. The condition is vectors N×S×C (or S×C for all images), or "
-        .. "{vectors, mask =, class =}; a mask as in nn.attention.",
+        .. "{vectors, mask =, class =}; a mask of S or N×S: uint8 (1 takes part), or real (added to the scores).",
       options = both:format(4, 4, "{320, 640, 1280, 1280}",
         "DownBlock2D, CrossAttnDownBlock2D (with transformers), ResnetDownsampleBlock2D",
         "UpBlock2D, CrossAttnUpBlock2D, ResnetUpsampleBlock2D", "UNetMidBlock2DCrossAttn",

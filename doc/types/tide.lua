@@ -3216,7 +3216,7 @@ function tide.diffusion.UNet2DModel(config) end
 ---@field dtype? tide.dtype of the parameters; default "float32"
 ---@field generator? tide.Generator for the first values
 
----The U-Net of Stable Diffusion. The condition is vectors N×S×C (or S×C for all images), or {vectors, mask =, class =}; a mask as in nn.attention.
+---The U-Net of Stable Diffusion. The condition is vectors N×S×C (or S×C for all images), or {vectors, mask =, class =}; a mask of S or N×S: uint8 (1 takes part), or real (added to the scores).
 ---@param config? tide.diffusion.UNet2DConditionModel.options
 ---@return tide.nn.Module
 function tide.diffusion.UNet2DConditionModel(config) end

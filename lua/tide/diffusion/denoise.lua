@@ -135,11 +135,15 @@ end
 --- classifier_scale, clip), and whether it is guided.
 function M.of(model, schedule, o)
   local w, on = guidance_of(o)
+  local kind = prediction.check("diffusion.sample", o.prediction or schedule.prediction)
+  if is_module(model) and model.class_name == "EDM" and (schedule.kind ~= "ve" or kind ~= "x0") then
+    raise("diffusion.sample: the model is a diffusion.EDM, expected a schedule \"edm\" with prediction \"x0\", got %q "
+      .. "with %q", schedule.name, kind)
+  end
   check_condition(model, o, on)
   return denoiser(programmed(model), {
-    prediction = prediction.check("diffusion.sample", o.prediction or schedule.prediction),
-    condition = o.condition, negative = o.negative, guidance = w, guided = on, rescale = o.rescale or 0,
-    classifier = o.classifier, classifier_scale = o.classifier_scale, clip = o.clip,
+    prediction = kind, condition = o.condition, negative = o.negative, guidance = w, guided = on,
+    rescale = o.rescale or 0, classifier = o.classifier, classifier_scale = o.classifier_scale, clip = o.clip,
   }), on
 end
 

@@ -270,6 +270,9 @@ function M.save(dir, model, schedule, opts)
   local o = options.check("diffusion.save", opts, {dtype = "float32"})
   local edm
   if type(model) == "table" and model.class_name == "EDM" then edm, model = model, model.net end
+  if edm and schedule == nil then
+    raise("diffusion.save: the model is a diffusion.EDM, expected a schedule \"edm\", by which its folder tells")
+  end
   if type(dir) ~= "string" then raise("diffusion.save: the folder is a %s, expected a path", type(dir)) end
   if type(model) ~= "table" or not classes()[model.class_name] then
     raise("diffusion.save: the model is a %s, expected one of tide.diffusion's networks",

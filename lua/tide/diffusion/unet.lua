@@ -346,14 +346,28 @@ local function sequence(vectors, x)
   return vectors
 end
 
+-- A mask of the vectors (S, or N×S) as attention takes it, N×1×1×S; of four dims as it is.
+local function mask_of(mask, vectors)
+  if mask == nil then return nil end
+  local name, n, s = "UNet2DConditionModel", vectors:size(1), vectors:size(2)
+  if not is_tensor(mask) then raise("%s: the mask is a %s, expected a tensor", name, type(mask)) end
+  if mask.dtype == "int64" then
+    raise("%s: the mask is int64, expected uint8 (1 takes part) or what is added to the scores", name)
+  end
+  if mask.ndim == 4 then return mask end
+  local rows = mask.ndim == 1 and 1 or mask:size(1)
+  if mask.ndim == 0 or mask.ndim > 2 or mask:size(-1) ~= s or (rows ~= 1 and rows ~= n) then
+    raise("%s: the mask has shape (%s), expected (%d) or (%d×%d), one value for each vector", name, shape_of(mask), s,
+      n, s)
+  end
+  return core.reshape(mask, rows, 1, 1, s)
+end
+
 function UNet2DConditionModel:forward(x, t, condition)
   check_image(self, x)
   local vectors, mask, class = parts_of(condition)
   vectors = sequence(vectors, x)
-  if mask ~= nil and not is_tensor(mask) then
-    raise("UNet2DConditionModel: the mask is a %s, expected a tensor", type(mask))
-  end
-  return run(self, x, vector_of(self, x, t, class), {vectors = vectors, mask = mask})
+  return run(self, x, vector_of(self, x, t, class), {vectors = vectors, mask = mask_of(mask, vectors)})
 end
 
 M.UNet2DModel, M.UNet2DConditionModel = UNet2DModel, UNet2DConditionModel

@@ -218,6 +218,7 @@ function M.load_state_dict(m, state)
   if type(state) ~= "table" or not is_tensor(state.scale) then raise("%s: expected a state with a scale", fname) end
   local rank, match = nil, {}
   for name, t in pairs(state) do
+    if not is_tensor(t) then raise("%s: %s is a %s, expected a tensor", fname, name, type(t)) end
     local owner = name:match "^(.*)%.lora_B[_%a]*%.weight$"
     if owner then
       rank = t:size(-2)
