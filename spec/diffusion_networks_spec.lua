@@ -129,6 +129,7 @@ describe("a mask of the condition's vectors", function()
     assert.close(y[{{1, 1}}], net(x[{{1, 1}}], 3, c[{{1, 1}, {1, 3}}]), 1e-12)
     assert.close(y[{{2, 2}}], net(x[{{2, 2}}], 3, c[{{2, 2}}]), 1e-12)
     assert.close(net(x, 3, {c, mask = mask[1]}), net(x, 3, c[{{}, {1, 3}}]), 1e-12)
+    assert.close(net(x, 3, {c, mask = mask:reshape(2, 1, 5)}), y, 0)
     local added = (mask:double() - 1) * 1e4
     assert.close(net(x, 3, {c, mask = added}), y, 1e-12)
   end)

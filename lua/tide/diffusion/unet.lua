@@ -346,7 +346,7 @@ local function sequence(vectors, x)
   return vectors
 end
 
--- A mask of the vectors (S, or N×S) as attention takes it, N×1×1×S; of four dims as it is.
+-- A mask of the vectors (S, N×S or N×1×S) as attention takes it, N×1×1×S; of four dims as it is.
 local function mask_of(mask, vectors)
   if mask == nil then return nil end
   local name, n, s = "UNet2DConditionModel", vectors:size(1), vectors:size(2)
@@ -356,7 +356,8 @@ local function mask_of(mask, vectors)
   end
   if mask.ndim == 4 then return mask end
   local rows = mask.ndim == 1 and 1 or mask:size(1)
-  if mask.ndim == 0 or mask.ndim > 2 or mask:size(-1) ~= s or (rows ~= 1 and rows ~= n) then
+  local fits = mask.ndim == 1 or mask.ndim == 2 or (mask.ndim == 3 and mask:size(2) == 1)
+  if not fits or mask:size(-1) ~= s or (rows ~= 1 and rows ~= n) then
     raise("%s: the mask has shape (%s), expected (%d) or (%d×%d), one value for each vector", name, shape_of(mask), s,
       n, s)
   end
