@@ -283,6 +283,8 @@ describe("a schedule's configuration", function()
     assert.matches("prediction_type is noise", why, 1, true)
     _, why = scheduler.read {rescale_betas_zero_snr = true}
     assert.matches("rescale_betas_zero_snr", why, 1, true)
+    _, why = scheduler.read {_class_name = "FlowMatchEulerDiscreteScheduler", use_dynamic_shifting = true}
+    assert.matches("use_dynamic_shifting", why, 1, true)
   end)
 end)
 

@@ -16,6 +16,7 @@ function M.read(c)
   local class = tostring(c._class_name or "")
   local steps = c.num_train_timesteps or 1000
   if class:find "^FlowMatch" then
+    if c.use_dynamic_shifting then return nil, "use_dynamic_shifting is true, which is not supported" end
     return schedules.Schedule("flow", {steps = steps, shift = c.shift or 1})
   elseif class:find "^EDM" then
     return schedules.Schedule(c.sigma_schedule == "exponential" and "exponential" or "edm", {
