@@ -150,7 +150,8 @@ local x = tide.randn(1, 8, 8, 1)
 tide.equal(net(x), same(x)) --> true]]},
     {"diffusion.pretrained", "name: string -> module, table",
       "A model that comes with tide, as diffusion.load gives it: \"digits\" (28×28, predicts v, classes 1 to 10 for "
-        .. "the digits 0 to 9 and 11 for none) or \"digits-classifier\". Images are from −1 to 1."},
+        .. "the digits 0 to 9 and 11 for none), \"digits-classifier\", or \"cifar10\" (32×32×3, the same, classes in "
+        .. "CIFAR-10's order). Images are from −1 to 1."},
   },
 
   {

@@ -3288,7 +3288,7 @@ function tide.diffusion.load(dir, opts) end
 ---@return boolean
 function tide.diffusion.save(dir, model, schedule, opts) end
 
----A model that comes with tide, as diffusion.load gives it: "digits" (28×28, predicts v, classes 1 to 10 for the digits 0 to 9 and 11 for none) or "digits-classifier". Images are from −1 to 1.
+---A model that comes with tide, as diffusion.load gives it: "digits" (28×28, predicts v, classes 1 to 10 for the digits 0 to 9 and 11 for none), "digits-classifier", or "cifar10" (32×32×3, the same, classes in CIFAR-10's order). Images are from −1 to 1.
 ---@param name string
 ---@return tide.nn.Module
 ---@return table

@@ -6,18 +6,18 @@ local message = require "tide.message"
 
 local M = {}
 
-local known = {digits = "digits", ["digits-classifier"] = "digits-classifier"}
+local known = {digits = true, ["digits-classifier"] = true, cifar10 = true}
 
 -- The folder that holds this file.
 local function own_folder()
   return debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or "."
 end
 
---- diffusion.pretrained(name): "digits" (a class-conditional U-Net; class 11 stands for none) or
+--- diffusion.pretrained(name): "digits" or "cifar10" (class-conditional U-Nets; class 11 stands for none) or
 --- "digits-classifier". Gives what diffusion.load gives.
 function M.pretrained(name)
   if not known[name] then
-    message.raise("diffusion.pretrained: %s, expected \"digits\" or \"digits-classifier\"",
+    message.raise("diffusion.pretrained: %s, expected \"digits\", \"digits-classifier\" or \"cifar10\"",
       type(name) == "string" and ("unknown model %q"):format(name) or "the name is a " .. type(name))
   end
   local here = own_folder()
