@@ -115,8 +115,8 @@ local function statistics_text(s, large)
 end
 
 local function tensor_text(t)
+  local large = t.numel > limits.threshold  -- a tensor that was freed says so here
   local flat, statistics = {}, core.statistics(t, "print or tostring")
-  local large = t.numel > limits.threshold
   local list = t.numel > 0 and sample(t:detach(), large, flat) or {}
   local whole = t.dtype == "int64" or t.dtype == "uint8"
   local body = t.numel == 0 and "[]" or nested_text(list, t.ndim, formatter(flat, whole), 0)
