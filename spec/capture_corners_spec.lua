@@ -257,7 +257,7 @@ describe("what changes outside of a captured function is noticed:", function()
       local x, factor = ..., 2
       local function helper(u) return u * factor end
       return function(u) return helper(u) end, function(k) factor = k end
-    ]], "@/home/me/tide/script.lua"))
+    ]], "@experiments/tide/script.lua"))
     local f, set = chunk()
     local g = tide.capture(f)
     assert.close(g(x), {2, 4}, 0)

@@ -2,27 +2,13 @@
 -- optimiser remembers must agree, while batches, modes, rates and frozen layers change between the steps. What is drawn
 -- depends on a seed; more with `TIDE_RANDOM_PROGRAMS=1000`, others with `TIDE_RANDOM_SEED=5000`.
 
+local drawer = require "spec.support.drawer"
 local helper = require "spec.helper"
 local tide = require "tide"
 local nn, optim = tide.nn, tide.optim
 
 local count = math.ceil((tonumber(os.getenv "TIDE_RANDOM_PROGRAMS") or 40) / 2)
 local first = tonumber(os.getenv "TIDE_RANDOM_SEED") or 1
-
--- ---- Drawing: the same choices for the same seed ----
-
-local function drawer(seed)
-  local state = seed * 7919 % 2147483646 + 1
-  local d = {}
-  function d.upto(n)
-    state = state * 16807 % 2147483647
-    return math.floor(state / 7) % n + 1
-  end
-  function d.chance(percent) return d.upto(100) <= percent end
-  function d.pick(list) return list[d.upto(#list)] end
-  for _ = 1, 3 do d.upto(2) end
-  return d
-end
 
 -- ---- Networks ----
 

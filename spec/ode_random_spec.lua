@@ -2,27 +2,13 @@
 -- events, gradients and second derivatives must agree, by all kinds of methods, in batches and as one equation. What is
 -- drawn depends on a seed; more with `TIDE_RANDOM_PROGRAMS=1000`, others with `TIDE_RANDOM_SEED=5000`.
 
+local drawer = require "spec.support.drawer"
 local helper = require "spec.helper"
 local tide = require "tide"
 local ode = tide.ode
 
 local count = math.ceil((tonumber(os.getenv "TIDE_RANDOM_PROGRAMS") or 40) / 2)
 local first = tonumber(os.getenv "TIDE_RANDOM_SEED") or 1
-
--- ---- Drawing ----
-
-local function drawer(seed)
-  local state = seed * 7919 % 2147483646 + 1
-  local d = {generator = tide.generator(seed)}
-  function d.upto(n)
-    state = state * 16807 % 2147483647
-    return math.floor(state / 7) % n + 1
-  end
-  function d.chance(percent) return d.upto(100) <= percent end
-  function d.pick(list) return list[d.upto(#list)] end
-  for _ = 1, 3 do d.upto(2) end
-  return d
-end
 
 -- ---- Fields: steps on (rows × c), each {text, f(values, t, rows), columns} ----
 
@@ -108,6 +94,7 @@ local methods = {
 
 local function draw_problem(seed)
   local d = drawer(seed)
+  d.generator = tide.generator(seed)
   local p = {seed = seed, batch = d.chance(60), c = d.pick {1, 2, 3, 5}, options = {}}
   p.n = d.pick(p.batch and {1, 2, 3, 7, 40} or {1, 2, 3, 7})
   p.dtype = d.chance(75) and "float64" or "float32"
